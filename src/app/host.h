@@ -1,0 +1,76 @@
+/*
+ * The contract between a server and an application host, second half: what a host does. A host
+ * is one application loaded in one worker process.
+ *
+ * "Locked" means: the calling thread may use the host's interpreter (it holds the GIL). The engine
+ * calls `lock` and `unlock` around blocking, never while it owns the loop and waits.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "app/request.h"
+#include "base/macros.h"
+
+/* How the application is named and prepared (all strings owned by the caller, alive during load).
+ */
+struct stk_host_params {
+    const char *target; /* "app:app", "pkg.wsgi", "path/app.py", "pkg.mod:create_app()" */
+    const char *const *pythonpath; /* NULL-terminated; put in front of sys.path */
+    const struct stk_endpoint *endpoints;
+    size_t nendpoints;
+    unsigned threads;          /* wsgi.multithread = threads > 1 */
+    unsigned workers;          /* wsgi.multiprocess = workers > 1 */
+    const char *document_root; /* may be NULL */
+    bool preload;              /* loading in the template: workers will be forked from here */
+};
+
+enum stk_host_result {
+    STK_HOST_OK = 0,
+    STK_HOST_E_IMPORT = 1, /* traceback and remedy have been logged */
+    STK_HOST_E_NOT_CALLABLE = 2,
+};
+
+/* The body of a Python thread of the engine: returns when the worker drains. */
+typedef void (*stk_host_thread_fn)(void *arg, unsigned index, void *thread);
+
+struct stk_host_ops {
+    const char *name; /* "wsgi" */
+
+    /* Loads the application. Locked, main thread. 0 or STK_HOST_E_*, logged. */
+    int (*load)(void *host, const struct stk_host_params *params);
+    /*
+     * Runs fn on `threads` threads: index 0 on the calling (main) thread, the others on threads of
+     * the interpreter (threading.Thread), each with one thread state for life. Locked. Returns when
+     * all have returned. `thread` is the host's per-thread object.
+     */
+    int (*run)(void *host, unsigned threads, stk_host_thread_fn fn, void *arg);
+    /* Releases, and takes again, the interpreter on this thread. */
+    void (*unlock)(void *host, void *thread);
+    void (*lock)(void *host, void *thread);
+    /* Runs pending signal handlers of the interpreter (main thread only); cheap. Locked. */
+    void (*check_signals)(void *host, void *thread);
+    /* Answers one request, completely. Locked. The response is whole, failed or cut when it
+     * returns. */
+    void (*call)(void *host, void *thread, struct stk_request *req);
+    /*
+     * A buffer for a body of exactly `size` bytes, that the host can give to the application
+     * without a copy (a bytes object); *ret_data is where the bytes go. NULL: use your own memory.
+     * Locked, as is body_free (for a buffer that no view handed over).
+     */
+    void *(*body_alloc)(void *host, size_t size, char **ret_data);
+    void (*body_free)(void *host, void *buffer);
+    /* Runs atexit handlers, joins the application's threads. Locked, main thread. */
+    void (*unload)(void *host);
+    /* Around fork() of a process that has an interpreter. Locked. */
+    void (*fork_prepare)(void *host);
+    void (*fork_parent)(void *host);
+    void (*fork_child)(void *host);
+    /* The source files of what is loaded, NULL-terminated, for autoreload; free() each and the
+     * array. Locked. */
+    char **(*source_files)(void *host);
+    /* Before workers are forked from a template: gc.freeze and a warning naming live threads.
+     * Locked. */
+    void (*freeze)(void *host);
+};

@@ -1,0 +1,124 @@
+/*
+ * The contract between a server (serve/) and an application host (pyhost/, or the C echo of the
+ * tests), first half: a request and the services on it.
+ *
+ * A request belongs to one thread from host->call() until that returns. All services are called by
+ * that thread and never block: where they would, they return -EAGAIN and the host waits in its own
+ * way (thread, greenlet, future) for what `wait_for` tells it, then calls again with the same
+ * arguments.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/macros.h"
+#include "base/span.h"
+#include "base/time.h"
+#include "wire/head.h"
+
+struct stk_request;
+
+/* What a listener says of itself; one object per listening address, alive as long as the worker. */
+struct stk_endpoint {
+    unsigned index;       /* 0, 1, 2 ... : a host may keep a template per endpoint */
+    stk_span scheme;      /* "http" */
+    stk_span server_name; /* for SERVER_NAME: the bound host, or the machine's name for a wildcard;
+                             "localhost" for unix: */
+    stk_span server_port; /* decimal; "" for unix: */
+    bool is_unix;
+};
+
+struct stk_peer {
+    char addr[48]; /* text of the client's address; "" for a unix socket */
+    uint8_t addr_len;
+    uint16_t port; /* 0: unknown */
+};
+
+/* Positive results of start, header, write, sendfile: the application's mistake; nothing was sent
+ * by it. */
+enum stk_response_error {
+    STK_RESPONSE_E_STATUS = 1,  /* status not in 200..599, or control bytes in the reason */
+    STK_RESPONSE_E_NAME,        /* field name not a token */
+    STK_RESPONSE_E_VALUE,       /* CR, LF, NUL or another control in a value */
+    STK_RESPONSE_E_HOP_BY_HOP,  /* a hop-by-hop field (PEP 3333 forbids them) */
+    STK_RESPONSE_E_LENGTH,      /* Content-Length not a number, or two that differ */
+    STK_RESPONSE_E_HEAD_SIZE,   /* response head over 64 KiB */
+    STK_RESPONSE_E_STARTED,     /* start or header after the head has left */
+    STK_RESPONSE_E_NOT_STARTED, /* write before start */
+    STK_RESPONSE_E_TOO_LONG, /* body beyond Content-Length: what fits was sent, the rest cut off */
+};
+
+enum stk_write_flags {
+    STK_WRITE_END = 1,   /* these are the last bytes of the body */
+    STK_WRITE_FLUSH = 2, /* must leave now, not be gathered with what follows */
+};
+
+/* Why and for what a service would block. */
+struct stk_wait {
+    int fd;
+    short events;     /* POLLIN, POLLOUT */
+    stk_msec timeout; /* milliseconds from now, -1: none. On its end call the service again: it
+                         decides. */
+};
+
+/* The body, as far as it can be seen without copying. */
+struct stk_body_view {
+    const char *ptr;
+    size_t len;   /* 0: the end of the body */
+    void *buffer; /* the host's own buffer (host_ops.body_alloc) that ptr..len is the whole rest of,
+                     or NULL */
+};
+
+struct stk_request_ops {
+    /* Shows unread bytes of the body. 0; -EAGAIN; -ECONNRESET (client gone), -ETIMEDOUT, -EPROTO
+     * (bad chunk), -EIO. */
+    int (*body_peek)(struct stk_request *req, struct stk_body_view *ret_view);
+    /* Marks bytes of the last view as read. */
+    void (*body_skip)(struct stk_request *req, size_t len);
+    /* Copies up to len unread bytes, straight from the socket where it can. > 0; 0 at the end; or
+     * as body_peek. */
+    ssize_t (*body_read)(struct stk_request *req, char *dst, size_t len);
+
+    /* Begins a response head. Again before any byte has left: replaces it (exc_info). 0 or > 0. */
+    int (*start)(struct stk_request *req, unsigned status, stk_span reason);
+    /* Adds a field. 0 or > 0. */
+    int (*header)(struct stk_request *req, stk_span name, stk_span value);
+    /*
+     * Sends body bytes; the first call sends the head with them. With STK_WRITE_END on the first
+     * call Content-Length is filled in. 0; > 0; -EAGAIN; -EPIPE (client gone; further writes say so
+     * too). The bytes are copied or sent, never kept.
+     */
+    int (*write)(struct stk_request *req, const char *data, size_t len, unsigned flags);
+    /* Sends len bytes of a file from off as body (the descriptor is duplicated where needed). As
+     * write. */
+    int (*sendfile)(struct stk_request *req, int fd, int64_t off, uint64_t len, unsigned flags);
+    /* Whether the head, or a part of it, has left or been queued to leave. */
+    bool (*is_committed)(const struct stk_request *req);
+    /* The application failed: a plain 500 if nothing has left, else the connection will be closed
+     * such that the client sees the truncation. */
+    void (*fail)(struct stk_request *req);
+    /* Whether the client is known to have left (a half-close is not leaving). */
+    bool (*is_disconnected)(struct stk_request *req);
+    /* After -EAGAIN: what to wait for. */
+    void (*wait_for)(struct stk_request *req, struct stk_wait *ret_wait);
+};
+
+/*
+ * The part of a request that a host may read. serve/ embeds it in its own structure.
+ */
+struct stk_request {
+    const struct stk_request_ops *ops;
+    const struct stk_head *head;
+    const struct stk_endpoint *endpoint;
+    struct stk_peer peer; /* the client: a trusted proxy's word applied */
+    stk_span scheme;      /* "http" or "https": likewise */
+    stk_span host;        /* Host as received, or a trusted X-Forwarded-Host; may be empty */
+    stk_span script_name; /* the mount point, decoded; "" or "/prefix" */
+    int64_t body_length;  /* -1: not known (chunked, still arriving); 0: no body */
+    stk_nsec started;     /* when the head was complete; 0 when nobody needs it */
+    uint64_t id;          /* counts up within a worker */
+    unsigned status;      /* of the response, for the log; 0 before start */
+    void *host_data;      /* the host's own, during call() */
+};

@@ -1,0 +1,85 @@
+/*
+ * Descriptor helpers. Everything here is opened close-on-exec, so that the subprocesses of an
+ * application never inherit a socket or a spool file of the server.
+ */
+#include "base/fd.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+void stk_fd_close(int *fd)
+{
+    int saved = errno;
+
+    if (*fd >= 0 && close(*fd) < 0) {
+        /* Linux releases the descriptor even when close() reports an error. */
+    }
+    *fd = -1;
+    errno = saved;
+}
+
+int stk_fd_set_nonblock(int fd, bool on)
+{
+    int flags = fcntl(fd, F_GETFL);
+
+    if (flags < 0)
+        return -errno;
+    flags = on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK;
+    return fcntl(fd, F_SETFL, flags) < 0 ? -errno : 0;
+}
+
+int stk_fd_set_cloexec(int fd, bool on)
+{
+    return fcntl(fd, F_SETFD, on ? FD_CLOEXEC : 0) < 0 ? -errno : 0;
+}
+
+int stk_fd_write_all(int fd, const void *data, size_t len)
+{
+    const char *p = data;
+
+    while (len > 0) {
+        ssize_t n = write(fd, p, len);
+
+        if (n < 0) {
+            if (errno == EINTR)
+                continue;
+            return -errno;
+        }
+        p += n;
+        len -= (size_t)n;
+    }
+    return 0;
+}
+
+int stk_fd_tempfile(const char *dir, int *ret_fd)
+{
+    char path[4096];
+    int fd, n;
+
+    if (dir == NULL)
+        dir = getenv("TMPDIR");
+    if (dir == NULL || *dir == '\0')
+        dir = "/tmp";
+    fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC | O_EXCL, 0600);
+    if (fd < 0) {
+        if (errno != EOPNOTSUPP && errno != EISDIR && errno != ENOENT && errno != EINVAL)
+            return -errno;
+        n = snprintf(path, sizeof path, "%s/stoker-XXXXXX", dir);
+        if (n < 0 || n >= (int)sizeof path)
+            return -ENAMETOOLONG;
+        fd = mkostemp(path, O_CLOEXEC);
+        if (fd < 0)
+            return -errno;
+        if (unlink(path) < 0) {
+            int r = -errno;
+
+            stk_fd_close(&fd);
+            return r;
+        }
+    }
+    *ret_fd = fd;
+    return 0;
+}

@@ -1,0 +1,32 @@
+/* Helpers for file descriptors. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/macros.h"
+
+/* Closes *fd if it is not -1 and sets it to -1; errno is preserved. */
+void stk_fd_close(int *fd);
+/* For STK_CLEANUP on an int variable that owns a descriptor. */
+static inline void stk_fd_closep(int *fd)
+{
+    stk_fd_close(fd);
+}
+/* Takes the descriptor out of the variable and leaves -1 behind. */
+static inline int stk_fd_steal(int *fd)
+{
+    int v = *fd;
+
+    *fd = -1;
+    return v;
+}
+int stk_fd_set_nonblock(int fd, bool on) STK_MUST_CHECK;
+int stk_fd_set_cloexec(int fd, bool on) STK_MUST_CHECK;
+/* Writes all bytes to a blocking descriptor, over EINTR; 0 or a negative errno. */
+int stk_fd_write_all(int fd, const void *data, size_t len) STK_MUST_CHECK;
+/*
+ * An unlinked temporary file in `dir` (NULL: $TMPDIR or /tmp), close-on-exec, open for reading
+ * and writing (O_TMPFILE where the file system has it). Returns 0 and *ret_fd, or a negative errno.
+ */
+int stk_fd_tempfile(const char *dir, int *ret_fd) STK_MUST_CHECK;

@@ -1,0 +1,55 @@
+/*
+ * The error log: one line a message, with time, process and level, written by one write(2) of
+ * at most PIPE_BUF bytes, so that lines of several processes do not interleave.
+ *
+ * Only serve, services, master, worker, pyhost and cli log; the layers below return errors.
+ */
+#pragma once
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/macros.h"
+
+enum stk_log_level {
+    STK_LOG_DEBUG,
+    STK_LOG_INFO,
+    STK_LOG_WARNING,
+    STK_LOG_ERROR,
+    STK_LOG_CRITICAL,
+};
+
+/* Messages below this level are dropped; the default is STK_LOG_INFO. */
+void stk_log_set_level(enum stk_log_level level);
+bool stk_log_enabled(enum stk_log_level level);
+/* "debug", "info", "warning", "error", "critical"; NULL for another number. */
+const char *stk_log_level_name(enum stk_log_level level);
+
+/*
+ * Where lines go: "-" or "stderr", "stdout", a file's path (opened for appending, mode 0640), or
+ * "syslog" / "syslog:facility". Returns 0 or a negative errno, and then nothing has changed.
+ */
+int stk_log_open(const char *target) STK_MUST_CHECK;
+/* Opens a file target again by its path (after a rotation); a failure is logged, the old file kept.
+ */
+void stk_log_reopen(void);
+/* The descriptor that lines are written to. */
+int stk_log_fd(void);
+/* The word between brackets that names this process: "master", "worker 1". At most 31 bytes. */
+void stk_log_set_process(const char *name);
+
+/* Logs one message; a new line inside starts a line with the same prefix. errno is preserved. */
+void stk_log(enum stk_log_level level, const char *fmt, ...) STK_PRINTF(2, 3);
+/* The same, of bytes that may hold anything (control characters are escaped, new lines kept). */
+void stk_log_bytes(enum stk_log_level level, const char *text, size_t len);
+
+#define stk_log_debug(...)                       \
+    do {                                         \
+        if (stk_log_enabled(STK_LOG_DEBUG))      \
+            stk_log(STK_LOG_DEBUG, __VA_ARGS__); \
+    } while (0)
+#define stk_log_info(...)     stk_log(STK_LOG_INFO, __VA_ARGS__)
+#define stk_log_warning(...)  stk_log(STK_LOG_WARNING, __VA_ARGS__)
+#define stk_log_error(...)    stk_log(STK_LOG_ERROR, __VA_ARGS__)
+#define stk_log_critical(...) stk_log(STK_LOG_CRITICAL, __VA_ARGS__)

@@ -1,0 +1,29 @@
+/*
+ * What a worker inherits over fork(): the one structure that crosses from the master to a worker,
+ * and the function by which the worker's life begins. master/ and worker/ never include each other.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "config/config.h"
+#include "net/listen.h"
+
+struct stk_scoreboard;
+
+struct stk_heritage {
+    const struct stk_config *config;
+    struct stk_listener *const *listeners; /* with the descriptors of all slots */
+    size_t nlisteners;
+    struct stk_scoreboard *scoreboard;
+    unsigned slot; /* 0 .. workers-1; listener->slots[slot] is this worker's own socket */
+    unsigned nworkers;
+    uint32_t generation; /* counts reloads */
+    int channel;    /* messages of ipc/channel.h from and to the master; EOF: the master is gone */
+    bool preloaded; /* the application is loaded already (forked from a template) */
+};
+
+/* Runs in the forked child; its return value is the exit code of the process. */
+typedef int (*stk_worker_main_fn)(void *arg, struct stk_heritage *heritage);
