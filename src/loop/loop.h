@@ -63,6 +63,15 @@ stk_msec stk_loop_now(const struct stk_loop *loop);
 /* Ends a wait early; from any thread or signal handler. */
 void stk_loop_wake(struct stk_loop *loop);
 
+/* An object whose memory must outlive the current batch of events. */
+struct stk_deferred {
+    struct stk_list link;
+    void (*free_fn)(struct stk_deferred *deferred);
+};
+
+/* Calls free_fn before the next batch is taken. */
+void stk_loop_defer(struct stk_loop *loop, struct stk_deferred *deferred);
+
 /*
  * One turn, for those who drive a loop alone (the master): waits at most `timeout` milliseconds
  * (-1: until something happens), dispatches events and timers. 0 or a negative errno.
