@@ -1,0 +1,98 @@
+"""Fixtures for tests against a real server.
+
+``serve`` starts servers and ends them, with all checks of ``tests.lib.server``, behind the test::
+
+    def test_hello(serve):
+        server = serve('''
+            def app(environ, start_response):
+                start_response("200 OK", [("Content-Type", "text/plain")])
+                return [b"hello"]
+        ''', "--threads", "2")
+        assert server.get("/").body == b"hello"
+"""
+
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tests.lib.server import Server  # noqa: E402
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    report = outcome.get_result()
+    setattr(item, "report_" + report.when, report)
+    if report.failed:
+        for server in getattr(item, "stoker_servers", ()):
+            report.sections.append(("stoker: " + " ".join(server.command), server.report("output")))
+
+
+@pytest.fixture
+def serve(request, tmp_path):
+    """Starts a server: serve(source_or_name, *options, **arguments of Server).
+
+    The first argument is a name such as "app:app", or the text of a module, which is written to
+    app.py in the test's directory and served as "app:app". ``cwd`` is where it runs (the test's
+    directory when not given), ``ready`` a path that must answer before the call returns, ``start``
+    False leaves the start to the test.
+    """
+    servers = request.node.stoker_servers = []
+
+    def start_server(app="app:app", *args, cwd=None, ready=None, start=True, **kwargs):
+        if app is not None and "\n" in app:
+            (tmp_path / "app.py").write_text(textwrap.dedent(app))
+            app = "app:app"
+        server = Server(app, args, cwd=cwd or tmp_path, logdir=tmp_path, **kwargs)
+        servers.append(server)
+        return server.start(ready) if start else server
+
+    yield start_server
+
+    report = getattr(request.node, "report_call", None)
+    failed = report is None or report.failed
+    errors = []
+    for server in reversed(servers):
+        if failed:
+            server.kill()
+            continue
+        try:
+            server.stop()
+        except AssertionError as error:
+            server.kill()
+            errors.append(str(error))
+    if errors:
+        pytest.fail("\n\n".join(errors), pytrace=False)
+
+
+@pytest.fixture(scope="module")
+def serve_module(tmp_path_factory):
+    """As ``serve``, for servers that the tests of a module share. Give it the module's text or a
+    name; its directory is a new one unless ``cwd`` says otherwise."""
+    servers = []
+
+    def start_server(app="app:app", *args, cwd=None, ready=None, **kwargs):
+        where = tmp_path_factory.mktemp("server")
+        if app is not None and "\n" in app:
+            (where / "app.py").write_text(textwrap.dedent(app))
+            app = "app:app"
+        server = Server(app, args, cwd=cwd or where, logdir=where, **kwargs)
+        servers.append(server)
+        return server.start(ready)
+
+    yield start_server
+
+    errors = []
+    for server in reversed(servers):
+        try:
+            server.stop()
+        except AssertionError as error:
+            server.kill()
+            errors.append(str(error))
+    if errors:
+        pytest.fail("\n\n".join(errors), pytrace=False)
