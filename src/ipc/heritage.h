@@ -9,8 +9,8 @@
 #include <stdint.h>
 
 #include "config/config.h"
-#include "net/listen.h"
 
+struct stk_listener;
 struct stk_scoreboard;
 
 struct stk_heritage {
