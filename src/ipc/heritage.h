@@ -12,12 +12,14 @@
 
 struct stk_listener;
 struct stk_scoreboard;
+struct stk_scoreboard_row;
 
 struct stk_heritage {
     const struct stk_config *config;
     struct stk_listener *const *listeners; /* with the descriptors of all slots */
     size_t nlisteners;
     struct stk_scoreboard *scoreboard;
+    struct stk_scoreboard_row *row; /* this worker's counters */
     unsigned slot; /* 0 .. workers-1; listener->slots[slot] is this worker's own socket */
     unsigned nworkers;
     uint32_t generation; /* counts reloads */

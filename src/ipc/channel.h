@@ -1,0 +1,65 @@
+/*
+ * Channels: messages between the master and a worker or template, over a SOCK_SEQPACKET socketpair.
+ * Each is one small structure and at most one descriptor. Everything received is checked.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/macros.h"
+
+/* Who receives, as bits. */
+enum stk_channel_role {
+    STK_CHANNEL_MASTER = 1,
+    STK_CHANNEL_WORKER = 2,
+    STK_CHANNEL_TEMPLATE = 4,
+};
+
+enum stk_message_type {
+#define STK_MESSAGE(name, receivers, has_fd, description) STK_MESSAGE_##name,
+#include "ipc/message.def"
+#undef STK_MESSAGE
+    STK_MESSAGE_TYPES,
+};
+
+struct stk_message {
+    enum stk_message_type type;
+    uint32_t slot; /* ADOPT, RELEASE, FORK, FORKED */
+    int64_t value; /* by type, see message.def */
+    int fd;        /* of types that carry one: the receiver owns it; else -1 */
+};
+
+/* Positive results of stk_channel_recv. */
+enum stk_channel_error {
+    STK_CHANNEL_E_EOF = 1, /* the other end is closed: its process is gone */
+    STK_CHANNEL_E_BAD = 2, /* not a message for this role: close the channel */
+};
+
+/* A new pair of connected ends: non-blocking, close-on-exec. 0 or a negative errno. */
+int stk_channel_pair(int ret_fds[2]) STK_MUST_CHECK;
+/*
+ * Sends one message; the descriptor stays the caller's. 0; -EAGAIN: the receiver does not read;
+ * -EPIPE: it is gone; or another negative errno.
+ */
+int stk_channel_send(int fd, const struct stk_message *msg) STK_MUST_CHECK;
+/* The same of a message without descriptor. */
+int stk_channel_send_simple(int fd, enum stk_message_type type, uint32_t slot, int64_t value)
+    STK_MUST_CHECK;
+/* Receives one message for `role`. 0; -EAGAIN: none there; STK_CHANNEL_E_*; a negative errno. */
+int stk_channel_recv(int fd, enum stk_channel_role role, struct stk_message *ret_msg)
+    STK_MUST_CHECK;
+/* The name of a type in capitals; NULL for a number out of the table. */
+const char *stk_channel_type_name(unsigned type);
+
+/*
+ * Sends SOURCES: the paths (NULL-terminated array) are written to an anonymous file. Paths with a
+ * new line in them are left out. As stk_channel_send.
+ */
+int stk_channel_send_sources(int fd, const char *const *paths) STK_MUST_CHECK;
+/*
+ * Reads the file of a SOURCES message: *ret_text (free it) ends with a NUL, *ret_len counts without
+ * it. The file is the caller's. 0; -EFBIG beyond 16 MiB; -EINVAL for what is no regular file.
+ */
+int stk_channel_read_sources(int file, char **ret_text, size_t *ret_len) STK_MUST_CHECK;

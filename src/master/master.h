@@ -1,0 +1,66 @@
+/*
+ * The master: opens the sockets, forks workers, and keeps them alive until a signal ends it. It
+ * knows no HTTP and no Python: what it needs of either comes as functions.
+ *
+ * Signals: TERM and INT stop gracefully (in-flight requests finish within
+ * config->graceful_timeout), a second one or QUIT stops now; HUP restarts the workers one by one;
+ * USR1 opens the logs again.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/macros.h"
+#include "config/config.h"
+#include "ipc/heritage.h"
+
+/* The exit codes of a server; workers end with them too. */
+enum stk_master_exit {
+    STK_MASTER_EXIT_OK = 0,     /* stopped as asked */
+    STK_MASTER_EXIT_CONFIG = 1, /* bad configuration, or an address that cannot be bound */
+    STK_MASTER_EXIT_LOAD = 3,   /* the application cannot be loaded */
+};
+
+struct stk_listener;
+
+struct stk_master_params {
+    const struct stk_config *config;
+    unsigned nworkers; /* the effective number, at least 1 */
+
+    /* A worker's life; runs in the forked child, whose exit code is the result. */
+    stk_worker_main_fn worker_main;
+    void *worker_arg;
+
+    /*
+     * Around every fork() (CPython's PyOS_BeforeFork and its two counterparts); each may be NULL.
+     */
+    void (*fork_prepare)(void *arg);
+    void (*fork_parent)(void *arg);
+    void (*fork_child)(void *arg);
+    void *fork_arg;
+
+    /*
+     * config->preload: run in the template process. load: loads the application, 0 or the exit
+     * code, the reason logged. freeze: before workers are forked from here; may be NULL. sources:
+     * the source files for autoreload, also after a failed load, NULL-terminated; the caller frees
+     * each and the array; may be NULL. unload: before the template exits; may be NULL.
+     */
+    int (*template_load)(void *arg);
+    void (*template_freeze)(void *arg);
+    char **(*template_sources)(void *arg);
+    void (*template_unload)(void *arg);
+    void *template_arg;
+
+    /* After everything is bound and the pidfile is written, before the first fork: the banner. May
+     * be NULL. */
+    void (*on_listening)(void *arg, struct stk_listener *const *listeners, size_t n);
+    void *on_listening_arg;
+};
+
+/*
+ * Serves until a signal or a failure; returns the exit code (enum stk_master_exit), the reason
+ * logged. Runs on the main thread of a process that has no other threads; leaves signals as they
+ * were. Never returns in a child.
+ */
+int stk_master_run(const struct stk_master_params *params) STK_MUST_CHECK;
