@@ -44,7 +44,7 @@ struct stk_head_field {
     uint32_t name_off;
     uint32_t value_off;
     uint32_t value_len;
-    uint32_t hash; /* FNV-1a of the name with A-Z folded to a-z */
+    uint32_t hash; /* stk_http1_field_hash() of the name: the same in any case */
     uint16_t name_len;
     uint8_t known; /* enum stk_head_known */
 };
@@ -64,7 +64,9 @@ struct stk_head {
     uint32_t method_off, method_len;
     uint32_t target_off, target_len; /* as sent */
     uint32_t authority_off, authority_len;
-    uint32_t path_off, path_len;   /* undecoded, without the query */
+    /* Undecoded, without the query. Of length 0 it stands for "/" in an absolute target
+       (http://host?query) and for nothing in an authority; of an asterisk target it is "*". */
+    uint32_t path_off, path_len;
     uint32_t query_off, query_len; /* without the "?" */
     uint32_t host_off, host_len;   /* value of Host, or the authority of an absolute target */
 

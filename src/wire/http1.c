@@ -3,9 +3,9 @@
  *
  * The parser keeps nothing between calls: a head that is not complete is parsed again from its
  * start when more has come. Nearly every head comes in one piece, so a resumable machine would
- * make all of them pay for the few. Each byte is looked at once: names by a table that
- * tells token characters and folds them to lower case, hashing on the way; values, which are most
- * of the bytes, 16 (or 8) at a time for the first control character. Fields that decide about
+ * make all of them pay for the few. Each byte is looked at once: names 16
+ * at a time as long as they are of letters, digits and "-", hashing on the way; values, which are
+ * most of the bytes, 16 (or 8) at a time for the first control character. Fields that decide about
  * framing and routing are judged as soon as their line ends, so that errors are told early.
  *
  * Everything is strict: what two servers on one path could understand differently is refused (RFC
@@ -16,11 +16,7 @@
 
 #include <string.h>
 
-#if defined(__SSE2__) && !defined(STK_HTTP1_PORTABLE)
-#    include <emmintrin.h>
-#    define H1_SSE2 1
-#endif
-
+#include "wire/http1_scan.h"
 #include "wire/uri.h"
 
 #define H1_TRY(expr)                             \
@@ -34,8 +30,6 @@
 
 enum { H1_EMPTY_LINES_MAX = 4 };
 
-#define H1_FNV_SEED          UINT32_C(2166136261)
-#define H1_FNV_PRIME         UINT32_C(16777619)
 #define H1_CONTENT_MAX       (UINT64_C(1) << 60)
 #define H1_HTTP2_PREFACE     "PRI * HTTP/2.0"
 #define H1_HTTP2_PREFACE_LEN (sizeof(H1_HTTP2_PREFACE) - 1)
@@ -47,118 +41,6 @@ struct h1_facts {
     bool chunked;                    /* ... its last coding so far is chunked */
     bool unknown;                    /* ... and it named another one */
 };
-
-/* Token characters but "_", folded to lower case; 0 for all others. */
-#define S(c) [c] = (c)
-#define L(c) [c] = (c), [(c)-0x20] = (c)
-static const unsigned char h1_lower[256] = {
-    S('!'), S('#'), S('$'), S('%'), S('&'), S('\''), S('*'), S('+'), S('-'), S('.'),
-    S('^'), S('`'), S('|'), S('~'), S('0'), S('1'),  S('2'), S('3'), S('4'), S('5'),
-    S('6'), S('7'), S('8'), S('9'), L('a'), L('b'),  L('c'), L('d'), L('e'), L('f'),
-    L('g'), L('h'), L('i'), L('j'), L('k'), L('l'),  L('m'), L('n'), L('o'), L('p'),
-    L('q'), L('r'), L('s'), L('t'), L('u'), L('v'),  L('w'), L('x'), L('y'), L('z'),
-};
-#undef S
-#undef L
-
-/* Characters of a field value: tab, space, visible and obs-text (RFC 9110 5.5). */
-static const bool h1_value[256] = {
-    ['\t'] = true,
-    [0x20 ... 0x7e] = true,
-    [0x80 ... 0xff] = true,
-};
-
-enum { H1_T_END, H1_T_PLAIN, H1_T_QUERY, H1_T_ESCAPE };
-
-/* Characters of a target: neither control, space nor "#"; bytes over 0x7f are raw UTF-8. */
-static const unsigned char h1_target[256] = {
-    [0x21 ... 0x22] = H1_T_PLAIN, [0x24] = H1_T_PLAIN, ['%'] = H1_T_ESCAPE,
-    [0x26 ... 0x3e] = H1_T_PLAIN, ['?'] = H1_T_QUERY,  [0x40 ... 0x7e] = H1_T_PLAIN,
-    [0x80 ... 0xff] = H1_T_PLAIN,
-};
-
-static inline unsigned char h1_byte(const char *p)
-{
-    return (unsigned char)*p;
-}
-
-static inline uint64_t h1_load64(const char *p)
-{
-    uint64_t w;
-
-    memcpy(&w, p, sizeof(w));
-    return w;
-}
-
-static inline uint32_t h1_load32(const char *p)
-{
-    uint32_t w;
-
-    memcpy(&w, p, sizeof(w));
-    return w;
-}
-
-/*
- * Whether [p, p + len), which has no control characters, is `name` in any case. A name is of at
- * least 4 lower-case letters, digits and "-": onto these only the letters' upper case folds.
- */
-static inline bool h1_name_is(const char *p, const char *name, size_t len)
-{
-    const uint64_t fold = ~UINT64_C(0) / 255 * 0x20;
-
-    if (len < 8)
-        return (h1_load32(p) | (uint32_t)fold) == h1_load32(name) &&
-               (h1_load32(p + len - 4) | (uint32_t)fold) == h1_load32(name + len - 4);
-    for (size_t i = 0; i + 8 < len; i += 8)
-        if ((h1_load64(p + i) | fold) != h1_load64(name + i))
-            return false;
-    return (h1_load64(p + len - 8) | fold) == h1_load64(name + len - 8);
-}
-
-static inline bool h1_value_is(stk_span value, stk_span name)
-{
-    return value.len == name.len && h1_name_is(value.ptr, name.ptr, name.len);
-}
-
-static inline bool h1_scheme_is(const char *p, const char *scheme, size_t len)
-{
-    return h1_name_is(p, scheme, len) && memcmp(p + len, "://", 3) == 0;
-}
-
-/* The first byte that is not of a field value, or end. */
-static inline const char *h1_skip_value(const char *p, const char *end)
-{
-#ifdef H1_SSE2
-    const __m128i last_ctl = _mm_set1_epi8(0x1f), tab = _mm_set1_epi8('\t');
-    const __m128i del = _mm_set1_epi8(0x7f);
-
-    for (; end - p >= 16; p += 16) {
-        __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
-        __m128i ctl = _mm_cmpeq_epi8(_mm_min_epu8(v, last_ctl), v);
-        __m128i bad =
-            _mm_or_si128(_mm_andnot_si128(_mm_cmpeq_epi8(v, tab), ctl), _mm_cmpeq_epi8(v, del));
-        unsigned mask = (unsigned)_mm_movemask_epi8(bad);
-
-        if (mask)
-            return p + __builtin_ctz(mask);
-    }
-#else
-    const uint64_t ones = ~UINT64_C(0) / 255, tops = ones * 0x80;
-
-    for (; end - p >= 8; p += 8) {
-        uint64_t w = h1_load64(p), del = w ^ (ones * 0x7f);
-
-        if ((((w - ones * 0x20) & ~w) | ((del - ones) & ~del)) & tops) {
-            for (unsigned i = 0; i < 8; i++)
-                if (!h1_value[h1_byte(p + i)])
-                    return p + i;
-        }
-    }
-#endif
-    while (p < end && h1_value[h1_byte(p)])
-        p++;
-    return p;
-}
 
 /* A byte that does not belong: a broken line end if it is one, `otherwise` if not. */
 static STK_COLD enum stk_http1_result h1_bad_byte(const char *p, const char *end,
@@ -354,45 +236,6 @@ static inline enum stk_http1_result h1_line(struct stk_head *h, const char **pos
     return STK_HTTP1_OK;
 }
 
-enum { H1_KNOWN_LEN_MAX = 17 };
-
-/* The known fields by the length of their name, at most two of a length. */
-static const unsigned char h1_known_by_len[H1_KNOWN_LEN_MAX + 1][2] = {
-    [4] = {STK_HEAD_HOST},
-    [6] = {STK_HEAD_EXPECT},
-    [7] = {STK_HEAD_REFERER, STK_HEAD_UPGRADE},
-    [9] = {STK_HEAD_FORWARDED},
-    [10] = {STK_HEAD_CONNECTION, STK_HEAD_USER_AGENT},
-    [12] = {STK_HEAD_CONTENT_TYPE},
-    [13] = {STK_HEAD_AUTHORIZATION},
-    [14] = {STK_HEAD_CONTENT_LENGTH},
-    [15] = {STK_HEAD_X_FORWARDED_FOR},
-    [16] = {STK_HEAD_X_FORWARDED_HOST, STK_HEAD_X_FORWARDED_PORT},
-    [17] = {STK_HEAD_TRANSFER_ENCODING, STK_HEAD_X_FORWARDED_PROTO},
-};
-
-static const char h1_known_name[STK_HEAD_KNOWN_COUNT][24] = {
-#define X(id, name) [STK_HEAD_##id] = name,
-    STK_HEAD_KNOWN(X)
-#undef X
-};
-
-static inline unsigned char h1_known(const char *name, size_t len)
-{
-    const unsigned char *ids;
-
-    if (len > H1_KNOWN_LEN_MAX)
-        return STK_HEAD_OTHER;
-    ids = h1_known_by_len[len];
-    if (!ids[0])
-        return STK_HEAD_OTHER;
-    if (h1_name_is(name, h1_known_name[ids[0]], len))
-        return ids[0];
-    if (ids[1] && h1_name_is(name, h1_known_name[ids[1]], len))
-        return ids[1];
-    return STK_HEAD_OTHER;
-}
-
 static enum stk_http1_result h1_content_length(struct stk_head *h, stk_span value)
 {
     uint64_t n = 0;
@@ -524,36 +367,11 @@ static inline enum stk_http1_result h1_line_end(const char **pos, const char *en
 {
     const char *p = *pos;
 
-    if (stk_likely(end - p >= 2 && p[0] == '\r' && p[1] == '\n')) {
+    if (stk_likely(end - p >= 2 && memcmp(p, "\r\n", 2) == 0)) {
         *pos = p + 2;
         return STK_HTTP1_OK;
     }
     return p == end ? STK_HTTP1_PARTIAL : h1_bad_byte(p, end, H1_E(BAD_FIELD_VALUE));
-}
-
-/* The name from `p` to the first byte that is not of a token, and its hash. */
-static inline const char *h1_name(const char *p, const char *end, uint32_t *ret_hash,
-                                  bool *ret_underscore)
-{
-    uint32_t hash = H1_FNV_SEED;
-    bool underscore = false;
-
-    for (;;) {
-        unsigned char c;
-
-        while (p < end && (c = h1_lower[h1_byte(p)]) != 0) {
-            hash = (hash ^ c) * H1_FNV_PRIME;
-            p++;
-        }
-        if (stk_likely(p == end || *p != '_'))
-            break;
-        hash = (hash ^ '_') * H1_FNV_PRIME;
-        underscore = true;
-        p++;
-    }
-    *ret_hash = hash;
-    *ret_underscore = underscore;
-    return p;
 }
 
 /* The field lines and the empty line behind them; *pos moves behind it. */
@@ -563,37 +381,37 @@ static inline enum stk_http1_result h1_fields(struct stk_head *h, struct h1_fact
 {
     unsigned max =
         limits->fields_max < STK_HEAD_FIELDS_MAX ? limits->fields_max : STK_HEAD_FIELDS_MAX;
-    const char *p = *pos;
-    uint16_t n = 0;
+    struct stk_head_field *f = h->fields;
+    const char *p = *pos, *base = h->base;
 
     for (unsigned count = 0;; count++) {
-        struct stk_head_field *f = &h->fields[n];
         const char *name = p, *value;
         bool underscore;
         uint32_t hash;
 
+        if (p < end && *p == '\r')
+            break;
         p = h1_name(p, end, &hash, &underscore);
         if (stk_unlikely(p == end))
             return STK_HTTP1_PARTIAL;
-        if (*p != ':' || p == name) {
-            if (p == name && *p == '\r')
-                break;
+        if (stk_unlikely(*p != ':' || p == name))
             return h1_bad_name(name, p, end);
-        }
         if (stk_unlikely(count >= max))
             return H1_E(TOO_MANY_FIELDS);
         if (stk_unlikely(p - name > UINT16_MAX))
             return H1_E(BAD_FIELD_NAME);
-        f->name_off = (uint32_t)(name - h->base);
+        f->name_off = (uint32_t)(name - base);
         f->name_len = (uint16_t)(p - name);
         f->hash = hash;
         f->known = h1_known(name, (size_t)(p - name));
         p++;
-        while (p < end && (*p == ' ' || *p == '\t'))
+        if (stk_likely(p < end && *p == ' '))
+            p++;
+        while (p < end && stk_unlikely(*p == ' ' || *p == '\t'))
             p++;
         value = p;
         p = h1_skip_value(p, end);
-        f->value_off = (uint32_t)(value - h->base);
+        f->value_off = (uint32_t)(value - base);
         f->value_len = (uint32_t)(p - value);
         H1_TRY(h1_line_end(&p, end));
         while (f->value_len > 0 &&
@@ -601,11 +419,12 @@ static inline enum stk_http1_result h1_fields(struct stk_head *h, struct h1_fact
             f->value_len--;
         if (f->known) {
             H1_TRY(h1_known_field(h, facts, f));
-            h->known[f->known] = (uint16_t)(n + 1);
+            h->known[f->known] = (uint16_t)(f - h->fields + 1);
         }
-        n = (uint16_t)(n + (!underscore || limits->underscores));
+        if (stk_likely(!underscore) || limits->underscores)
+            f++;
     }
-    h->nfields = n;
+    h->nfields = (uint16_t)(f - h->fields);
     *pos = p;
     return h1_line_end(pos, end);
 }
@@ -763,14 +582,5 @@ enum stk_head_known stk_http1_known_field(stk_span name)
 
 uint32_t stk_http1_field_hash(stk_span name)
 {
-    uint32_t hash = H1_FNV_SEED;
-
-    for (size_t i = 0; i < name.len; i++) {
-        unsigned char c = h1_byte(name.ptr + i);
-
-        if (c >= 'A' && c <= 'Z')
-            c = (unsigned char)(c | 0x20);
-        hash = (hash ^ c) * H1_FNV_PRIME;
-    }
-    return hash;
+    return h1_hash(name.ptr, name.len);
 }

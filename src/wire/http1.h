@@ -71,5 +71,8 @@ bool stk_http1_is_token(stk_span s);
 bool stk_http1_is_field_value(stk_span s);
 /* The enum stk_head_known of a field name, in any case. */
 enum stk_head_known stk_http1_known_field(stk_span name);
-/* The hash that fields carry. */
+/*
+ * The hash that fields carry: of the name with 0x20 set in each byte, so that it is the same in any
+ * case. It differs between machines of another byte order; a peer can make names collide.
+ */
 uint32_t stk_http1_field_hash(stk_span name);

@@ -14,6 +14,9 @@
 size_t stk_uri_unescape(char *dst, stk_span src);
 /* Whether all "%" are followed by two hexadecimal digits. */
 bool stk_uri_escapes_are_valid(stk_span src);
-/* host [":" port]: a reg-name, IPv4 or [IPv6]; an empty host is not valid. *ret_host, *ret_port
- * (may be NULL) get the parts; port without colon is empty. */
+/*
+ * host [":" port]: a reg-name, IPv4 or [IPv6]; an empty host is not valid. *ret_host, *ret_port
+ * (may be NULL) get the parts, brackets included; a port may be empty, or without a colon, and is
+ * at most 65535.
+ */
 bool stk_uri_split_host(stk_span hostport, stk_span *ret_host, stk_span *ret_port);
