@@ -1,0 +1,1 @@
+"""Modules of the benchmark harness (bench/run, bench/setup)."""

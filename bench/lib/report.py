@@ -1,0 +1,231 @@
+"""Tables of a run: Markdown for people, and for docs/performance.md between its markers."""
+
+import os
+import re
+
+from . import servers, stats
+from .scenarios import SCENARIOS, TARGETS
+
+COLUMNS = {  # metric: (heading, decimals)
+    "cpu_us": ("CPU µs/req", 2), "rps": ("req/s", 0), "p50_ms": ("p50 ms", 2),
+    "p99_ms": ("p99 ms", 2), "pss_mb": ("PSS MB", 1), "percent": ("CPU %", 4),
+    "bytes": ("bytes a connection", 0), "p99_alone_ms": ("p99 ms without", 3),
+    "p99_ratio": ("p99 with ÷ without", 2), "ms": ("ms beyond the import", 1),
+    "total_ms": ("ms in all", 1), "uss_mb": ("private MB", 1), "tree_mb": ("tree PSS MB", 1),
+    "bare_mb": ("bare PSS MB", 1),
+}
+FIRST = ("cpu_us", "percent", "bytes", "p99_ratio", "ms", "pss_mb")
+MANY_ERRORS = 0.001
+
+
+def _number(value, decimals):
+    return "–" if value is None else f"{value:.{decimals}f}"
+
+
+def _spread(triple, decimals=2):
+    """"0.79 (0.77–0.81)"."""
+    if triple is None:
+        return "–"
+    return "{:.{d}f} ({:.{d}f}–{:.{d}f})".format(*triple, d=decimals)
+
+
+def _metrics(rounds_by_server):
+    """The metrics that occur, the leading one of the scenario first."""
+    present = {metric for rounds in rounds_by_server.values() for one in rounds for metric in one}
+    lead = next((metric for metric in FIRST if metric in present), None)
+    rest = [metric for metric in COLUMNS if metric in present and metric != lead]
+    return lead, rest
+
+
+def scenario_table(name, outcome):
+    """The Markdown of one scenario: a row a server, ours against each."""
+    rounds_by_server = outcome["rounds"]
+    scenario = SCENARIOS[name]
+    lines = [f"### {name}: {scenario.title}", ""]
+    lead, rest = _metrics(rounds_by_server)
+    if lead:
+        ours = [spec for spec in rounds_by_server if spec.split("+")[0] == servers.OURS]
+        lines += _rows(rounds_by_server, ours[:2], lead, rest)
+    for spec, reason in outcome["problems"].items():
+        lines.append(f"- {spec}: not measured: {reason}")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _rows(rounds_by_server, ours, lead, rest):
+    heads = ["server", f"**{COLUMNS[lead][0]}** (min–max)"] + [f"{spec} ÷ it" for spec in ours]
+    heads += [COLUMNS[metric][0] for metric in rest]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    order = sorted(rounds_by_server, key=lambda spec: stats.middle(rounds_by_server[spec], lead))
+    for spec in order:
+        rounds = rounds_by_server[spec]
+        values = stats.column(rounds, lead)
+        decimals = COLUMNS[lead][1]
+        cells = [_label(spec, rounds),
+                 "**{:.{d}f}** ({:.{d}f}–{:.{d}f})".format(stats.median(values), min(values),
+                                                          max(values), d=decimals)]
+        for one in ours:
+            cells.append("1" if one == spec else
+                         _spread(stats.ratios(rounds_by_server[one], rounds, lead)))
+        cells += [_number(stats.middle(rounds, metric), COLUMNS[metric][1]) for metric in rest]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines + [""]
+
+
+def _label(spec, rounds):
+    """The server, and what the reader has to know about its figures."""
+    notes = []
+    connections = {one.get("connections") for one in rounds}
+    family = servers.FAMILIES[spec.split("+")[0]]
+    if family.one_each and connections != {None}:
+        notes.append(f"serves {max(connections)} connection(s)")
+    errors = sum(one.get("errors", 0) for one in rounds)
+    requests = sum(one.get("requests", 0) for one in rounds)
+    if errors and errors > MANY_ERRORS * requests:
+        notes.append(f"**{errors} errors**")
+    return spec + (f" ({', '.join(notes)})" if notes else "")
+
+
+def _find(outcome, spec, threads):
+    """The rounds of a Spec, or of the same with the run's thread count where that is measured."""
+    rounds = outcome["rounds"]
+    if spec in rounds:
+        return rounds[spec]
+    family, *rest = spec.split("+")
+    if family == servers.OURS and threads > 1:
+        return rounds.get("+".join([family, f"t{threads}", *rest]))
+    return None
+
+
+def _best_peer(outcome, metric):
+    """The name of the best measured peer that runs an application."""
+    found = {spec: stats.middle(rounds, metric) for spec, rounds in outcome["rounds"].items()
+             if spec.split("+")[0] in servers.PYTHON_PEERS}
+    return min(found, key=found.get) if found else None
+
+
+def judge(target, results, meta):
+    """(what was measured with the default options, with the access log alike, verdict)."""
+    here = results.get(target.scenario)
+    there = results.get(target.base or target.scenario)
+    if not here or not there:
+        return None
+    threads = meta.get("threads", 1)
+    default = _find(here, target.ours, threads)
+    if not default:
+        return None
+    if not target.peer:
+        values = stats.column(default, target.metric)
+        if not values:
+            return None
+        triple = (stats.median(values), min(values), max(values))
+        return triple, None, _holds(target, triple[0]), ""
+    peer = _best_peer(there, target.metric) if target.peer == "best" else target.peer
+    theirs = _find(there, peer, threads) if peer else None
+    if not theirs:
+        return None
+    compare = stats.differences if target.minus else stats.ratios
+    strict = compare(default, theirs, target.metric)
+    alike = None
+    family = servers.FAMILIES[peer.split("+")[0]]
+    quiet = _find(here, target.ours + "+nolog", threads)
+    if quiet and peer.split("+")[0] != servers.OURS and \
+            not (family.has_log and meta.get("peer_log") == "on"):
+        alike = compare(quiet, theirs, target.metric)
+    verdict = alike or strict
+    if not verdict:
+        return None
+    return strict, alike, _holds(target, verdict[0]), peer if target.peer == "best" else ""
+
+
+def _holds(target, value):
+    return value >= target.limit if target.at_least else value <= target.limit
+
+
+def target_table(results, meta, only=None):
+    """Every target that could be judged: promised, measured, OK or SHORT."""
+    lines = ["### Targets", "",
+             "| scenario | target | access log alike | default options | verdict |",
+             "|---|---|---|---|---|"]
+    short = judged = 0
+    for target in TARGETS:
+        if only and target.scenario not in only:
+            continue
+        found = judge(target, results, meta)
+        if not found:
+            continue
+        strict, alike, holds, peer = found
+        judged += 1
+        short += not holds
+        text = target.text() + (f" ({peer})" if peer else "")
+        if target.ours != servers.OURS:
+            text = f"{target.ours}: {text}"
+        lines.append(f"| {target.scenario} | {text} | {_spread(alike or strict, 3)} | "
+                     f"{_spread(strict, 3)} | {'OK' if holds else '**SHORT**'} |")
+    if not judged:
+        return ""
+    lines += ["", f"{judged - short} of {judged} hold."]
+    return "\n".join(lines) + "\n"
+
+
+def header(meta):
+    """What was measured where: the first lines of a report."""
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(meta["versions"].items()))
+    return (f"Python {meta['python']}, {meta['cpus']} CPUs ({meta['cpu']}), Linux {meta['kernel']}; "
+            f"{meta['rounds']} rounds of {meta['seconds']:g} s, interleaved; access log of peers "
+            f"{meta['peer_log']}; {meta['date']}.\n\n{versions}.\n"
+            + "".join(f"\nNote: {note}.\n" for note in meta.get("notes", [])))
+
+
+def whole(data):
+    """The report of one run or of several merged."""
+    parts = [header(data["meta"])]
+    parts += [scenario_table(name, outcome) for name, outcome in data["scenarios"].items()]
+    targets = target_table(data["scenarios"], data["meta"])
+    return "\n".join(parts + ([targets] if targets else []))
+
+
+def merge(runs):
+    """Several runs as one: a later run's scenario replaces an earlier one's."""
+    data = {"meta": dict(runs[-1]["meta"]), "scenarios": {}}
+    for run in runs:
+        for name, outcome in run["scenarios"].items():
+            data["scenarios"].pop(name, None)
+            data["scenarios"][name] = outcome
+    data["scenarios"] = {name: data["scenarios"][name] for name in SCENARIOS
+                         if name in data["scenarios"]}
+    return data
+
+
+def update_docs(data, path):
+    """Writes the tables between their markers in docs/performance.md; new ones go to the end.
+
+    A block is named by the scenario and by what deviates from the default run (Python, threads), so
+    that measuring one scenario again leaves the others' figures alone.
+    """
+    with open(path, encoding="utf-8") as stream:
+        text = stream.read()
+    label = data["meta"]["label"]
+    blocks = {"machine": header(data["meta"])}
+    for name, outcome in data["scenarios"].items():
+        blocks[name] = scenario_table(name, outcome)
+    blocks["targets"] = target_table(data["scenarios"], data["meta"])
+    for name, block in blocks.items():
+        if block:
+            text = put_block(text, name + label, block)
+    temporary = path + ".new"
+    with open(temporary, "w", encoding="utf-8") as stream:
+        stream.write(text)
+    os.replace(temporary, path)
+
+
+def put_block(text, name, block):
+    """`text` with the block of this name replaced, or added before the end marker."""
+    begin, end = f"<!-- bench:{name} -->", f"<!-- /bench:{name} -->"
+    whole_block = f"{begin}\n{block.rstrip()}\n{end}"
+    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+    if pattern.search(text):
+        return pattern.sub(lambda _: whole_block, text, count=1)
+    last = "<!-- bench:more -->"
+    if last not in text:
+        raise SystemExit(f"bench: docs/performance.md has no marker {last}")
+    return text.replace(last, f"{whole_block}\n\n{last}", 1)

@@ -1,0 +1,146 @@
+"""What is measured, and what it is measured against.
+
+SCENARIOS and TARGETS are the two tables of the benchmark; everything else serves them.
+"""
+
+import dataclasses
+
+ALL = "stoker,stoker+nolog,epoll,epoll-same-size,nginx,bjoern,fastpysgi,granian,peregrine,uwsgi," \
+      "uwsgi-http,gunicorn-sync,gunicorn-gthread+t4,waitress+t4"
+PYTHON = "stoker,stoker+nolog,bjoern,fastpysgi,granian,peregrine,uwsgi,uwsgi-http," \
+         "gunicorn-sync,gunicorn-gthread+t4,waitress+t4"
+NEAR = "stoker,stoker+nolog,epoll,nginx,bjoern,fastpysgi,granian,peregrine,uwsgi"
+THREADS = "stoker,stoker+t4,granian+t4,peregrine+t4,uwsgi+t4,gunicorn-gthread+t4,waitress+t4"
+TAKEOVER = "stoker,stoker+notakeover"
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenario:
+    """One table of the report."""
+
+    title: str
+    app: str = "apps:hello"
+    servers: str = PYTHON
+    kind: str = "wrk"  # wrk, or a function of lib/special.py
+    connections: int = 64
+    wrk: tuple = ()  # arguments of wrk.lua
+    pin: str = "one"  # "one": server and client share a CPU; "none": where the kernel puts them
+    body: int = 0  # bytes of the answer's body, for servers that need no application
+    restarts: int = 0  # at least so many starts, spread over the rounds
+
+
+SCENARIOS = {
+    "hello": Scenario("14 bytes, wrk's one header field", servers=ALL),
+    "hello-browser": Scenario("14 bytes, the 13 header fields of a browser", servers=NEAR,
+                              wrk=("browser=1",)),
+    "flask": Scenario("Flask, 14 bytes", app="app_flask:app", restarts=8),
+    "json": Scenario("json.dumps of 1 kB in the application", app="apps:document"),
+    "body100k": Scenario("one block of 100 kB", app="apps:body100k"),
+    "stream": Scenario("a generator of 64 blocks of 1 kB", app="apps:stream"),
+    "post10k": Scenario("upload of 10 kB", app="apps:upload", wrk=("method=POST", "body=10240")),
+    "post1M": Scenario("upload of 1 MB, 16 connections", app="apps:upload", connections=16,
+                       wrk=("method=POST", "body=1048576")),
+    "post1M-c1": Scenario("upload of 1 MB, 1 connection", app="apps:upload", connections=1,
+                          wrk=("method=POST", "body=1048576")),
+    "pipelined": Scenario("16 requests in one write", servers=NEAR, wrk=("pipeline=16",)),
+    "close": Scenario("a connection per request", servers=ALL, wrk=("close=1",)),
+    "c1": Scenario("1 connection", servers=NEAR + ",stoker+notakeover", connections=1),
+    "c1000": Scenario("1,000 connections", servers=NEAR, connections=1000),
+    "sleep1ms": Scenario("the application waits 1 ms", app="apps:sleep1ms", servers=THREADS,
+                         pin="none"),
+    "compute2ms": Scenario("the application computes 2 ms", app="apps:compute2ms",
+                           servers=THREADS, pin="none"),
+    "flask-threads": Scenario("Flask, 1 and 4 threads", app="app_flask:app", servers=THREADS,
+                              pin="none", restarts=8),
+    "hello-threads": Scenario("14 bytes, 1 and 4 threads", servers=THREADS, pin="none"),
+    "takeover": Scenario("14 bytes, take-over on and off", servers=TAKEOVER),
+    "takeover-flask": Scenario("Flask, take-over on and off", app="app_flask:app",
+                               servers=TAKEOVER, restarts=4),
+    "takeover-t4": Scenario("14 bytes, 4 threads, take-over on and off",
+                            servers="stoker+t4,stoker+t4+notakeover", pin="none"),
+    "accesslog": Scenario("14 bytes, access log on and off",
+                          servers="stoker,stoker+nolog,nginx,uwsgi,gunicorn-gthread+t4"),
+    "rate100": Scenario("100 requests a second, paced", kind="rate", pin="none",
+                        servers=NEAR + ",stoker+notakeover"),
+    "idle": Scenario("CPU of an idle master with 4 workers, 10 s", kind="idle", pin="none",
+                     servers="stoker+w4,granian+w4,peregrine+w4,uwsgi+w4,gunicorn-sync+w4,"
+                             "gunicorn-gthread+w4+t4,nginx+w4"),
+    "idle10k": Scenario("memory of 10,000 idle keep-alive connections", kind="idle10k", pin="none",
+                        connections=10_000,
+                        servers="stoker,epoll,nginx,bjoern,fastpysgi,granian,peregrine"),
+    "slowloris": Scenario("500 requests/s beside 1,000 clients that dribble their heads",
+                          kind="slowloris", pin="none",
+                          servers="stoker,nginx,bjoern,fastpysgi,granian,peregrine"),
+    "startup": Scenario("exec to the first answer, beyond a bare import", kind="startup",
+                        pin="none"),
+    "startup-flask": Scenario("exec to the first answer, beyond a bare import (Flask)",
+                              kind="startup", pin="none", app="app_flask:app"),
+    "memory": Scenario("PSS of a worker beyond a bare interpreter with the application",
+                       kind="memory", pin="none"),
+    "memory-flask": Scenario("PSS of a worker beyond a bare interpreter with the application "
+                             "(Flask)", kind="memory", pin="none", app="app_flask:app"),
+}
+
+QUICK = "hello,flask"
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A promise: figure of `ours` against `limit`, or against `limit` times a peer's figure."""
+
+    scenario: str
+    metric: str
+    limit: float
+    peer: str = ""  # "": an absolute limit; "best": the best peer; else a Spec
+    ours: str = "stoker"
+    at_least: bool = False
+    minus: bool = False  # the difference to the peer, not the ratio
+    base: str = ""  # the peer's scenario, where it is another one
+
+    def text(self):
+        """As a sentence: cpu_us ≤ 0.80 × bjoern."""
+        sign = "≥" if self.at_least else "≤"
+        if not self.peer:
+            return f"{self.metric} {sign} {self.limit:g}"
+        other = self.peer + (f" in {self.base}" if self.base else "")
+        if self.minus:
+            return f"{self.metric} {sign} {other} + {self.limit:g}"
+        return f"{self.metric} {sign} {self.limit:.2f} × {other}"
+
+
+def _cpu(scenario, **limits):
+    return [Target(scenario, "cpu_us", limit, peer.replace("_", "-"))
+            for peer, limit in limits.items()]
+
+
+TARGETS = [
+    *_cpu("hello", epoll=1.25, bjoern=0.80, fastpysgi=0.75, uwsgi=0.40, nginx=1.00),
+    *_cpu("hello-browser", epoll=1.30, bjoern=0.65, fastpysgi=0.65),
+    *_cpu("flask", bjoern=1.03, uwsgi=0.65, gunicorn_sync=0.40),
+    Target("flask", "cpu_us", 0.40, "gunicorn-gthread+t4"),
+    Target("accesslog", "cpu_us", 0.5, "stoker+nolog", minus=True),
+    Target("takeover", "cpu_us", 1.05, "stoker+notakeover"),
+    Target("takeover-flask", "cpu_us", 1.05, "stoker+notakeover"),
+    Target("takeover-t4", "cpu_us", 1.05, "stoker+t4+notakeover", ours="stoker+t4"),
+    Target("sleep1ms", "rps", 3.8, "stoker", ours="stoker+t4", at_least=True),
+    Target("flask-threads", "cpu_us", 1.10, "stoker", ours="stoker+t4"),
+    *_cpu("body100k", uwsgi=0.90),
+    *_cpu("stream", best=0.60),
+    Target("stream", "p50_ms", 5.0),
+    *_cpu("post1M", fastpysgi=0.60, uwsgi=1.00),
+    *_cpu("post1M-c1", fastpysgi=0.60, uwsgi=1.00),
+    *_cpu("post10k", fastpysgi=0.75),
+    Target("pipelined", "cpu_us", 0.25, "stoker", base="hello"),
+    *_cpu("close", epoll=1.30),
+    Target("idle10k", "bytes", 1024),
+    Target("slowloris", "p99_ratio", 1.20),
+    Target("startup", "ms", 60),
+    Target("startup-flask", "ms", 60),
+    Target("memory", "pss_mb", 2.0),
+    Target("memory-flask", "pss_mb", 2.0),
+    Target("compute2ms", "rps", 0.97, "stoker", ours="stoker+t4", at_least=True),
+    Target("compute2ms", "p99_ms", 1.2, "stoker", ours="stoker+t4"),
+    Target("c1", "cpu_us", 1.10, "stoker+notakeover"),
+    Target("rate100", "cpu_us", 1.10, "stoker+notakeover"),
+    Target("idle", "percent", 0.1, ours="stoker+w4"),
+]

@@ -1,0 +1,230 @@
+"""The servers: how each is started, what it can do, how it is set up fairly.
+
+Each peer runs with one worker process and its own defaults, but for what a measurement needs: a
+backlog and connection limits that admit the clients, keep-alive that outlasts a round, and its
+access log, where it has one, in the state of ours.
+"""
+
+import dataclasses
+import os
+import shutil
+
+from . import paths
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """One server in one set-up.  Written as name+t4+nolog+notakeover+w4."""
+
+    family: str
+    threads: int = 1
+    workers: int = 1
+    log: bool = True
+    takeover: bool = True
+
+    def __str__(self):
+        text = self.family
+        if self.threads != 1:
+            text += f"+t{self.threads}"
+        if self.workers != 1:
+            text += f"+w{self.workers}"
+        if self.family == OURS and not self.log:
+            text += "+nolog"
+        if not self.takeover:
+            text += "+notakeover"
+        return text
+
+    @classmethod
+    def parse(cls, text):
+        """The Spec of its written form."""
+        family, *options = text.split("+")
+        if family not in FAMILIES:
+            raise SystemExit(f"bench: no server {family!r}; there are {', '.join(sorted(FAMILIES))}")
+        values = {}
+        for option in options:
+            if option == "nolog":
+                values["log"] = False
+            elif option == "notakeover":
+                values["takeover"] = False
+            elif option[:1] in "tw" and option[1:].isdigit():
+                values["threads" if option[0] == "t" else "workers"] = int(option[1:])
+            else:
+                raise SystemExit(f"bench: {text}: no set-up {option!r}")
+        return cls(family, **values)
+
+
+@dataclasses.dataclass
+class Setting:
+    """What a server's command line is built from."""
+
+    app: str  # "module:callable"
+    port: int
+    venv: str
+    scratch: str  # directory for configuration files and logs
+    connections: int
+    close: bool = False
+    answer: int = 0  # size of our answer, for the loop that sends the same
+    body: int = 0  # size of the body, for constant servers (0: hello)
+
+    def bin(self, name):
+        """A command of the virtual environment."""
+        return os.path.join(self.venv, "bin", name)
+
+    def file(self, name):
+        """A path in the scratch directory that belongs to this server."""
+        return os.path.join(self.scratch, f"{self.port}-{name}")
+
+
+def _stoker(spec, at):
+    argv = [at.bin("stoker"), at.app, "--bind", f"127.0.0.1:{at.port}",
+            "--workers", str(spec.workers), "--threads", str(spec.threads),
+            "--access-log", at.file("access.log") if spec.log else "off"]
+    return argv + ([] if spec.takeover else ["--no-takeover"])
+
+
+def _epoll(spec, at):
+    argv = [paths.compiled("epoll_limit"), "--port", str(at.port)]
+    if at.body:
+        argv += ["--body", str(at.body)]
+    if spec.family == "epoll-same-size" and at.answer:
+        argv += ["--answer", str(at.answer)]
+    return argv + (["--close"] if at.close else [])
+
+
+def _nginx(spec, at):
+    log = f"access_log {at.file('access.log')} combined buffer=64k flush=1s;" if spec.log \
+        else "access_log off;"
+    text = f"""
+worker_processes {spec.workers};
+daemon off;
+pid {at.file('nginx.pid')};
+error_log {at.file('error.log')};
+events {{ worker_connections 20000; }}
+http {{
+    {log}
+    keepalive_requests 1000000000;
+    client_body_temp_path {at.scratch};
+    proxy_temp_path {at.scratch};
+    fastcgi_temp_path {at.scratch};
+    uwsgi_temp_path {at.scratch};
+    scgi_temp_path {at.scratch};
+    server {{
+        listen 127.0.0.1:{at.port} backlog=4096;
+        default_type text/plain;
+        location / {{ return 200 "Hello, World!\\n"; }}
+    }}
+}}
+"""
+    with open(at.file("nginx.conf"), "w", encoding="ascii") as stream:
+        stream.write(text)
+    program = shutil.which("nginx") or "/usr/sbin/nginx"
+    return [program, "-p", at.scratch, "-c", at.file("nginx.conf"), "-e", at.file("error.log")]
+
+
+def _launch(name):
+    def build(_, at):
+        return [at.bin("python"), os.path.join(paths.BENCH, "launch.py"), name, at.app,
+                str(at.port)]
+    return build
+
+
+def _granian(spec, at):
+    return [at.bin("granian"), "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(at.port),
+            "--workers", str(spec.workers), "--blocking-threads", str(spec.threads),
+            "--backlog", "4096", "--log-level", "info" if spec.log else "warning",
+            "--access-log" if spec.log else "--no-access-log", at.app]
+
+
+def _peregrine(spec, at):
+    argv = [at.bin("peregrine"), "--host", "127.0.0.1", "--port", str(at.port), "--protocol", "wsgi",
+            "--workers", str(spec.workers), "--wsgi-threads", str(spec.threads),
+            "--backlog", "4096", "--max-connections", "20000", "--keep-alive", "75000",
+            "--python-path", paths.BENCH, "--no-auto-venv"]
+    return argv + (["--access-log"] if spec.log else []) + [at.app]
+
+
+def _uwsgi(spec, at):
+    module, _, attribute = at.app.partition(":")
+    argv = [at.bin("uwsgi"), "--master", "--need-app", "--die-on-term", "--listen", "4096",
+            "--pythonpath", paths.BENCH, "--module", module, "--callable", attribute,
+            "--home", at.venv, "--processes", str(spec.workers)]
+    if spec.threads > 1:
+        argv += ["--threads", str(spec.threads)]
+    if not spec.log:
+        argv += ["--disable-logging"]
+    if spec.family == "uwsgi-http":
+        return argv + ["--http", f"127.0.0.1:{at.port}", "--http-keepalive"]
+    return argv + ["--http11-socket", f"127.0.0.1:{at.port}"]
+
+
+def _gunicorn(spec, at):
+    kind = spec.family.partition("-")[2]
+    argv = [at.bin("gunicorn"), "--bind", f"127.0.0.1:{at.port}", "--workers", str(spec.workers),
+            "--worker-class", kind, "--backlog", "4096", "--keep-alive", "75",
+            "--worker-connections", "20000", "--chdir", paths.BENCH, "--no-control-socket"]
+    if kind == "gthread":
+        argv += ["--threads", str(spec.threads)]
+    if spec.log:
+        argv += ["--access-logfile", at.file("access.log")]
+    return argv + [at.app]
+
+
+def _waitress(spec, at):
+    return [at.bin("waitress-serve"), f"--listen=127.0.0.1:{at.port}",
+            f"--threads={spec.threads}", "--connection-limit=20000", "--backlog=4096", at.app]
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """A kind of server: its command line, what proves it is installed, what it is unable to do."""
+
+    title: str
+    build: object
+    needs: str = ""  # command in the environment, or "import NAME"
+    package: str = ""  # its name in bench/setup's state
+    has_log: bool = False
+    constant: bool = False  # answers without an application
+    threaded: bool = False
+    keeps_alive: bool = True
+    one_each: bool = False  # a keep-alive connection occupies a thread until it closes
+
+
+OURS = "stoker"
+FAMILIES = {
+    "stoker": Family("stoker", _stoker, "stoker", "stoker", has_log=True, threaded=True),
+    "epoll": Family("bare epoll loop", _epoll, constant=True),
+    "epoll-same-size": Family("bare epoll loop, our answer's size", _epoll, constant=True),
+    "nginx": Family("nginx return 200", _nginx, constant=True, has_log=True),
+    "bjoern": Family("bjoern", _launch("bjoern"), "import bjoern", "bjoern"),
+    "fastpysgi": Family("fastpysgi", _launch("fastpysgi"), "import fastpysgi", "fastpysgi"),
+    "granian": Family("granian", _granian, "granian", "granian", has_log=True, threaded=True),
+    "peregrine": Family("peregrine", _peregrine, "peregrine", "peregrine", has_log=True,
+                        threaded=True),
+    "uwsgi": Family("uwsgi http11-socket", _uwsgi, "uwsgi", "uwsgi", has_log=True, threaded=True,
+                    one_each=True),
+    "uwsgi-http": Family("uwsgi --http", _uwsgi, "uwsgi", "uwsgi", has_log=True, threaded=True),
+    "gunicorn-sync": Family("gunicorn sync", _gunicorn, "gunicorn", "gunicorn", has_log=True,
+                            keeps_alive=False),
+    "gunicorn-gthread": Family("gunicorn gthread", _gunicorn, "gunicorn", "gunicorn", has_log=True,
+                               threaded=True),
+    "waitress": Family("waitress", _waitress, "waitress-serve", "waitress", threaded=True),
+}
+PYTHON_PEERS = [name for name, family in FAMILIES.items()
+                if name != OURS and not family.constant]
+
+
+def missing(name, venv, state):
+    """Why a family cannot be started here, or ''; `state` is what bench/setup found."""
+    family = FAMILIES[name]
+    if name == "nginx":
+        found = shutil.which("nginx") or os.path.exists("/usr/sbin/nginx")
+        return "" if found else "nginx is not installed"
+    if not family.needs:
+        return ""
+    problem = state.get(family.package, ["", "not installed: run bench/setup"])[1]
+    if problem:
+        return problem
+    if not family.needs.startswith("import ") and \
+            not os.path.exists(os.path.join(venv, "bin", family.needs)):
+        return "not installed: run bench/setup"
+    return ""

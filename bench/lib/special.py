@@ -1,0 +1,234 @@
+"""The scenarios that are not a closed loop of wrk."""
+
+import os
+import subprocess
+import time
+
+from .procs import memory_kb
+from .rounds import Outcome
+from .session import START_TIMEOUT, StartError, first_answer
+from .wrk import ClientError, run_load, run_wrk, start_load
+
+RATE = 100
+IDLE_SECONDS = 10
+GOOD_RATE = 500
+SLOW_CLIENTS = 1000
+SLOW_INTERVAL_MS = 1000
+SLOW_SECONDS = 10
+
+
+def _started(session, scenario, specs, outcome, say):
+    """Starts all; those that do not start are noted."""
+    running = []
+    for spec in specs:
+        try:
+            running.append(session.start_ready(spec, scenario))
+        except StartError as problem:
+            outcome.fail(spec, problem)
+            say(f"  {spec}: {problem}")
+    return running
+
+
+def rate(session, scenario, specs, rounds, say):
+    """A paced client at 100 requests/s: CPU per request when every request wakes the server."""
+    outcome = Outcome()
+    seconds = 2 if session.options.quick else 5
+    running = _started(session, scenario, specs, outcome, say)
+    for number in range(rounds):
+        for server in running:
+            connections = min(8, server.connections)
+            before = server.process.cpu_ns()
+            figures = run_load("rate", server.port, session.placement(scenario), rate=RATE,
+                               connections=connections, seconds=seconds)
+            used = server.process.cpu_ns() - before
+            requests = max(1, figures["requests"])
+            outcome.add(server.spec, {
+                "cpu_us": used / 1000 / requests, "rps": requests * 1e6 / figures["us"],
+                "p50_ms": figures["p50"] / 1000, "p99_ms": figures["p99"] / 1000,
+                "pss_mb": server.process.pss_kb() / 1024, "requests": requests,
+                "errors": figures["errors"], "connections": connections})
+            say(f"  round {number + 1}/{rounds} {str(server.spec):<24}"
+                f"{used / 1000 / requests:9.2f} µs/req")
+    for server in running:
+        session.stop(server.process)
+    return outcome
+
+
+def idle(session, scenario, specs, rounds, say):
+    """CPU of servers that nobody talks to: all of them in the same seconds."""
+    outcome = Outcome()
+    seconds = 2 if session.options.quick else IDLE_SECONDS
+    running = _started(session, scenario, specs, outcome, say)
+    time.sleep(2.0)  # what starting left to do
+    for _ in range(1 if session.options.quick else min(rounds, 3)):
+        before = [server.process.cpu_ns() for server in running]
+        began = time.monotonic()
+        time.sleep(seconds)
+        for server, start in zip(running, before):
+            used = server.process.cpu_ns() - start
+            percent = used / 1e9 / (time.monotonic() - began) * 100
+            outcome.add(server.spec, {"percent": percent,
+                                      "pss_mb": server.process.pss_kb() / 1024})
+            say(f"  {str(server.spec):<24}{percent:9.4f} % CPU")
+    for server in running:
+        session.stop(server.process)
+    return outcome
+
+
+def idle10k(session, scenario, specs, rounds, say):
+    """PSS with 10,000 open keep-alive connections, each of which was answered once, less before."""
+    outcome = Outcome()
+    placement = session.placement(scenario)
+    count = 1000 if session.options.quick else scenario.connections
+    for _ in range(1 if session.options.quick else min(rounds, 3)):
+        for spec in specs:
+            if str(spec) in outcome.problems:
+                continue
+            server = None
+            try:
+                server = session.start_ready(spec, scenario)
+                run_wrk(server.port, 64, 0.5, (), placement)
+                time.sleep(0.3)
+                before = server.process.pss_kb()
+                bytes_each = _hold(server, placement, count, before)
+            except (StartError, ClientError) as problem:
+                outcome.fail(spec, problem)
+                say(f"  {spec}: {problem}")
+                continue
+            finally:
+                if server:
+                    session.stop(server.process)
+            outcome.add(spec, {"bytes": bytes_each, "pss_mb": before / 1024})
+            say(f"  {str(spec):<24}{bytes_each:9.0f} bytes a connection")
+    return outcome
+
+
+def _hold(server, placement, count, before_kb):
+    """Bytes that each of `count` held connections costs the server."""
+    client = start_load("hold", server.port, placement, connections=count, seconds=60)
+    try:
+        line = client.popen.stdout.readline().decode()  # printed when all are open
+        if f'"open":{count}}}' not in line:
+            raise ClientError(f"holds not all of {count} connections: {line.strip()}")
+        return (server.process.pss_kb() - before_kb) * 1024 / count
+    finally:
+        client.stop(1.0)
+        client.popen.stdin.close()
+        client.popen.stdout.close()
+
+
+def slowloris(session, scenario, specs, rounds, say):
+    """p99 of good clients with 1,000 slow ones, against without, in alternation."""
+    outcome = Outcome()
+    placement = session.placement(scenario)
+    seconds = 2 if session.options.quick else SLOW_SECONDS
+    running = _started(session, scenario, specs, outcome, say)
+    for number in range(rounds):
+        for server in running:
+            alone = _good(server, placement, seconds)
+            slow = start_load("slow", server.port, placement, connections=SLOW_CLIENTS,
+                              interval=SLOW_INTERVAL_MS, seconds=seconds + 2)
+            try:
+                time.sleep(1.0)
+                beside = _good(server, placement, seconds)
+            finally:
+                slow.stop(3.0)
+                slow.popen.stdin.close()
+                slow.popen.stdout.close()
+            figures = {
+                "p99_alone_ms": alone["p99"] / 1000, "p99_ms": beside["p99"] / 1000,
+                "p50_ms": beside["p50"] / 1000, "errors": beside["errors"],
+                "p99_ratio": beside["p99"] / max(alone["p99"], 0.1),
+                "rps": beside["requests"] * 1e6 / beside["us"]}
+            outcome.add(server.spec, figures)
+            say(f"  round {number + 1}/{rounds} {str(server.spec):<24}p99 "
+                f"{figures['p99_alone_ms']:.3f} ms alone, {figures['p99_ms']:.3f} ms beside")
+    for server in running:
+        session.stop(server.process)
+    return outcome
+
+
+def _good(server, placement, seconds):
+    return run_load("rate", server.port, placement, rate=GOOD_RATE,
+                    connections=min(8, server.connections), seconds=seconds)
+
+
+def startup(session, scenario, specs, rounds, say):
+    """Milliseconds from exec to the first answer, less those of `python -c 'import app'`."""
+    outcome = Outcome()
+    placement = session.placement(scenario)
+    python = os.path.join(session.venv, "bin", "python")
+    module = scenario.app.partition(":")[0]
+    for _ in range(2 if session.options.quick else max(rounds, 10)):
+        began = time.monotonic()
+        bare = session.spawn([python, "-c", f"import {module}"], placement)
+        bare.popen.wait(timeout=30)
+        bare_ms = (time.monotonic() - began) * 1000
+        session.stop(bare)
+        for spec in specs:
+            if str(spec) in outcome.problems:
+                continue
+            began = time.monotonic()
+            server = session.start(spec, scenario)
+            try:
+                while not first_answer(server.port):
+                    if not server.process.alive() or time.monotonic() > began + START_TIMEOUT:
+                        raise StartError("does not start: " + server.process.last_words())
+                    time.sleep(0.0003)
+                total_ms = (time.monotonic() - began) * 1000
+                outcome.add(spec, {"ms": total_ms - bare_ms, "total_ms": total_ms})
+            except StartError as problem:
+                outcome.fail(spec, problem)
+            finally:
+                session.stop(server.process)
+    for spec, figures in outcome.rounds.items():
+        say(f"  {spec:<24}{sorted(f['ms'] for f in figures)[len(figures) // 2]:9.1f} ms")
+    return outcome
+
+
+def memory(session, scenario, specs, rounds, say):
+    """PSS of the worker after a burst of requests, less that of an interpreter with the app."""
+    outcome = Outcome()
+    placement = session.placement(scenario)
+    python = os.path.join(session.venv, "bin", "python")
+    module = scenario.app.partition(":")[0]
+    for _ in range(1 if session.options.quick else min(rounds, 3)):
+        for spec in specs:
+            if str(spec) in outcome.problems:
+                continue
+            bare = session.spawn(
+                [python, "-c", f"import sys, {module}; print('up', flush=True); sys.stdin.read()"],
+                placement, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            bare.popen.stdout.readline()
+            server = None
+            try:
+                server = session.start_ready(spec, scenario)
+                run_wrk(server.port, server.connections, 0.5, scenario.wrk, placement)
+                outcome.add(spec, _beyond(server, bare.pid))
+            except (StartError, ClientError) as problem:
+                outcome.fail(spec, problem)
+            finally:
+                if server:
+                    session.stop(server.process)
+                session.stop(bare)
+                bare.popen.stdin.close()
+                bare.popen.stdout.close()
+    for spec, figures in outcome.rounds.items():
+        say(f"  {spec:<24}{figures[0]['pss_mb']:9.2f} MB beyond the interpreter")
+    return outcome
+
+
+def _beyond(server, bare_pid):
+    """The worker is everything below the root process, or the root where it works itself."""
+    tree = server.process.tree()
+    workers = [pid for pid in tree if pid != server.process.pid] or tree
+    bare = memory_kb(bare_pid)
+    found = [memory_kb(pid) for pid in workers]
+    each = {name: sum(one[name] for one in found) / server.spec.workers for name in bare}
+    return {"pss_mb": (each["Pss"] - bare["Pss"]) / 1024,
+            "uss_mb": (each["Uss"] - bare["Uss"]) / 1024,
+            "tree_mb": server.process.pss_kb() / 1024, "bare_mb": bare["Pss"] / 1024}
+
+
+KINDS = {"rate": rate, "idle": idle, "idle10k": idle10k, "slowloris": slowloris,
+         "startup": startup, "memory": memory}

@@ -1,0 +1,64 @@
+"""Runs wrk and the load client, and reads their figures."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import time
+
+from . import paths
+from .procs import Process
+
+
+class ClientError(Exception):
+    """A client that failed or said nothing sensible."""
+
+
+def _figures(process, timeout):
+    """The JSON of a client's last line; ends the client when it overstays."""
+    try:
+        output, _ = process.popen.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.stop(1.0)
+        raise ClientError(f"{os.path.basename(process.argv[0])} did not end") from None
+    except BaseException:
+        process.stop(1.0)
+        raise
+    for line in reversed(output.decode(errors="replace").splitlines()):
+        if line.startswith("{"):
+            return json.loads(line.replace("-nan", "0").replace("nan", "0"))
+    raise ClientError(f"{os.path.basename(process.argv[0])} ended with {process.popen.returncode}"
+                      " and printed no figures")
+
+
+def run_wrk(port, connections, seconds, arguments, placement):
+    """One run of wrk: requests, us, p50, p90, p99 (µs) and errors by kind."""
+    whole = max(1, math.ceil(seconds))
+    argv = ["wrk", "-t", "1", "-c", str(connections), "-d", f"{whole}s", "--timeout", "10s",
+            "-s", paths.WRK_SCRIPT, f"http://127.0.0.1:{port}/", "--", *arguments]
+    client = Process(argv, placement, stdout=subprocess.PIPE)
+    if seconds < whole:  # wrk knows whole seconds only, but ends in order on SIGINT
+        try:
+            time.sleep(seconds)
+        except BaseException:
+            client.stop(1.0)
+            raise
+        client.popen.send_signal(signal.SIGINT)
+    figures = _figures(client, whole + 20)
+    figures["errors"] = sum(figures.pop(name)
+                            for name in ("connect", "read", "write", "timeout", "status"))
+    return figures
+
+
+def run_load(mode, port, placement, **options):
+    """One run of the load client in a bounded mode."""
+    return _figures(start_load(mode, port, placement, **options), options["seconds"] + 20)
+
+
+def start_load(mode, port, placement, **options):
+    """Starts the load client; its figures come when it ends."""
+    argv = [paths.compiled("load"), mode, "--port", str(port)]
+    for name, value in options.items():
+        argv += ["--" + name, str(value)]
+    return Process(argv, placement, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
