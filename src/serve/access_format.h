@@ -1,0 +1,85 @@
+/*
+ * Formats of the access log, compiled once into a list of operations.
+ *
+ *   combined   {addr} - {user} [{time}] "{request}" {status} {bytes} "{referer}" "{agent}"
+ *   common     the same without referer and agent
+ *   json       one object a line with all useful fields
+ *   json:A,B   one object with the fields A and B, such as json:time_iso,status,header:x-request-id
+ *   otherwise  a template: text with {field} in it; {{ and }} stand for braces
+ *
+ * The fields are the rows of STK_ACCESS_FIELDS, and {header:NAME} for a field of the request (the
+ * last, if there are several). A value that is missing or empty is "-"; in JSON, null when it is
+ * missing. Client bytes are escaped (serve/access_escape.h). A value has at most
+ * STK_ACCESS_VALUE_MAX bytes and a line at most STK_LOG_LINE_MAX; what is cut ends in "...".
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "app/request.h"
+#include "base/log_sink.h"
+#include "base/macros.h"
+#include "base/time.h"
+
+enum {
+    STK_ACCESS_VALUE_MAX = 2048,
+    STK_ACCESS_ERROR_MAX = 256, /* bytes of a message of stk_access_format_new */
+};
+
+/* X(id, name, kind, help) */
+#define STK_ACCESS_FIELDS(X)                                                                     \
+    X(ADDR, "addr", STRING, "address of the client, - for a unix socket")                        \
+    X(PORT, "port", NUMBER, "port of the client")                                                \
+    X(USER, "user", STRING, "user name of Basic authentication, not verified")                   \
+    X(TIME, "time", CLF, "local time of the entry, as in 23/Nov/2026:03:10:00 +0100")            \
+    X(TIME_ISO, "time_iso", ISO, "local time of the entry, as in 2026-11-23T03:10:00.123+01:00") \
+    X(UNIX_MS, "unix_ms", NUMBER, "time of the entry in milliseconds since 1970")                \
+    X(REQUEST, "request", REQUEST, "request line: method, target, protocol")                     \
+    X(METHOD, "method", STRING, "method")                                                        \
+    X(TARGET, "target", STRING, "request target as it was sent")                                 \
+    X(PATH, "path", STRING, "path, not decoded, without the query")                              \
+    X(QUERY, "query", STRING, "query, without the question mark")                                \
+    X(PROTOCOL, "protocol", STRING, "protocol, as in HTTP/1.1")                                  \
+    X(STATUS, "status", NUMBER, "status of the response")                                        \
+    X(BYTES, "bytes", NUMBER, "bytes of the response body")                                      \
+    X(TIME_US, "time_us", NUMBER, "time taken, in microseconds")                                 \
+    X(TIME_MS, "time_ms", NUMBER, "time taken, in milliseconds")                                 \
+    X(TIME_S, "time_s", SECONDS, "time taken, in seconds with six decimals")                     \
+    X(REFERER, "referer", STRING, "Referer")                                                     \
+    X(AGENT, "agent", STRING, "User-Agent")                                                      \
+    X(HOST, "host", STRING, "Host, or what a trusted proxy says of it")                          \
+    X(SCHEME, "scheme", STRING, "http or https")                                                 \
+    X(ID, "id", NUMBER, "number of the request within its worker")                               \
+    X(PID, "pid", NUMBER, "process id of the worker")                                            \
+    X(WORKER, "worker", NUMBER, "number of the worker, from 1")
+
+/* What a line is made of. */
+struct stk_access_entry {
+    const struct stk_request *req; /* its head may be NULL: the request was not understood */
+    uint64_t body_bytes;           /* of the response, sent */
+    stk_nsec duration;
+};
+
+struct stk_access_format;
+
+/*
+ * Compiles a format for worker number `worker` and this process. 0 and *ret_format, or -EINVAL and
+ * a message in `error`, such as `access-log-format: no field "adr"; did you mean "addr"?`.
+ */
+int stk_access_format_new(struct stk_access_format **ret_format, const char *text, unsigned worker,
+                          char error[STK_ACCESS_ERROR_MAX]) STK_MUST_CHECK;
+/* Accepts NULL; returns NULL. */
+struct stk_access_format *stk_access_format_free(struct stk_access_format *format);
+/* In a forked child: {pid} is this process from now on. */
+void stk_access_format_after_fork(struct stk_access_format *format);
+/* Whether the format shows the time of the entry more finely than in seconds. */
+bool stk_access_format_is_fine(const struct stk_access_format *format);
+/*
+ * Writes the line of an entry made at `now` (nanoseconds since 1970), its new line included, and
+ * returns its length. From any thread.
+ */
+size_t stk_access_format_line(struct stk_access_format *format,
+                              const struct stk_access_entry *entry, stk_nsec now,
+                              char out[STK_LOG_LINE_MAX]);

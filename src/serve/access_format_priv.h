@@ -1,0 +1,69 @@
+/* What the compiler of formats (access_format.c) makes for the writer of lines (access_line.c). */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/span.h"
+#include "serve/access_format.h"
+
+enum access_field {
+    ACCESS_NONE, /* no value: the text at the end of a line */
+#define X(id, name, kind, help) ACCESS_##id,
+    STK_ACCESS_FIELDS(X)
+#undef X
+        ACCESS_HEADER,
+};
+
+enum access_kind {
+    ACCESS_KIND_NONE,
+    ACCESS_KIND_STRING,
+    ACCESS_KIND_NUMBER,
+    ACCESS_KIND_SECONDS,
+    ACCESS_KIND_CLF,
+    ACCESS_KIND_ISO,
+    ACCESS_KIND_REQUEST,
+};
+
+struct access_op {
+    stk_span text; /* stands before the value */
+    uint8_t field; /* enum access_field */
+    uint8_t kind;  /* enum access_kind */
+    uint8_t known; /* enum stk_head_known of a header */
+    uint16_t reserve;
+    uint32_t hash;
+    stk_span name; /* of a header */
+};
+
+enum {
+    ACCESS_TIME_WORDS = 4,
+    ACCESS_CLF_LEN = 26,  /* 23/Nov/2026:03:10:00 +0100 */
+    ACCESS_DATE_LEN = 19, /* 2026-11-23T03:10:00 */
+    ACCESS_ZONE_LEN = 6,  /* +01:00 */
+};
+
+/* The texts of one second. */
+struct access_time {
+    uint64_t clf[ACCESS_TIME_WORDS];
+    uint64_t iso[ACCESS_TIME_WORDS]; /* date and zone */
+};
+
+struct stk_access_format {
+    struct access_op *ops;
+    size_t nops;
+    char *pool; /* the bytes of all texts */
+    size_t pool_len;
+    char *source; /* the names of headers point into it */
+    bool json;
+    bool fine;
+    unsigned worker;
+    pid_t pid;
+
+    /* The texts of the last second that was asked for; a sequence lock (odd: being written). */
+    _Atomic uint32_t sequence;
+    _Atomic int64_t second;
+    _Atomic uint64_t clf[ACCESS_TIME_WORDS];
+    _Atomic uint64_t iso[ACCESS_TIME_WORDS];
+};
