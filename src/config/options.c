@@ -31,7 +31,7 @@
 
 #define STK_OPTION(id_, kind_, field_, name_, ...)                                      \
     _Static_assert(FITS_##kind_(field_), "option " name_ ": the field's type does not " \
-                                                         "fit " #kind_);
+                                         "fit " #kind_);
 #include "config/options.def"
 #undef STK_OPTION
 
