@@ -28,8 +28,16 @@ static inline bool stk_span_eq(stk_span a, stk_span b)
     return a.len == b.len && (a.len == 0 || memcmp(a.ptr, b.ptr, a.len) == 0);
 }
 
-/* ASCII case-insensitive comparison: field names, tokens, schemes. */
+/* ASCII case-insensitive comparison, whatever the locale: field names, tokens, schemes. */
 static inline bool stk_span_ieq(stk_span a, stk_span b)
 {
-    return a.len == b.len && (a.len == 0 || strncasecmp(a.ptr, b.ptr, a.len) == 0);
+    if (a.len != b.len)
+        return false;
+    for (size_t i = 0; i < a.len; i++) {
+        unsigned char x = (unsigned char)a.ptr[i], y = (unsigned char)b.ptr[i];
+
+        if (x != y && ((x ^ y) != 0x20 || (x | 0x20) < 'a' || (x | 0x20) > 'z'))
+            return false;
+    }
+    return true;
 }
