@@ -11,9 +11,9 @@ run: ## install what is missing, build, and serve examples/guestbook on http://1
 test: ## install what is missing, build, and run all tests
 	@tools/bootstrap test
 
-bench: ## measure against the peers (alone on the machine: nothing else may run)
-	@tools/bootstrap venv
-	@bench/run
+bench: ## install the peers and measure (alone on the machine); ARGS="--quick hello"
+	@bench/setup
+	@bench/run $(ARGS)
 
 fuzz: ## fuzz every parser for SECONDS in total (60)
 	@tools/bootstrap dev
