@@ -155,12 +155,12 @@ void stk_timer_set(struct stk_loop *loop, struct stk_timer *timer, stk_msec time
 
 stk_msec stk_loop_now(const struct stk_loop *loop)
 {
-    return loop->now;
+    return __atomic_load_n(&loop->now, __ATOMIC_RELAXED);
 }
 
 void stk_loop_refresh(struct stk_loop *loop)
 {
-    loop->now = stk_time_mono_coarse_ms();
+    __atomic_store_n(&loop->now, stk_time_mono_coarse_ms(), __ATOMIC_RELAXED);
 }
 
 void stk_loop_wake(struct stk_loop *loop)

@@ -57,7 +57,7 @@ void stk_timer_init(struct stk_timer *timer, stk_timer_fn fn);
 void stk_timer_set(struct stk_loop *loop, struct stk_timer *timer, stk_msec timeout);
 void stk_timer_stop(struct stk_loop *loop, struct stk_timer *timer);
 
-/* Time of the current turn, monotonic milliseconds; refreshed by stk_loop_wait. */
+/* Time of the current turn, monotonic milliseconds; may be read by any thread. */
 stk_msec stk_loop_now(const struct stk_loop *loop);
 
 /* Ends a wait early; from any thread or signal handler. */

@@ -1,0 +1,653 @@
+/*
+ * Leader take-over. One atomic word says who may touch the loop: a state and a number that every
+ * call of the application and every take-over makes new, so that a compare-and-swap by a thread
+ * that was away can never succeed by accident.
+ *
+ *   TURNING --enter--> IN_APP --leave--> TURNING        the fast path: a store and a swap
+ *   IN_APP, WAIT_LOCK --a whole tick--> SB_TURNING      the stand-by takes over
+ *   TURNING --nothing ready--> BLOCKED --event--> WAIT_LOCK --lock held--> TURNING
+ *   SB_TURNING <--> SB_BLOCKED --a thread is free--> TURNING
+ *
+ * Nobody waits for the interpreter's lock while it owns the loop, except in WAIT_LOCK, from which
+ * the loop can be taken. A thread that lost the loop throws its batch of events away: the set is
+ * level-triggered, so the new owner gets them again.
+ *
+ * The stand-by costs nothing while nothing happens, and little under load: it sleeps on a timerfd
+ * which the leader arms when it wakes up from epoll and disarms before it blocks again (two cheap
+ * system calls instead of a wake-up); under load it is left ticking, every 250 µs after a
+ * take-over and up to 1 ms apart as long as each tick sees progress.
+ */
+#include "loop/lead.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+#include "base/fd.h"
+#include "base/mem.h"
+#include "loop/loop_priv.h"
+
+enum {
+    LEAD_TICK_MIN_NS = 250 * 1000,
+    LEAD_TICK_MAX_NS = 1000 * 1000,
+    LEAD_COMPUTE_NS = 5 * 1000 * 1000, /* a computing thread gets a rival for the lock after this */
+    LEAD_ARMS_PER_MS = 4,              /* more bursts a millisecond than this: leave the tick on */
+    LEAD_QUIET_TICKS = 3,              /* ticks without a sign of life before it sleeps */
+    LEAD_STACK = 256 * 1024,
+};
+
+/* Where the stand-by is. */
+enum lead_watch {
+    LEAD_ASLEEP,  /* reads the unarmed timerfd */
+    LEAD_ARMED,   /* reads the timerfd, which the leader armed */
+    LEAD_TICKING, /* reads the timerfd, which it keeps armed itself */
+    LEAD_LEADING, /* turns the loop, or waits in epoll */
+};
+
+struct stk_lead {
+    struct stk_lead_word word; /* first: see stk_lead_enter */
+    struct stk_loop *loop;
+    const struct stk_lead_ops *ops;
+    void *arg;
+    unsigned nthreads;
+    struct stk_lead_thread *threads;
+    struct stk_lead_thread standby;
+    bool has_standby;
+    pthread_t standby_id;
+    int timerfd;
+    _Atomic int watch;
+    _Atomic bool stopping;
+    _Atomic bool quitting;
+    _Atomic bool wanted; /* a parked thread would lead */
+    stk_msec arm_ms;     /* the millisecond of the last burst, and how many it had */
+    unsigned arms;
+
+    pthread_mutex_t mutex; /* of what follows */
+    pthread_cond_t cond;
+    struct stk_list jobs;
+    _Atomic unsigned njobs;
+    _Atomic unsigned idle;
+    unsigned tokens;
+};
+
+static uint64_t lead_word(uint64_t old, enum stk_lead_state state)
+{
+    return ((old >> 3) + 1) << 3 | (uint64_t)state;
+}
+
+/* Changes the state as the owner. */
+static void lead_store(struct stk_lead_thread *t, enum stk_lead_state state)
+{
+    t->word = lead_word(t->word, state);
+    atomic_store(&t->lead->word.word, t->word);
+}
+
+/* Changes the state from one that others may take the loop from; false: it was taken. */
+static bool lead_swap(struct stk_lead_thread *t, enum stk_lead_state state)
+{
+    uint64_t expected = t->word;
+    uint64_t next = lead_word(t->word, state);
+
+    if (!atomic_compare_exchange_strong(&t->lead->word.word, &expected, next)) {
+        t->own = false;
+        return false;
+    }
+    t->word = next;
+    return true;
+}
+
+/* Takes the loop from the word that was seen. */
+static bool lead_take(struct stk_lead_thread *t, uint64_t seen, enum stk_lead_state state)
+{
+    uint64_t next = lead_word(seen, state);
+
+    if (!atomic_compare_exchange_strong(&t->lead->word.word, &seen, next))
+        return false;
+    t->word = next;
+    t->own = true;
+    return true;
+}
+
+static void lead_set_timer(struct stk_lead *lead, long first_ns, long every_ns)
+{
+    struct itimerspec its = {.it_value.tv_nsec = first_ns, .it_interval.tv_nsec = every_ns};
+
+    if (timerfd_settime(lead->timerfd, 0, &its, NULL) < 0)
+        STK_ASSERT(!"timerfd_settime");
+}
+
+/* The leader wakes up: from now on somebody must watch it. */
+static void lead_arm(struct stk_lead *lead)
+{
+    int asleep = LEAD_ASLEEP;
+
+    if (lead->has_standby && atomic_load(&lead->watch) == LEAD_ASLEEP &&
+        atomic_compare_exchange_strong(&lead->watch, &asleep, LEAD_ARMED))
+        lead_set_timer(lead, LEAD_TICK_MIN_NS, 0);
+}
+
+/* The leader is about to block: nobody needs to watch it, unless bursts come thick. */
+static void lead_disarm(struct stk_lead *lead)
+{
+    int armed = LEAD_ARMED;
+
+    if (!lead->has_standby ||
+        atomic_load_explicit(&lead->watch, memory_order_relaxed) != LEAD_ARMED)
+        return;
+    if (lead->arm_ms == lead->loop->now) {
+        if (++lead->arms > LEAD_ARMS_PER_MS)
+            return;
+    } else {
+        lead->arm_ms = lead->loop->now;
+        lead->arms = 0;
+    }
+    if (atomic_compare_exchange_strong(&lead->watch, &armed, LEAD_ASLEEP))
+        lead_set_timer(lead, 0, 0);
+}
+
+void stk_lead_rouse(struct stk_lead *lead)
+{
+    if (!lead->has_standby)
+        return;
+    switch (atomic_load(&lead->watch)) {
+    case LEAD_ASLEEP:
+        lead_arm(lead);
+        break;
+    case LEAD_LEADING:
+        stk_loop_wake(lead->loop);
+        break;
+    default:
+        break;
+    }
+}
+
+unsigned stk_lead_jobs(const struct stk_lead *lead)
+{
+    return atomic_load_explicit(&lead->njobs, memory_order_relaxed);
+}
+
+unsigned stk_lead_idle(const struct stk_lead *lead)
+{
+    return atomic_load_explicit(&lead->idle, memory_order_relaxed);
+}
+
+struct stk_lead_thread *stk_lead_thread_get(struct stk_lead *lead, unsigned index)
+{
+    STK_ASSERT(index < lead->nthreads);
+    return &lead->threads[index];
+}
+
+struct stk_lead_thread *stk_lead_standby(struct stk_lead *lead)
+{
+    return lead->has_standby ? &lead->standby : NULL;
+}
+
+/* Waits for events; `timeout` in nanoseconds, -1: none. Returns their number, 0 on EINTR. */
+static int lead_wait(struct stk_lead *lead, struct epoll_event *events, stk_nsec timeout)
+{
+    int n;
+
+    if (timeout > 0 && timeout < STK_NSEC_PER_SEC / 100) {
+#ifdef SYS_epoll_pwait2
+        struct timespec ts = {.tv_nsec = (long)timeout};
+
+        n = (int)syscall(SYS_epoll_pwait2, lead->loop->epfd, events, STK_LOOP_BATCH, &ts, NULL,
+                         sizeof(sigset_t));
+        if (n >= 0 || errno != ENOSYS)
+            return n < 0 ? 0 : n;
+#endif
+        n = epoll_wait(lead->loop->epfd, events, STK_LOOP_BATCH, 1);
+    } else {
+        stk_nsec ms = timeout < 0 ? -1 : (timeout + STK_NSEC_PER_MSEC - 1) / STK_NSEC_PER_MSEC;
+
+        n = epoll_wait(lead->loop->epfd, events, STK_LOOP_BATCH, ms > INT_MAX ? INT_MAX : (int)ms);
+    }
+    STK_ASSERT(n >= 0 || errno == EINTR);
+    return n < 0 ? 0 : n;
+}
+
+static stk_nsec lead_timeout(struct stk_lead *lead)
+{
+    stk_msec ms = stk_loop_next_timeout(lead->loop);
+
+    return ms < 0 ? -1 : ms * STK_NSEC_PER_MSEC;
+}
+
+/* Handles a batch as the owner; stops at once when the loop was taken meanwhile. */
+static void lead_dispatch(struct stk_lead_thread *t, struct epoll_event *events, int n)
+{
+    for (int i = 0; i < n; i++) {
+        stk_loop_dispatch(&events[i], t);
+        if (!t->own)
+            return;
+    }
+    stk_loop_run_timers(t->lead->loop, t);
+}
+
+/* One turn of an application thread that owns the loop. */
+static void lead_turn(struct stk_lead_thread *t)
+{
+    struct stk_lead *lead = t->lead;
+    struct epoll_event events[STK_LOOP_BATCH];
+    int n;
+
+    stk_loop_reap(lead->loop);
+    n = lead_wait(lead, events, 0);
+    if (n == 0) {
+        stk_nsec timeout;
+
+        stk_loop_refresh(lead->loop);
+        timeout = lead_timeout(lead);
+        lead_disarm(lead);
+        if (timeout != 0) {
+            bool own;
+
+            lead->ops->unlock(lead->arg, t);
+            lead_store(t, STK_LEAD_BLOCKED);
+            if (atomic_load(&lead->stopping))
+                timeout = 0;
+            n = lead_wait(lead, events, timeout);
+            own = lead_swap(t, STK_LEAD_WAIT_LOCK);
+            if (own)
+                lead_arm(lead);
+            lead->ops->lock(lead->arg, t);
+            if (!own || !lead_swap(t, STK_LEAD_TURNING))
+                return;
+        }
+    }
+    stk_loop_refresh(lead->loop);
+    lead_dispatch(t, events, n);
+    if (lead->ops->on_turn != NULL)
+        lead->ops->on_turn(lead->arg, t);
+}
+
+static struct stk_job *lead_pop(struct stk_lead *lead)
+{
+    struct stk_list *node;
+
+    if (atomic_load_explicit(&lead->njobs, memory_order_relaxed) == 0)
+        return NULL;
+    pthread_mutex_lock(&lead->mutex);
+    node = stk_list_pop(&lead->jobs);
+    if (node != NULL)
+        atomic_fetch_sub_explicit(&lead->njobs, 1, memory_order_relaxed);
+    pthread_mutex_unlock(&lead->mutex);
+    return node ? stk_container_of(node, struct stk_job, link) : NULL;
+}
+
+/* Takes the loop if it is free or the stand-by only waits. */
+static bool lead_acquire(struct stk_lead_thread *t)
+{
+    struct stk_lead *lead = t->lead;
+    uint64_t seen = atomic_load(&lead->word.word);
+
+    if (STK_LEAD_STATE(seen) == STK_LEAD_SB_TURNING) {
+        atomic_store(&lead->wanted, true);
+        seen = atomic_load(&lead->word.word);
+    }
+    if (STK_LEAD_STATE(seen) != STK_LEAD_FREE && STK_LEAD_STATE(seen) != STK_LEAD_SB_BLOCKED)
+        return false;
+    return lead_take(t, seen, STK_LEAD_TURNING);
+}
+
+/* Sleeps until there is a job, the loop is free, or all is to stop. */
+static void lead_park(struct stk_lead_thread *t)
+{
+    struct stk_lead *lead = t->lead;
+
+    lead->ops->unlock(lead->arg, t);
+    pthread_mutex_lock(&lead->mutex);
+    atomic_fetch_add(&lead->idle, 1);
+    while (lead->tokens == 0 && stk_list_is_empty(&lead->jobs) && !atomic_load(&lead->stopping) &&
+           STK_LEAD_STATE(atomic_load(&lead->word.word)) != STK_LEAD_FREE)
+        pthread_cond_wait(&lead->cond, &lead->mutex);
+    if (lead->tokens > 0)
+        lead->tokens--;
+    atomic_fetch_sub(&lead->idle, 1);
+    pthread_mutex_unlock(&lead->mutex);
+    lead->ops->lock(lead->arg, t);
+}
+
+void stk_lead_run(struct stk_lead_thread *t)
+{
+    struct stk_lead *lead = t->lead;
+
+    if (pthread_getcpuclockid(pthread_self(), &t->cpu_clock) == 0)
+        __atomic_store_n(&t->attached, true, __ATOMIC_RELEASE);
+    while (!atomic_load_explicit(&lead->stopping, memory_order_relaxed)) {
+        struct stk_job *job = lead_pop(lead);
+
+        if (job != NULL)
+            job->run(job, t);
+        else if (t->own || lead_acquire(t))
+            lead_turn(t);
+        else
+            lead_park(t);
+    }
+    __atomic_store_n(&t->attached, false, __ATOMIC_RELEASE);
+    if (t->own) {
+        t->own = false;
+        lead_store(t, STK_LEAD_FREE);
+    }
+}
+
+void stk_lead_stop(struct stk_lead *lead)
+{
+    atomic_store(&lead->stopping, true);
+    pthread_mutex_lock(&lead->mutex);
+    pthread_cond_broadcast(&lead->cond);
+    pthread_mutex_unlock(&lead->mutex);
+    stk_loop_wake(lead->loop);
+}
+
+/*
+ * Whether some thread has been computing since the last look (its CPU clock ran), for less than
+ * LEAD_COMPUTE_NS: then another thread would only fight with it for the interpreter's lock.
+ */
+static bool lead_is_computing(struct stk_lead *lead)
+{
+    stk_nsec now = stk_time_mono_ns();
+    bool computing = false;
+
+    for (unsigned i = 0; i < lead->nthreads; i++) {
+        struct stk_lead_thread *t = &lead->threads[i];
+        uint64_t calls = atomic_load_explicit(&t->calls, memory_order_relaxed);
+        struct timespec ts;
+        stk_nsec cpu;
+
+        if (!(calls & 1) || !__atomic_load_n(&t->attached, __ATOMIC_ACQUIRE))
+            continue;
+        if (clock_gettime(t->cpu_clock, &ts) < 0)
+            continue;
+        cpu = (stk_nsec)ts.tv_sec * STK_NSEC_PER_SEC + ts.tv_nsec;
+        if (calls != t->seen_calls) {
+            /* A call that began since: it counts as computing until the next look. */
+            t->seen_calls = calls;
+            t->seen_since = now;
+            computing = true;
+        } else if ((cpu - t->seen_cpu) * 2 > now - t->seen_at) {
+            computing = computing || now - t->seen_since < LEAD_COMPUTE_NS;
+        }
+        t->seen_cpu = cpu;
+        t->seen_at = now;
+    }
+    return computing;
+}
+
+/* Wakes as many parked threads as there are jobs for. Mutex held. */
+static void lead_wake_locked(struct stk_lead *lead)
+{
+    unsigned idle = atomic_load_explicit(&lead->idle, memory_order_relaxed);
+    unsigned jobs = atomic_load_explicit(&lead->njobs, memory_order_relaxed);
+
+    while (lead->tokens < idle && lead->tokens < jobs) {
+        lead->tokens++;
+        pthread_cond_signal(&lead->cond);
+    }
+}
+
+static bool lead_is_any_running(const struct stk_lead *lead)
+{
+    for (unsigned i = 0; i < lead->nthreads; i++) {
+        if (atomic_load_explicit(&lead->threads[i].calls, memory_order_relaxed) & 1)
+            return true;
+    }
+    return false;
+}
+
+void stk_lead_post(struct stk_lead *lead, struct stk_job *job)
+{
+    stk_list_init(&job->link);
+    pthread_mutex_lock(&lead->mutex);
+    stk_list_append(&lead->jobs, &job->link);
+    atomic_fetch_add_explicit(&lead->njobs, 1, memory_order_relaxed);
+    if (!lead_is_any_running(lead))
+        lead_wake_locked(lead);
+    pthread_mutex_unlock(&lead->mutex);
+}
+
+/* Between two turns of the leading stand-by: wakes threads for the jobs; false: it gave the loop
+ * away. */
+static bool standby_share(struct stk_lead *lead)
+{
+    struct stk_lead_thread *t = &lead->standby;
+
+    if (stk_lead_jobs(lead) > 0) {
+        if (stk_lead_idle(lead) > 0 && !lead_is_computing(lead)) {
+            pthread_mutex_lock(&lead->mutex);
+            lead_wake_locked(lead);
+            pthread_mutex_unlock(&lead->mutex);
+        }
+    } else if (atomic_exchange(&lead->wanted, false)) {
+        t->own = false;
+        lead_store(t, STK_LEAD_FREE);
+        pthread_mutex_lock(&lead->mutex);
+        pthread_cond_signal(&lead->cond);
+        pthread_mutex_unlock(&lead->mutex);
+        return false;
+    }
+    return true;
+}
+
+/* Turns the loop until a thread of the application takes it back. */
+static void standby_lead(struct stk_lead *lead)
+{
+    struct stk_lead_thread *t = &lead->standby;
+    struct epoll_event events[STK_LOOP_BATCH];
+
+    while (!atomic_load_explicit(&lead->quitting, memory_order_relaxed)) {
+        bool pending = lead->ops->on_tick != NULL && lead->ops->on_tick(lead->arg);
+        int n;
+
+        stk_loop_reap(lead->loop);
+        n = lead_wait(lead, events, 0);
+        if (n == 0) {
+            stk_nsec timeout;
+
+            if (!standby_share(lead))
+                return;
+            stk_loop_refresh(lead->loop);
+            timeout = lead_timeout(lead);
+            if ((pending || (stk_lead_jobs(lead) > 0 && stk_lead_idle(lead) > 0)) &&
+                (timeout < 0 || timeout > LEAD_TICK_MIN_NS))
+                timeout = LEAD_TICK_MIN_NS;
+            lead_store(t, STK_LEAD_SB_BLOCKED);
+            n = lead_wait(lead, events, timeout);
+            if (!lead_swap(t, STK_LEAD_SB_TURNING))
+                return;
+        }
+        stk_loop_refresh(lead->loop);
+        lead_dispatch(t, events, n);
+    }
+    t->own = false;
+    lead_store(t, STK_LEAD_FREE);
+}
+
+/* What the ticking stand-by remembers from one tick to the next. */
+struct standby_view {
+    uint64_t word;
+    long tick_ns;
+    unsigned quiet;
+};
+
+/* Whether the state of the loop is one that must be watched. */
+static bool standby_must_watch(uint64_t word)
+{
+    return STK_LEAD_STATE(word) == STK_LEAD_IN_APP || STK_LEAD_STATE(word) == STK_LEAD_WAIT_LOCK;
+}
+
+/* Goes to sleep after enough quiet ticks, unless the leader has woken up in the meantime. */
+static void standby_rest(struct stk_lead *lead, struct standby_view *view, uint64_t word,
+                         bool pending)
+{
+    if (pending || ++view->quiet < LEAD_QUIET_TICKS)
+        return;
+    atomic_store(&lead->watch, LEAD_ASLEEP);
+    if (atomic_load(&lead->word.word) != word) {
+        int asleep = LEAD_ASLEEP;
+
+        /* The leader may have armed the timer already, and then that is as good. */
+        if (atomic_compare_exchange_strong(&lead->watch, &asleep, LEAD_TICKING))
+            return;
+        return;
+    }
+    lead_set_timer(lead, 0, 0);
+    if (atomic_load(&lead->watch) == LEAD_ARMED) /* armed between the two: arm again */
+        lead_set_timer(lead, LEAD_TICK_MIN_NS, 0);
+    view->quiet = 0;
+    view->tick_ns = 0;
+}
+
+static void standby_set_tick(struct stk_lead *lead, struct standby_view *view, long ns)
+{
+    if (view->tick_ns != ns) {
+        view->tick_ns = ns;
+        lead_set_timer(lead, ns, ns);
+    }
+}
+
+/* One tick: takes the loop when the leader is where it was at the last one. */
+static void standby_tick(struct stk_lead *lead, struct standby_view *view)
+{
+    bool pending = lead->ops->on_tick != NULL && lead->ops->on_tick(lead->arg);
+    uint64_t word = atomic_load(&lead->word.word);
+    bool same = word == view->word;
+
+    view->word = word;
+    if (standby_must_watch(word)) {
+        view->quiet = 0;
+        if (same) {
+            atomic_store(&lead->watch, LEAD_LEADING);
+            if (lead_take(&lead->standby, word, STK_LEAD_SB_TURNING)) {
+                lead_set_timer(lead, 0, 0);
+                view->tick_ns = 0;
+                standby_lead(lead);
+            }
+            atomic_store(&lead->watch, LEAD_TICKING);
+            view->word = atomic_load(&lead->word.word);
+            standby_set_tick(lead, view, LEAD_TICK_MIN_NS);
+            return;
+        }
+        if (lead->nthreads > 1)
+            (void)lead_is_computing(lead); /* a first sample, for the decision after a take-over */
+        /* In the application, in another call than before: look again soon, then more rarely. */
+        standby_set_tick(lead, view,
+                         view->tick_ns == 0                     ? LEAD_TICK_MIN_NS
+                         : view->tick_ns * 2 > LEAD_TICK_MAX_NS ? LEAD_TICK_MAX_NS
+                                                                : view->tick_ns * 2);
+        return;
+    }
+    if (!same) {
+        view->quiet = 0;
+        standby_set_tick(lead, view, pending ? LEAD_TICK_MIN_NS : LEAD_TICK_MAX_NS);
+        return;
+    }
+    standby_set_tick(lead, view, pending ? LEAD_TICK_MIN_NS : LEAD_TICK_MAX_NS);
+    standby_rest(lead, view, word, pending);
+}
+
+static void *standby_main(void *arg)
+{
+    struct stk_lead *lead = arg;
+    struct standby_view view = {0};
+
+    while (!atomic_load(&lead->quitting)) {
+        uint64_t ticks;
+        int armed = LEAD_ARMED;
+
+        if (read(lead->timerfd, &ticks, sizeof ticks) < 0)
+            continue;
+        if (atomic_load(&lead->quitting))
+            break;
+        if (atomic_compare_exchange_strong(&lead->watch, &armed, LEAD_TICKING))
+            view.tick_ns = 0;
+        else if (armed == LEAD_ASLEEP)
+            continue; /* disarmed just as it fired */
+        standby_tick(lead, &view);
+    }
+    return NULL;
+}
+
+static int lead_start_standby(struct stk_lead *lead)
+{
+    pthread_attr_t attr;
+    sigset_t all, old;
+    int r;
+
+    lead->timerfd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
+    if (lead->timerfd < 0)
+        return -errno;
+    lead->standby =
+        (struct stk_lead_thread){.lead = lead, .standby = true, .index = lead->nthreads};
+    r = pthread_attr_init(&attr);
+    if (r != 0)
+        return -r;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    r = pthread_attr_setstacksize(&attr, LEAD_STACK);
+    if (r == 0)
+        r = pthread_create(&lead->standby_id, &attr, standby_main, lead);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    pthread_attr_destroy(&attr);
+    if (r != 0)
+        return -r;
+    (void)pthread_setname_np(lead->standby_id, "stoker-net");
+    lead->has_standby = true;
+    return 0;
+}
+
+int stk_lead_new(struct stk_lead **ret_lead, const struct stk_lead_params *params)
+{
+    struct stk_lead *lead = stk_new0(struct stk_lead);
+    int r;
+
+    lead->loop = params->loop;
+    lead->ops = params->ops;
+    lead->arg = params->arg;
+    lead->nthreads = params->threads;
+    lead->timerfd = -1;
+    lead->threads = stk_new0_array(struct stk_lead_thread, params->threads);
+    for (unsigned i = 0; i < params->threads; i++) {
+        lead->threads[i].lead = lead;
+        lead->threads[i].index = i;
+    }
+    stk_list_init(&lead->jobs);
+    r = pthread_mutex_init(&lead->mutex, NULL);
+    STK_ASSERT(r == 0);
+    r = pthread_cond_init(&lead->cond, NULL);
+    STK_ASSERT(r == 0);
+    if (params->standby) {
+        r = lead_start_standby(lead);
+        if (r < 0) {
+            stk_lead_free(lead);
+            return r;
+        }
+    }
+    *ret_lead = lead;
+    return 0;
+}
+
+struct stk_lead *stk_lead_free(struct stk_lead *lead)
+{
+    if (lead == NULL)
+        return NULL;
+    if (lead->has_standby) {
+        atomic_store(&lead->quitting, true);
+        stk_loop_wake(lead->loop);
+        lead_set_timer(lead, 1, 0);
+        pthread_join(lead->standby_id, NULL);
+    }
+    stk_fd_close(&lead->timerfd);
+    pthread_cond_destroy(&lead->cond);
+    pthread_mutex_destroy(&lead->mutex);
+    free(lead->threads);
+    free(lead);
+    return NULL;
+}

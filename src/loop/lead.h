@@ -1,0 +1,142 @@
+/*
+ * Leadership over a loop: which thread turns it, and how another takes over when that one is held
+ * up in the application.
+ *
+ * The threads of the application turn the loop themselves and run requests inline, which saves
+ * the hand-off per request. A stand-by thread, which never touches the interpreter, watches: when
+ * the leader stays in one call (or waits for the interpreter's lock) for a whole tick, the stand-by
+ * takes the loop, does all that needs no application, and queues complete requests as jobs. A
+ * thread that ends its call takes a queued job; if there is none it takes the loop back, or parks
+ * when another thread of the application leads already.
+ */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "base/list.h"
+#include "base/macros.h"
+#include "base/time.h"
+
+struct stk_loop;
+struct stk_lead;
+
+enum stk_lead_state {
+    STK_LEAD_FREE,       /* nobody turns the loop */
+    STK_LEAD_TURNING,    /* an application thread does I/O */
+    STK_LEAD_IN_APP,     /* it runs the application: may be taken */
+    STK_LEAD_WAIT_LOCK,  /* it waits for the interpreter: may be taken */
+    STK_LEAD_BLOCKED,    /* it waits in epoll */
+    STK_LEAD_SB_TURNING, /* the stand-by does I/O */
+    STK_LEAD_SB_BLOCKED, /* the stand-by waits in epoll: an application thread may take the loop */
+};
+
+/* A thread that can turn the loop; `user` is the server's state of the thread. */
+struct stk_lead_thread {
+    struct stk_lead *lead;
+    unsigned index;
+    bool standby; /* may not call the application */
+    bool own;     /* owns the loop */
+    void *user;
+    void *host_thread;
+    uint64_t word;          /* what lead->word holds while own */
+    _Atomic uint64_t calls; /* odd: inside the application */
+    clockid_t cpu_clock;
+    bool attached;
+    /* the stand-by's notes on this thread */
+    uint64_t seen_calls;
+    stk_nsec seen_at, seen_cpu, seen_since;
+};
+
+/* A complete request that waits for an application thread. */
+struct stk_job {
+    struct stk_list link;
+    void (*run)(struct stk_job *job, struct stk_lead_thread *thread);
+};
+
+struct stk_lead_ops {
+    /* Releases and takes the interpreter's lock on this application thread. */
+    void (*unlock)(void *arg, struct stk_lead_thread *thread);
+    void (*lock)(void *arg, struct stk_lead_thread *thread);
+    /* Once per turn of an application thread, with the lock held. May be NULL. */
+    void (*on_turn)(void *arg, struct stk_lead_thread *thread);
+    /* By the stand-by once a tick, whoever leads: true while there is something to look after. */
+    bool (*on_tick)(void *arg);
+};
+
+struct stk_lead_params {
+    struct stk_loop *loop;
+    unsigned threads; /* of the application, >= 1 */
+    bool standby;     /* with a stand-by thread */
+    const struct stk_lead_ops *ops;
+    void *arg;
+};
+
+/* Makes the threads' records and starts the stand-by. 0 or a negative errno. */
+int stk_lead_new(struct stk_lead **ret_lead, const struct stk_lead_params *params) STK_MUST_CHECK;
+/* Ends and joins the stand-by. Accepts NULL; returns NULL. */
+struct stk_lead *stk_lead_free(struct stk_lead *lead);
+
+/* The record of application thread `index`, or of the stand-by (NULL when there is none). */
+struct stk_lead_thread *stk_lead_thread_get(struct stk_lead *lead, unsigned index);
+struct stk_lead_thread *stk_lead_standby(struct stk_lead *lead);
+
+/* The life of an application thread: leads, runs jobs, parks; returns after stk_lead_stop. Lock
+ * held. */
+void stk_lead_run(struct stk_lead_thread *thread);
+/* Makes all stk_lead_run return; from any thread or signal handler-safe context but a signal
+ * handler. */
+void stk_lead_stop(struct stk_lead *lead);
+
+/* Queues a job; by the stand-by while it leads. Wakes a parked thread if that helps. */
+void stk_lead_post(struct stk_lead *lead, struct stk_job *job);
+/* Jobs that wait. */
+unsigned stk_lead_jobs(const struct stk_lead *lead);
+/* Application threads that are parked. */
+unsigned stk_lead_idle(const struct stk_lead *lead);
+/* Makes sure that on_tick is called within a tick, wherever the stand-by sleeps. From any thread.
+ */
+void stk_lead_rouse(struct stk_lead *lead);
+
+/* Brackets a call of the application. leave returns whether the thread (still) owns the loop. */
+static inline void stk_lead_enter(struct stk_lead_thread *thread);
+static inline bool stk_lead_leave(struct stk_lead_thread *thread);
+
+/* The part of a lead that the two inline functions need. */
+struct stk_lead_word {
+    _Atomic uint64_t
+        word; /* sequence << 3 | state: each enter and take-over has a number of its own */
+};
+
+#define STK_LEAD_STATE(word) ((enum stk_lead_state)((word)&7))
+
+static inline void stk_lead_enter(struct stk_lead_thread *thread)
+{
+    atomic_store_explicit(&thread->calls,
+                          atomic_load_explicit(&thread->calls, memory_order_relaxed) + 1,
+                          memory_order_relaxed);
+    if (thread->own) {
+        thread->word = ((thread->word >> 3) + 1) << 3 | STK_LEAD_IN_APP;
+        atomic_store_explicit(&((struct stk_lead_word *)thread->lead)->word, thread->word,
+                              memory_order_release);
+    }
+}
+
+static inline bool stk_lead_leave(struct stk_lead_thread *thread)
+{
+    atomic_store_explicit(&thread->calls,
+                          atomic_load_explicit(&thread->calls, memory_order_relaxed) + 1,
+                          memory_order_relaxed);
+    if (thread->own) {
+        uint64_t expected = thread->word;
+        uint64_t turning = (expected & ~UINT64_C(7)) | STK_LEAD_TURNING;
+
+        thread->own = atomic_compare_exchange_strong_explicit(
+            &((struct stk_lead_word *)thread->lead)->word, &expected, turning, memory_order_acq_rel,
+            memory_order_acquire);
+        thread->word = turning;
+    }
+    return thread->own;
+}

@@ -1,0 +1,337 @@
+/*
+ * Bodies. One with a Content-Length within the memory limit is received straight into a buffer of
+ * just that size, which the host provides where it can (a bytes object), so that the application's
+ * read() gets it without any copy by us. Chunked ones grow by doubling. What exceeds the limit goes
+ * to a temporary file, and is read back through a window.
+ */
+#include "serve/body.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/mem.h"
+#include "config/config.h"
+#include "loop/loop.h"
+#include "serve/server.h"
+#include "wire/chunked.h"
+
+enum {
+    BODY_WINDOW = 64 * 1024,
+    BODY_RECV_ROUNDS = 8, /* reads of one body before other connections get their turn */
+};
+
+struct stk_body {
+    struct stk_server *server;
+    bool chunked;
+    bool complete;
+    enum stk_chunked_result chunk_error;
+    uint64_t length;   /* announced; UINT64_MAX for chunked */
+    uint64_t received; /* and stored */
+    uint64_t offset;   /* read by the application */
+    stk_msec began;
+    struct stk_chunked decoder;
+
+    char *mem; /* bytes 0 .. received when fd is -1 */
+    size_t mem_cap;
+    void *host_buffer; /* that mem is part of, or NULL: malloc'ed */
+
+    int fd;       /* the temporary file */
+    char *window; /* bytes [win_off, win_off + win_len) of it */
+    uint64_t win_off;
+    size_t win_len;
+};
+
+struct stk_body *stk_body_new(struct stk_server *server, const struct stk_head *head,
+                              bool host_memory)
+{
+    struct stk_body *body = stk_try_alloc(sizeof *body);
+
+    if (body == NULL)
+        return NULL;
+    *body = (struct stk_body){
+        .server = server,
+        .chunked = head->chunked,
+        .length = head->chunked ? UINT64_MAX : head->content_length,
+        .began = stk_loop_now(server->loop),
+        .fd = -1,
+    };
+    if (head->chunked) {
+        stk_chunked_init(&body->decoder);
+        return body;
+    }
+    if (head->content_length > (uint64_t)server->config->body_buffer)
+        return body;
+    body->mem_cap = (size_t)head->content_length;
+    if (host_memory && server->host_ops->body_alloc != NULL)
+        body->host_buffer = server->host_ops->body_alloc(server->host, body->mem_cap, &body->mem);
+    if (body->host_buffer == NULL)
+        body->mem = stk_try_alloc(body->mem_cap);
+    if (body->mem == NULL) {
+        free(body);
+        return NULL;
+    }
+    return body;
+}
+
+struct stk_body *stk_body_free(struct stk_body *body, struct stk_server *server)
+{
+    if (body == NULL)
+        return NULL;
+    if (body->host_buffer != NULL)
+        stk_server_discard(server, body->host_buffer);
+    else
+        free(body->mem);
+    stk_fd_close(&body->fd);
+    free(body->window);
+    free(body);
+    return NULL;
+}
+
+/* Moves what is in memory to a temporary file. */
+static int body_spill(struct stk_body *body)
+{
+    int r = stk_fd_tempfile(body->server->config->tmpdir, &body->fd);
+
+    if (r < 0)
+        return r;
+    r = stk_fd_write_all(body->fd, body->mem, (size_t)body->received);
+    free(body->mem);
+    body->mem = NULL;
+    body->mem_cap = 0;
+    return r;
+}
+
+static int body_store(struct stk_body *body, const char *data, size_t len)
+{
+    uint64_t total = body->received + len;
+    uint64_t limit = (uint64_t)body->server->config->body_buffer;
+    int r;
+
+    if (len == 0)
+        return 0;
+    if (body->fd < 0 && total > body->mem_cap) {
+        if (total > limit) {
+            r = body_spill(body);
+            if (r < 0)
+                return r;
+        } else {
+            size_t cap = body->mem_cap < 4096 ? 4096 : body->mem_cap;
+            char *mem;
+
+            while (cap < total)
+                cap *= 2;
+            mem = stk_try_realloc(body->mem, cap);
+            if (mem == NULL)
+                return -ENOMEM;
+            body->mem = mem;
+            body->mem_cap = cap;
+        }
+    }
+    if (body->fd >= 0) {
+        r = stk_fd_write_all(body->fd, data, len);
+        if (r < 0)
+            return r;
+    } else {
+        memcpy(body->mem + body->received, data, len);
+    }
+    body->received = total;
+    return 0;
+}
+
+static int body_feed_chunked(struct stk_body *body, const char *data, size_t len,
+                             size_t *ret_consumed)
+{
+    int64_t limit = body->server->config->limit_request_body;
+    size_t used = 0;
+
+    for (;;) {
+        stk_span piece = {0};
+        size_t n = 0;
+        enum stk_chunked_result res =
+            stk_chunked_decode(&body->decoder, data + used, len - used, &n, &piece);
+        int r;
+
+        used += n;
+        switch (res) {
+        case STK_CHUNKED_DATA:
+            if (limit > 0 && body->received + piece.len > (uint64_t)limit)
+                return -EFBIG;
+            r = body_store(body, piece.ptr, piece.len);
+            if (r < 0)
+                return r;
+            break;
+        case STK_CHUNKED_PARTIAL:
+            *ret_consumed = used;
+            return STK_BODY_PARTIAL;
+        case STK_CHUNKED_END:
+            *ret_consumed = used;
+            body->complete = true;
+            body->length = body->received;
+            return STK_BODY_COMPLETE;
+        default:
+            body->chunk_error = res;
+            return -EPROTO;
+        }
+    }
+}
+
+int stk_body_feed(struct stk_body *body, const char *data, size_t len, size_t *ret_consumed)
+{
+    int r;
+
+    if (body->chunked)
+        return body_feed_chunked(body, data, len, ret_consumed);
+    if (len > body->length - body->received)
+        len = (size_t)(body->length - body->received);
+    r = body_store(body, data, len);
+    if (r < 0)
+        return r;
+    *ret_consumed = len;
+    body->complete = body->received == body->length;
+    return body->complete ? STK_BODY_COMPLETE : STK_BODY_PARTIAL;
+}
+
+int stk_body_recv(struct stk_body *body, int sock, struct stk_serve_thread *t, size_t *ret_rest)
+{
+    bool direct = !body->chunked && body->mem != NULL && body->fd < 0;
+
+    *ret_rest = 0;
+    for (int round = 0; round < BODY_RECV_ROUNDS; round++) {
+        size_t used = 0;
+        ssize_t n;
+        int r;
+
+        if (direct) {
+            n = recv(sock, body->mem + body->received, (size_t)(body->length - body->received),
+                     MSG_DONTWAIT);
+        } else {
+            size_t room = STK_SERVE_READ_BUFFER;
+
+            if (!body->chunked && body->length - body->received < room)
+                room = (size_t)(body->length - body->received);
+            n = recv(sock, t->read_buf, room, MSG_DONTWAIT);
+        }
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && errno == EAGAIN)
+            return STK_BODY_PARTIAL;
+        if (n <= 0)
+            return -ECONNRESET;
+        if (direct) {
+            body->received += (uint64_t)n;
+            body->complete = body->received == body->length;
+            r = body->complete ? STK_BODY_COMPLETE : STK_BODY_PARTIAL;
+        } else {
+            r = stk_body_feed(body, t->read_buf, (size_t)n, &used);
+        }
+        if (r == STK_BODY_COMPLETE && !direct && used < (size_t)n) {
+            *ret_rest = (size_t)n - used;
+            memmove(t->read_buf, t->read_buf + used, *ret_rest);
+        }
+        if (r != STK_BODY_PARTIAL)
+            return r;
+    }
+    return STK_BODY_PARTIAL;
+}
+
+bool stk_body_is_complete(const struct stk_body *body)
+{
+    return body->complete;
+}
+
+const char *stk_body_error_text(const struct stk_body *body)
+{
+    return stk_chunked_error_text(body->chunk_error);
+}
+
+bool stk_body_is_too_slow(const struct stk_body *body, int64_t rate, stk_msec now, stk_msec grace)
+{
+    stk_msec age = now - body->began;
+
+    return rate > 0 && age >= grace && (int64_t)body->received < rate * (age / 1000);
+}
+
+int64_t stk_body_length(const struct stk_body *body)
+{
+    return body->complete ? (int64_t)body->length : -1;
+}
+
+/* Reads a window of the temporary file around the offset. */
+static int body_fill_window(struct stk_body *body)
+{
+    ssize_t n;
+
+    if (body->offset >= body->win_off && body->offset < body->win_off + body->win_len)
+        return 0;
+    if (body->window == NULL) {
+        body->window = stk_try_alloc(BODY_WINDOW);
+        if (body->window == NULL)
+            return -ENOMEM;
+    }
+    do
+        n = pread(body->fd, body->window, BODY_WINDOW, (off_t)body->offset);
+    while (n < 0 && errno == EINTR);
+    if (n <= 0)
+        return n < 0 ? -errno : -EIO;
+    body->win_off = body->offset;
+    body->win_len = (size_t)n;
+    return 0;
+}
+
+int stk_body_peek(struct stk_body *body, struct stk_body_view *ret_view)
+{
+    *ret_view = (struct stk_body_view){0};
+    if (body->offset == body->received)
+        return 0;
+    if (body->fd >= 0) {
+        int r = body_fill_window(body);
+
+        if (r < 0)
+            return r;
+        ret_view->ptr = body->window + (body->offset - body->win_off);
+        ret_view->len = body->win_len - (size_t)(body->offset - body->win_off);
+        return 0;
+    }
+    ret_view->ptr = body->mem + body->offset;
+    ret_view->len = (size_t)(body->received - body->offset);
+    if (body->complete && body->offset == 0)
+        ret_view->buffer = body->host_buffer;
+    return 0;
+}
+
+void stk_body_skip(struct stk_body *body, size_t len)
+{
+    body->offset += len;
+}
+
+ssize_t stk_body_copy(struct stk_body *body, char *dst, size_t len)
+{
+    uint64_t left = body->received - body->offset;
+    ssize_t n;
+
+    if (len > left)
+        len = (size_t)left;
+    if (len == 0)
+        return 0;
+    if (body->fd < 0) {
+        memcpy(dst, body->mem + body->offset, len);
+        body->offset += len;
+        return (ssize_t)len;
+    }
+    do
+        n = pread(body->fd, dst, len, (off_t)body->offset);
+    while (n < 0 && errno == EINTR);
+    if (n <= 0)
+        return n < 0 ? -errno : -EIO;
+    body->offset += (uint64_t)n;
+    return n;
+}
+
+bool stk_body_is_drained(const struct stk_body *body)
+{
+    return body->offset == body->received;
+}

@@ -1,0 +1,61 @@
+/*
+ * A request body that did not lie whole behind its head: gathered in memory, beyond a limit in an
+ * unlinked temporary file, or (stream mode) received while the application reads.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "app/request.h"
+#include "base/macros.h"
+#include "base/time.h"
+
+struct stk_body;
+struct stk_conn;
+struct stk_serve_thread;
+struct stk_server;
+
+enum stk_body_result {
+    STK_BODY_PARTIAL,
+    STK_BODY_COMPLETE,
+};
+
+/*
+ * An empty body for a head that announces one. `host_memory`: the calling thread may allocate from
+ * the host. NULL without memory.
+ */
+struct stk_body *stk_body_new(struct stk_server *server, const struct stk_head *head,
+                              bool host_memory) STK_MUST_CHECK;
+struct stk_body *stk_body_free(struct stk_body *body, struct stk_server *server);
+
+/*
+ * Takes body bytes. STK_BODY_*; *ret_consumed says how many belong to the body (fewer than len only
+ * on COMPLETE). Errors: -EPROTO malformed chunk, -EFBIG over limit-request-body, -ENOMEM, -EIO,
+ * -ENOSPC ...
+ */
+int stk_body_feed(struct stk_body *body, const char *data, size_t len, size_t *ret_consumed)
+    STK_MUST_CHECK;
+/*
+ * Receives what the socket has. STK_BODY_*; on COMPLETE bytes beyond the body lie at
+ * t->read_buf[0..*ret_rest). -ECONNRESET when the client is gone or has ended early, or the errors
+ * of stk_body_feed.
+ */
+int stk_body_recv(struct stk_body *body, int sock, struct stk_serve_thread *t, size_t *ret_rest)
+    STK_MUST_CHECK;
+bool stk_body_is_complete(const struct stk_body *body);
+/* The text of the last -EPROTO. */
+const char *stk_body_error_text(const struct stk_body *body);
+/* Whether fewer than `rate` bytes a second have come since it began `grace` ms ago or longer. */
+bool stk_body_is_too_slow(const struct stk_body *body, int64_t rate, stk_msec now, stk_msec grace);
+/* Length of a complete body, else -1. */
+int64_t stk_body_length(const struct stk_body *body);
+
+/* Reading; as the services of app/request.h, but 0 bytes with PARTIAL mean: receive more first. */
+int stk_body_peek(struct stk_body *body, struct stk_body_view *ret_view) STK_MUST_CHECK;
+void stk_body_skip(struct stk_body *body, size_t len);
+ssize_t stk_body_copy(struct stk_body *body, char *dst, size_t len) STK_MUST_CHECK;
+/* Whether all bytes that have come were read. */
+bool stk_body_is_drained(const struct stk_body *body);

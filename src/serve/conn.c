@@ -1,0 +1,514 @@
+/*
+ * Connections. The request path touches no timer and no list: a connection's deadline is a number
+ * that its timer looks at when it fires, at most STK_CONN_LOOK_MS later.
+ *
+ * A busy connection (see conn.h) is released by compare-and-swap. The order of the two sides keeps
+ * an event from being lost: the owner of the loop takes the connection out of the epoll set first
+ * and sets DISARMED then; the releasing thread puts it back as long as it finds DISARMED, and
+ * leaves BUSY only when it does not; and an owner that finds the connection no longer busy puts it
+ * back itself.
+ */
+#include "serve/conn.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+#include "base/fd.h"
+#include "base/mem.h"
+#include "config/config.h"
+#include "ipc/scoreboard.h"
+#include "serve/body.h"
+#include "serve/http1.h"
+#include "serve/outq.h"
+
+enum {
+    STK_CONN_LOOK_MS = 10 * 1000, /* how late a deadline may be seen that was set while busy */
+    STK_CONN_LINGER_MS = 2000,
+    STK_CONN_LINGER_BYTES = 1 << 20,
+};
+
+static const bool close_lingers[STK_CLOSE_REASONS] = {
+#define STK_CLOSE(id, name, linger, description) [STK_CLOSE_##id] = linger,
+#include "serve/close_reason.def"
+#undef STK_CLOSE
+};
+
+const char *stk_close_reason_name(unsigned reason)
+{
+    static const char *const names[STK_CLOSE_REASONS] = {
+#define STK_CLOSE(id, name, linger, description) [STK_CLOSE_##id] = name,
+#include "serve/close_reason.def"
+#undef STK_CLOSE
+    };
+
+    return reason < STK_CLOSE_REASONS ? names[reason] : "?";
+}
+
+void stk_conn_set_state(struct stk_conn *conn, enum stk_conn_state state, stk_msec timeout)
+{
+    STK_ASSERT(conn->state != STK_CONN_CLOSE || state == STK_CONN_CLOSE);
+    conn->state = (uint8_t)state;
+    conn->deadline =
+        timeout == STK_CONN_NEVER ? STK_CONN_NEVER : stk_loop_now(conn->server->loop) + timeout;
+}
+
+void stk_conn_forget(struct stk_conn *conn)
+{
+    free(conn->in);
+    conn->in = NULL;
+    conn->in_len = conn->in_cap = 0;
+}
+
+bool stk_conn_keep(struct stk_conn *conn, const char *data, size_t len)
+{
+    if (len == 0) {
+        stk_conn_forget(conn);
+        return true;
+    }
+    if (len > conn->in_cap) {
+        size_t cap = 256;
+        char *copy;
+
+        while (cap < len)
+            cap *= 2;
+        copy = stk_try_alloc(cap);
+        if (copy == NULL)
+            return false;
+        memcpy(copy, data, len);
+        free(conn->in);
+        conn->in = copy;
+        conn->in_cap = (uint32_t)cap;
+    } else {
+        memmove(conn->in, data, len);
+    }
+    conn->in_len = (uint32_t)len;
+    return true;
+}
+
+static void conn_gone(struct stk_conn *conn)
+{
+    atomic_fetch_or(&conn->word, STK_CONN_GONE);
+}
+
+static void conn_free(struct stk_deferred *deferred)
+{
+    struct stk_conn *conn = stk_container_of(deferred, struct stk_conn, deferred);
+
+    STK_CHECK_MAGIC(conn, STK_CONN_MAGIC);
+    conn->magic = 0;
+    stk_outq_free(atomic_load_explicit(&conn->outq, memory_order_relaxed));
+    free(conn->in);
+    free(conn);
+}
+
+/* Takes the connection out of everything; by the owner of the loop, not busy. */
+static void conn_destroy(struct stk_conn *conn)
+{
+    struct stk_server *server = conn->server;
+
+    stk_loop_del(server->loop, &conn->src);
+    stk_timer_stop(server->loop, &conn->timer);
+    stk_list_remove(&conn->link);
+    server->nconns--;
+    stk_server_note_fd(server, conn->src.fd, false);
+    stk_fd_close(&conn->src.fd);
+    conn->body = stk_body_free(conn->body, server);
+    stk_scoreboard_set(server->row, STK_COUNTER_connections_open, server->nconns);
+    stk_scoreboard_close_reason(server->row, conn->close_reason);
+    stk_loop_defer(server->loop, &conn->deferred);
+    if (server->nconns == 0 && atomic_load(&server->draining) && server->on_drained != NULL)
+        server->on_drained(server->on_drained_arg);
+}
+
+/* Whether bytes of the client are there, or may come, that nobody has read. */
+static bool conn_has_unread_input(struct stk_conn *conn)
+{
+    int n = 0;
+
+    if (conn->in_len > 0)
+        return true;
+    return ioctl(conn->src.fd, FIONREAD, &n) == 0 && n > 0;
+}
+
+/* Decides how a connection without output left ends: the state to go to. */
+static enum stk_conn_state conn_ending(struct stk_conn *conn)
+{
+    enum stk_close_reason reason = conn->close_reason;
+
+    if (!close_lingers[reason] || conn->eof || stk_conn_is_gone(conn))
+        return STK_CONN_CLOSE;
+    if ((reason == STK_CLOSE_REQUESTED || reason == STK_CLOSE_RESPONSE_END) &&
+        !conn_has_unread_input(conn))
+        return STK_CONN_CLOSE;
+    return STK_CONN_LINGER;
+}
+
+void stk_conn_close(struct stk_conn *conn, struct stk_lead_thread *thread,
+                    enum stk_close_reason reason)
+{
+    bool busy = atomic_load_explicit(&conn->word, memory_order_relaxed) & STK_CONN_BUSY;
+    enum stk_conn_state ending;
+
+    conn->close_reason = (uint8_t)reason;
+    ending = conn_ending(conn);
+    if (conn->src_events != EPOLLIN)
+        stk_conn_want_output(conn, false);
+    if (ending == STK_CONN_LINGER) {
+        if (shutdown(conn->src.fd, SHUT_WR) < 0)
+            ending = STK_CONN_CLOSE;
+        else
+            stk_conn_set_state(conn, STK_CONN_LINGER, STK_CONN_LINGER_MS);
+        stk_conn_forget(conn);
+    }
+    if (ending == STK_CONN_CLOSE)
+        stk_conn_set_state(conn, STK_CONN_CLOSE, 0);
+    if (!busy || thread->own) {
+        uint32_t word = atomic_exchange(&conn->word, 0);
+
+        if (ending == STK_CONN_LINGER && word & STK_CONN_DISARMED &&
+            stk_loop_add(conn->server->loop, &conn->src, EPOLLIN) < 0)
+            ending = STK_CONN_CLOSE;
+        if (ending == STK_CONN_CLOSE)
+            conn_destroy(conn);
+        else
+            stk_timer_set(conn->server->loop, &conn->timer, STK_CONN_LINGER_MS);
+        return;
+    }
+    /* The owner of the loop has to do it: the end of both directions is an event for it. */
+    if (ending == STK_CONN_CLOSE && shutdown(conn->src.fd, SHUT_RDWR) < 0) {
+        /* ENOTCONN: reset already, which is an event as well. */
+    }
+    stk_conn_release(conn, thread);
+}
+
+void stk_conn_release(struct stk_conn *conn, struct stk_lead_thread *thread)
+{
+    uint32_t word;
+
+    if (thread->own) {
+        /* Nobody else has looked at it unless the loop was away in between: then DISARMED may be
+         * set. */
+        word = atomic_load_explicit(&conn->word, memory_order_relaxed);
+        atomic_store_explicit(&conn->word, word & STK_CONN_GONE, memory_order_relaxed);
+        if (stk_unlikely(word & STK_CONN_DISARMED) &&
+            stk_loop_add(conn->server->loop, &conn->src, conn->src_events) < 0)
+            stk_conn_close(conn, thread, STK_CLOSE_IO_ERROR);
+        return;
+    }
+    word = atomic_load(&conn->word);
+    for (;;) {
+        if (word & STK_CONN_DISARMED) {
+            word = atomic_fetch_and(&conn->word, ~(uint32_t)STK_CONN_DISARMED);
+            if (stk_loop_add(conn->server->loop, &conn->src, conn->src_events) < 0) {
+                /* The timer finds it: without events nothing else would. */
+                conn->state = STK_CONN_CLOSE;
+                conn->deadline = 0;
+            }
+            word &= ~(uint32_t)STK_CONN_DISARMED;
+        }
+        if (atomic_compare_exchange_strong(&conn->word, &word, word & ~(uint32_t)STK_CONN_BUSY))
+            return;
+    }
+}
+
+/* An event on a busy connection: out of the set until its thread releases it. */
+static void conn_disarm(struct stk_conn *conn, uint32_t events)
+{
+    uint32_t add = STK_CONN_DISARMED;
+    uint32_t old;
+
+    if (events & (EPOLLHUP | EPOLLERR))
+        add |= STK_CONN_GONE;
+    stk_loop_del(conn->server->loop, &conn->src);
+    old = atomic_fetch_or(&conn->word, add);
+    if (!(old & STK_CONN_BUSY)) {
+        atomic_fetch_and(&conn->word, ~(uint32_t)STK_CONN_DISARMED);
+        if (stk_loop_add(conn->server->loop, &conn->src, conn->src_events) < 0) {
+            conn->close_reason = STK_CLOSE_IO_ERROR;
+            conn_destroy(conn);
+        }
+    }
+}
+
+/* Reads and throws away what a closing client still sends. */
+static void conn_linger(struct stk_conn *conn, struct stk_serve_thread *t)
+{
+    uint32_t total = 0;
+    ssize_t n;
+
+    do {
+        n = recv(conn->src.fd, t->read_buf, STK_SERVE_READ_BUFFER, MSG_DONTWAIT);
+        if (n > 0)
+            total += (uint32_t)n;
+    } while ((n > 0 && total < STK_CONN_LINGER_BYTES) || (n < 0 && errno == EINTR));
+    if (n < 0 && errno == EAGAIN)
+        return;
+    conn_destroy(conn);
+}
+
+/* The response is complete and the socket takes bytes again; or the application is still writing
+ * it. */
+static void conn_drain(struct stk_conn *conn, struct stk_lead_thread *thread, bool busy)
+{
+    struct stk_server *server = conn->server;
+    struct stk_outq *q = atomic_load_explicit(&conn->outq, memory_order_acquire);
+    bool sent = false;
+    int r = q != NULL ? stk_outq_drain(q, conn->src.fd, &sent) : 0;
+
+    if (r == 1) {
+        if (sent)
+            __atomic_store_n(&conn->deadline,
+                             stk_loop_now(server->loop) + server->config->send_timeout,
+                             __ATOMIC_RELAXED);
+        return;
+    }
+    if (busy) {
+        /* The writer sees the error, or the empty queue, at its next write. */
+        conn_disarm(conn, 0);
+        return;
+    }
+    if (r < 0)
+        stk_conn_close(conn, thread,
+                       r == -EPIPE || r == -ECONNRESET ? STK_CLOSE_RESET : STK_CLOSE_IO_ERROR);
+    else
+        stk_http1_drained(conn, thread);
+}
+
+static void conn_on_event(struct stk_source *src, uint32_t events, void *who)
+{
+    struct stk_conn *conn = stk_container_of(src, struct stk_conn, src);
+    struct stk_lead_thread *thread = who;
+    bool busy = atomic_load_explicit(&conn->word, memory_order_acquire) & STK_CONN_BUSY;
+
+    if (stk_unlikely(busy)) {
+        if (events == EPOLLOUT)
+            conn_drain(conn, thread, true);
+        else
+            conn_disarm(conn, events);
+        return;
+    }
+    switch (conn->state) {
+    case STK_CONN_IDLE:
+    case STK_CONN_HEAD:
+    case STK_CONN_BODY:
+        stk_http1_readable(conn, thread);
+        break;
+    case STK_CONN_DRAIN:
+        if (events & (EPOLLHUP | EPOLLERR))
+            stk_conn_close(conn, thread, STK_CLOSE_RESET);
+        else
+            conn_drain(conn, thread, false);
+        break;
+    case STK_CONN_LINGER:
+        conn_linger(conn, stk_serve_thread_of(thread));
+        break;
+    default:
+        conn_destroy(conn);
+        break;
+    }
+}
+
+static void conn_on_timer(struct stk_timer *timer, void *who)
+{
+    struct stk_conn *conn = stk_container_of(timer, struct stk_conn, timer);
+    struct stk_server *server = conn->server;
+    stk_msec left;
+
+    if (atomic_load_explicit(&conn->word, memory_order_acquire) & STK_CONN_BUSY) {
+        stk_timer_set(server->loop, timer, STK_CONN_LOOK_MS);
+        return;
+    }
+    left = conn->deadline == STK_CONN_NEVER ? STK_CONN_LOOK_MS
+                                            : conn->deadline - stk_loop_now(server->loop);
+    if (left > 0) {
+        stk_timer_set(server->loop, timer, left < STK_CONN_LOOK_MS ? left : STK_CONN_LOOK_MS);
+        return;
+    }
+    switch (conn->state) {
+    case STK_CONN_IDLE:
+        stk_conn_close(conn, who, conn->served ? STK_CLOSE_IDLE : STK_CLOSE_NO_REQUEST);
+        break;
+    case STK_CONN_HEAD:
+    case STK_CONN_BODY:
+        stk_http1_timed_out(conn, who);
+        break;
+    case STK_CONN_DRAIN:
+        stk_conn_close(conn, who, STK_CLOSE_SEND_TIMEOUT);
+        break;
+    default:
+        conn_destroy(conn);
+        break;
+    }
+}
+
+/* Makes sure that the timer fires no later than the deadline; by the owner of the loop. */
+void stk_conn_check_timer(struct stk_conn *conn)
+{
+    if (conn->deadline != STK_CONN_NEVER && conn->timer.deadline > conn->deadline + 500)
+        stk_timer_set(conn->server->loop, &conn->timer,
+                      conn->deadline - stk_loop_now(conn->server->loop));
+}
+
+int stk_conn_open(struct stk_server *server, const struct stk_endpoint *endpoint, int fd,
+                  const struct stk_peer *peer, bool trusted)
+{
+    struct stk_conn *conn = stk_try_alloc(sizeof *conn);
+    int r;
+
+    if (conn == NULL) {
+        stk_fd_close(&fd);
+        return -ENOMEM;
+    }
+    memset(conn, 0, sizeof *conn);
+    conn->magic = STK_CONN_MAGIC;
+    conn->server = server;
+    conn->endpoint = endpoint;
+    conn->trusted = trusted;
+    conn->peer = *peer;
+    conn->src = (struct stk_source){.fn = conn_on_event, .fd = fd};
+    conn->deferred.free_fn = conn_free;
+    conn->job.run = stk_http1_job;
+    conn->src_events = EPOLLIN;
+    stk_timer_init(&conn->timer, conn_on_timer);
+    r = stk_loop_add(server->loop, &conn->src, EPOLLIN);
+    if (r < 0) {
+        stk_fd_close(&fd);
+        free(conn);
+        return r;
+    }
+    stk_list_append(&server->conns, &conn->link);
+    server->nconns++;
+    stk_server_note_fd(server, fd, true);
+    stk_conn_set_state(conn, STK_CONN_IDLE, server->config->head_timeout);
+    stk_timer_set(server->loop, &conn->timer,
+                  server->config->head_timeout < STK_CONN_LOOK_MS ? server->config->head_timeout
+                                                                  : STK_CONN_LOOK_MS);
+    stk_scoreboard_add_owned(server->row, STK_COUNTER_connections, 1);
+    stk_scoreboard_set(server->row, STK_COUNTER_connections_open, server->nconns);
+    return 0;
+}
+
+bool stk_conn_is_gone(struct stk_conn *conn)
+{
+    return atomic_load_explicit(&conn->word, memory_order_relaxed) & STK_CONN_GONE;
+}
+
+void stk_conn_want_output(struct stk_conn *conn, bool output)
+{
+    struct stk_loop *loop = conn->server->loop;
+
+    conn->src_events = output ? EPOLLOUT : EPOLLIN;
+    for (int tries = 0; tries < 1000; tries++) {
+        if (atomic_load(&conn->word) & STK_CONN_DISARMED) {
+            if (!output)
+                return; /* release puts it back */
+            /* Only output and hang-ups are reported from here on: pending input stays unseen. */
+            atomic_fetch_and(&conn->word, ~(uint32_t)STK_CONN_DISARMED);
+            if (stk_loop_add(loop, &conn->src, EPOLLOUT) < 0)
+                conn_gone(conn);
+            return;
+        }
+        if (stk_loop_mod(loop, &conn->src, conn->src_events) != -ENOENT)
+            return;
+        sched_yield(); /* the owner of the loop is between taking it out and saying so */
+    }
+}
+
+bool stk_conn_has_output(struct stk_conn *conn)
+{
+    struct stk_outq *q = atomic_load_explicit(&conn->outq, memory_order_acquire);
+
+    return q != NULL && !stk_outq_is_empty(q);
+}
+
+/* The queue, made if need be, with the socket waited for. */
+static struct stk_outq *conn_outq(struct stk_conn *conn)
+{
+    struct stk_outq *q = atomic_load_explicit(&conn->outq, memory_order_relaxed);
+
+    if (q == NULL) {
+        q = stk_outq_new();
+        if (q != NULL)
+            atomic_store_explicit(&conn->outq, q, memory_order_release);
+    }
+    return q;
+}
+
+static int conn_queue(struct stk_conn *conn, struct iovec *iov, int iovcnt, size_t skip)
+{
+    const struct stk_config *config = conn->server->config;
+    struct stk_outq_limits limits = {.memory = (uint64_t)config->response_buffer,
+                                     .file = (uint64_t)config->response_file_max,
+                                     .tmpdir = config->tmpdir};
+    struct stk_outq *q = conn_outq(conn);
+    int r;
+
+    if (q == NULL)
+        return -ENOMEM;
+    r = stk_outq_append(q, iov, iovcnt, skip, &limits);
+    if (r == 0)
+        stk_conn_want_output(conn, true);
+    return r;
+}
+
+int stk_conn_send(struct stk_conn *conn, struct iovec *iov, int iovcnt)
+{
+    struct msghdr msg = {.msg_iov = iov, .msg_iovlen = (size_t)iovcnt};
+    size_t total = 0;
+    ssize_t n;
+
+    if (stk_unlikely(stk_conn_has_output(conn)))
+        return conn_queue(conn, iov, iovcnt, 0);
+    for (int i = 0; i < iovcnt; i++)
+        total += iov[i].iov_len;
+    do {
+        if (iovcnt == 1)
+            n = send(conn->src.fd, iov[0].iov_base, iov[0].iov_len, MSG_NOSIGNAL | MSG_DONTWAIT);
+        else
+            n = sendmsg(conn->src.fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+    } while (n < 0 && errno == EINTR);
+    if (stk_likely(n == (ssize_t)total))
+        return 0;
+    if (n < 0) {
+        if (errno != EAGAIN) {
+            conn_gone(conn);
+            return -EPIPE;
+        }
+        n = 0;
+    }
+    return conn_queue(conn, iov, iovcnt, (size_t)n);
+}
+
+int stk_conn_sendfile(struct stk_conn *conn, int fd, int64_t off, uint64_t len)
+{
+    struct stk_outq *q = conn_outq(conn);
+    bool idle = !stk_conn_has_output(conn);
+    bool sent;
+    int r;
+
+    if (q == NULL)
+        return -ENOMEM;
+    r = stk_outq_append_file(q, fd, off, len);
+    if (r < 0)
+        return r;
+    if (!idle)
+        return 0;
+    r = stk_outq_drain(q, conn->src.fd, &sent);
+    if (r == 1) {
+        stk_conn_want_output(conn, true);
+        return 0;
+    }
+    if (r == -EPIPE || r == -ECONNRESET) {
+        conn_gone(conn);
+        return -EPIPE;
+    }
+    return r;
+}

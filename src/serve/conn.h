@@ -1,0 +1,116 @@
+/*
+ * A client's connection: its life, its deadline, its one way to be closed, and the question who may
+ * touch it.
+ *
+ * The owner of the loop may touch a connection that is not busy. A busy one belongs to the thread
+ * that runs its request, until that releases it; the owner of the loop only takes it out of the
+ * epoll set when it has an event (STK_CONN_DISARMED), and remembers a hang-up (STK_CONN_GONE).
+ */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "app/request.h"
+#include "base/list.h"
+#include "loop/lead.h"
+#include "loop/loop.h"
+#include "serve/server.h"
+
+struct stk_body;
+struct stk_outq;
+
+enum {
+    STK_CONN_BUSY = 1,
+    STK_CONN_DISARMED = 2,
+    STK_CONN_GONE = 4,
+};
+
+enum stk_conn_state {
+    STK_CONN_IDLE,    /* between requests, no byte of a next one */
+    STK_CONN_HEAD,    /* a part of a head is there */
+    STK_CONN_BODY,    /* the head is there, the body is not */
+    STK_CONN_REQUEST, /* in the application, or waiting for a thread of it */
+    STK_CONN_DRAIN,   /* the response is complete and not all sent */
+    STK_CONN_LINGER,  /* shut down for writing: waits for the client's end */
+    STK_CONN_CLOSE,   /* to be closed by the owner of the loop */
+};
+
+#define STK_CONN_MAGIC 0x4e4e4f43
+
+struct stk_conn {
+    uint32_t magic;
+    _Atomic uint32_t word;
+    struct stk_source src;
+    struct stk_server *server;
+    const struct stk_endpoint *endpoint;
+    struct stk_timer timer;
+    struct stk_list link;
+    struct stk_deferred deferred;
+    struct stk_job job;
+
+    uint8_t state;          /* enum stk_conn_state; written by conn_set_state only */
+    uint8_t close_reason;   /* enum stk_close_reason */
+    bool trusted;           /* the peer is a trusted proxy */
+    bool eof;               /* the client has shut down its side */
+    bool served;            /* has had a response */
+    bool continued;         /* 100 Continue has been sent for this request */
+    bool close_after_drain; /* the response that drains is the last one */
+    bool body_after_drain;  /* a body is awaited behind the output that drains */
+    struct stk_peer peer;
+
+    uint32_t src_events; /* what the source is, or will be, in the epoll set with */
+    stk_msec deadline;   /* of the current state; STK_CONN_NEVER */
+    char *in;            /* bytes of an incomplete or waiting request */
+    uint32_t in_len, in_cap;
+    uint32_t head_len; /* in state BODY: bytes of the head at in */
+    struct stk_body *body;
+    _Atomic(struct stk_outq *) outq; /* made by the first short write */
+};
+
+#define STK_CONN_NEVER INT64_MAX
+
+/* Takes over an accepted socket. 0, or a negative errno and the socket is closed. */
+int stk_conn_open(struct stk_server *server, const struct stk_endpoint *endpoint, int fd,
+                  const struct stk_peer *peer, bool trusted) STK_MUST_CHECK;
+/*
+ * The one way to end a connection. By its owner (busy or not); it may not be touched afterwards
+ * unless the thread is still its busy owner, and then only released. Pending output is sent first
+ * in state DRAIN.
+ */
+void stk_conn_close(struct stk_conn *conn, struct stk_lead_thread *thread,
+                    enum stk_close_reason reason);
+/* Marks the connection busy; by the owner of the loop. */
+static inline void stk_conn_acquire(struct stk_conn *conn)
+{
+    atomic_store_explicit(&conn->word,
+                          atomic_load_explicit(&conn->word, memory_order_relaxed) | STK_CONN_BUSY,
+                          memory_order_relaxed);
+}
+/* Gives a busy connection back to the loop. It may not be touched afterwards, unless the thread
+ * owns the loop. */
+void stk_conn_release(struct stk_conn *conn, struct stk_lead_thread *thread);
+/* Sets the state and its deadline, in milliseconds from now (STK_CONN_NEVER: none). */
+void stk_conn_set_state(struct stk_conn *conn, enum stk_conn_state state, stk_msec timeout);
+/* Makes the timer fire no later than the deadline; by the owner of the loop. */
+void stk_conn_check_timer(struct stk_conn *conn);
+/* Keeps bytes for later (a part of a request); false: no memory. `data` may be within conn->in. */
+bool stk_conn_keep(struct stk_conn *conn, const char *data, size_t len) STK_MUST_CHECK;
+/* Forgets kept bytes and their memory. */
+void stk_conn_forget(struct stk_conn *conn);
+/* Whether the client is known to be gone (reset or hung up). */
+bool stk_conn_is_gone(struct stk_conn *conn);
+/* Asks for output events (and no input) or the other way round. 0 or a negative errno. */
+void stk_conn_want_output(struct stk_conn *conn, bool output);
+
+/*
+ * Sends now what the socket takes and queues the rest. Bytes are taken in any case, unless:
+ * -EPIPE: the client is gone; -EAGAIN: the queue is full (nothing taken); -ENOMEM, -ENOSPC ...
+ */
+struct iovec;
+int stk_conn_send(struct stk_conn *conn, struct iovec *iov, int iovcnt) STK_MUST_CHECK;
+/* The same of len bytes of a file. */
+int stk_conn_sendfile(struct stk_conn *conn, int fd, int64_t off, uint64_t len) STK_MUST_CHECK;
+/* Whether queued output is left. */
+bool stk_conn_has_output(struct stk_conn *conn);

@@ -1,0 +1,504 @@
+/*
+ * HTTP/1 on a connection: input becomes requests, requests become calls of the application or jobs.
+ *
+ * All input is processed in the read buffer of the thread that has the connection: what a
+ * connection kept (the part of a head, a complete request that waited) is copied there first, what
+ * is left over is kept again. So a connection owns memory only while a request of it is incomplete,
+ * and one parser runs over contiguous bytes. A head whose body is still on its way is kept as bytes
+ * and parsed again when the body is there: 200 ns against 6 KiB of parsed head for each slow
+ * upload.
+ *
+ * The stand-by thread does all of it but the call: there it keeps the request, marks the connection
+ * busy, and posts a job.
+ */
+#include "serve/http1.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include "base/assert.h"
+#include "base/log.h"
+#include "config/config.h"
+#include "ipc/scoreboard.h"
+#include "serve/access_log.h"
+#include "serve/body.h"
+#include "serve/conn.h"
+#include "serve/request.h"
+#include "serve/server.h"
+#include "serve/trust.h"
+#include "wire/http1.h"
+
+/* How a piece of input was dealt with. */
+enum http1_step {
+    STEP_ANSWERED, /* a request has been answered: go on with what follows */
+    STEP_MORE,     /* more bytes are needed; the rest of the input is to be kept */
+    STEP_KEPT,     /* the connection has kept what it needs, and is to be released */
+    STEP_DONE,     /* the connection was closed or given to another thread: hands off */
+};
+
+void stk_http1_continue(struct stk_conn *conn, const struct stk_head *head)
+{
+    static char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
+    struct iovec iov = {text, sizeof text - 1};
+
+    if (!head->expect_continue || conn->continued)
+        return;
+    conn->continued = true;
+    if (stk_conn_send(conn, &iov, 1) < 0)
+        return; /* the client is gone, as the next read will show */
+    stk_scoreboard_add(conn->server->row, STK_COUNTER_responses_1xx, 1);
+}
+
+static void http1_init_request(struct stk_serve_request *rq, struct stk_conn *conn,
+                               struct stk_serve_thread *t, const struct stk_head *head)
+{
+    struct stk_server *server = t->server;
+
+    memset(rq, 0, sizeof *rq);
+    rq->conn = conn;
+    rq->t = t;
+    rq->keep_alive = head->keep_alive;
+    rq->mark = t->out.len;
+    rq->base.ops = &stk_serve_request_ops;
+    rq->base.head = head;
+    rq->base.endpoint = conn->endpoint;
+    rq->base.peer = conn->peer;
+    rq->base.scheme = conn->endpoint->scheme;
+    rq->base.host = stk_span_make(head->base + head->host_off, head->host_len);
+    rq->base.script_name = stk_span_make("", 0);
+    rq->base.id = atomic_fetch_add_explicit(&server->next_id, 1, memory_order_relaxed);
+    if (server->access_log != NULL)
+        rq->base.started = stk_time_mono_ns();
+    if (conn->trusted)
+        stk_trust_apply(&rq->base, server);
+}
+
+/* Counters and the access log, after a response. */
+static void http1_account(struct stk_serve_request *rq)
+{
+    static const enum stk_counter classes[6] = {
+        STK_COUNTER_responses_5xx, STK_COUNTER_responses_1xx, STK_COUNTER_responses_2xx,
+        STK_COUNTER_responses_3xx, STK_COUNTER_responses_4xx, STK_COUNTER_responses_5xx,
+    };
+    struct stk_server *server = rq->t->server;
+
+    stk_scoreboard_add(server->row, STK_COUNTER_requests, 1);
+    stk_scoreboard_add(server->row, classes[rq->status / 100 % 6], 1);
+    if (rq->failed)
+        stk_scoreboard_add(server->row, STK_COUNTER_exceptions, 1);
+    if (server->access_log != NULL) {
+        struct stk_access_entry entry = {
+            .req = &rq->base,
+            .body_bytes = rq->body_bytes,
+            .duration = stk_time_mono_ns() - rq->base.started,
+        };
+
+        stk_access_log_write(server->access_log, &entry);
+    }
+}
+
+/* Makes a connection's end visible as a truncation where the framing does not. */
+static void http1_reset_at_close(struct stk_conn *conn)
+{
+    struct linger linger = {.l_onoff = 1, .l_linger = 0};
+
+    if (setsockopt(conn->src.fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger) < 0)
+        stk_log_debug("SO_LINGER: %m");
+}
+
+/* Sends what the thread's buffer holds and closes; the connection is not to be touched afterwards.
+ */
+static enum http1_step http1_finish_close(struct stk_conn *conn, struct stk_lead_thread *thread,
+                                          enum stk_close_reason reason)
+{
+    struct stk_serve_thread *t = stk_serve_thread_of(thread);
+
+    if (stk_gather_send(t, conn, NULL, 0) < 0) {
+        t->out.len = 0;
+        reason = STK_CLOSE_RESET;
+    }
+    if (stk_conn_has_output(conn)) {
+        conn->close_reason = (uint8_t)reason;
+        conn->close_after_drain = true;
+        stk_conn_forget(conn);
+        stk_conn_set_state(conn, STK_CONN_DRAIN, conn->server->config->send_timeout);
+        if (thread->own)
+            stk_conn_check_timer(conn);
+        stk_conn_release(conn, thread);
+        return STEP_DONE;
+    }
+    stk_conn_close(conn, thread, reason);
+    return STEP_DONE;
+}
+
+/* Answers a request that cannot be served with a plain text, and closes. */
+static enum http1_step http1_refuse(struct stk_conn *conn, struct stk_lead_thread *thread,
+                                    const struct stk_head *head, unsigned status, const char *text,
+                                    enum stk_close_reason reason)
+{
+    static const struct stk_head none = {
+        .base = "-", .method_len = 1, .target_len = 1, .version_minor = 1};
+    struct stk_serve_thread *t = stk_serve_thread_of(thread);
+    struct stk_serve_request rq;
+
+    http1_init_request(&rq, conn, t, head ? head : &none);
+    rq.keep_alive = false;
+    stk_response_plain(&rq, status, text);
+    stk_log_debug("%.*s:%u: answered %u: %s", conn->peer.addr_len, conn->peer.addr, conn->peer.port,
+                  status, text);
+    http1_account(&rq);
+    return http1_finish_close(conn, thread, reason);
+}
+
+static enum http1_step http1_refuse_parse(struct stk_conn *conn, struct stk_lead_thread *thread,
+                                          enum stk_http1_result result)
+{
+    struct stk_server *server = conn->server;
+
+    if (result == STK_HTTP1_E_TLS_BYTES) {
+        stk_msec now = stk_loop_now(server->loop);
+        stk_msec last = atomic_load(&server->tls_hint_logged);
+
+        if ((last == 0 || now - last > 60 * 1000) &&
+            atomic_compare_exchange_strong(&server->tls_hint_logged, &last, now))
+            stk_log_warning(
+                "%.*s:%u speaks TLS to the plain HTTP address port %.*s: use http:// in "
+                "its URL, or a front end that ends TLS",
+                conn->peer.addr_len, conn->peer.addr, conn->peer.port,
+                (int)conn->endpoint->server_port.len, conn->endpoint->server_port.ptr);
+    }
+    return http1_refuse(conn, thread, NULL, stk_http1_error_status(result),
+                        stk_http1_error_text(result), STK_CLOSE_BAD_REQUEST);
+}
+
+static enum http1_step http1_refuse_body(struct stk_conn *conn, struct stk_lead_thread *thread,
+                                         const struct stk_head *head, int error)
+{
+    const char *text = "";
+
+    switch (error) {
+    case -EPROTO:
+        text = stk_body_error_text(conn->body);
+        return http1_refuse(conn, thread, head, 400, text, STK_CLOSE_BAD_REQUEST);
+    case -EFBIG:
+        return http1_refuse(conn, thread, head, 413, "the request body is over the limit",
+                            STK_CLOSE_TOO_LARGE);
+    case -ECONNRESET:
+        stk_conn_close(conn, thread, STK_CLOSE_RESET);
+        return STEP_DONE;
+    default:
+        stk_log_error("a request body could not be stored: %s", strerror(-error));
+        return http1_refuse(conn, thread, head, error == -ENOMEM ? 503 : 500, "",
+                            STK_CLOSE_IO_ERROR);
+    }
+}
+
+/* Calls the application and ends its response; the connection is busy from here to its release. */
+static enum http1_step http1_call(struct stk_serve_request *rq, struct stk_lead_thread *thread)
+{
+    struct stk_conn *conn = rq->conn;
+    struct stk_server *server = conn->server;
+    struct stk_serve_thread *t = rq->t;
+    enum stk_close_reason reason = STK_CLOSE_REQUESTED;
+
+    stk_conn_acquire(conn);
+    conn->state = STK_CONN_REQUEST;
+    if (t->out.len > 0)
+        stk_gather_begin(t, conn); /* answers of pipelined requests do not wait for this one */
+    stk_lead_enter(thread);
+    server->host_ops->call(server->host, thread->host_thread, &rq->base);
+    (void)stk_lead_leave(thread);
+    stk_response_end(rq);
+    http1_account(rq);
+    conn->served = true;
+    conn->continued = false;
+    if (rq->body != NULL) {
+        if (!stk_body_is_complete(rq->body)) {
+            rq->keep_alive = false;
+            reason = STK_CLOSE_BODY_UNREAD;
+        }
+        conn->body = stk_body_free(rq->body, server);
+    }
+    if (stk_likely(rq->keep_alive))
+        return STEP_ANSWERED;
+    if (rq->gone)
+        reason = STK_CLOSE_RESET;
+    else if (rq->failed || (rq->has_length && rq->remaining > 0 && !rq->no_body))
+        reason = STK_CLOSE_TRUNCATED;
+    else if (atomic_load_explicit(&server->draining, memory_order_relaxed))
+        reason = STK_CLOSE_DRAINING;
+    else if (!rq->has_length && !rq->chunked && !rq->no_body && reason == STK_CLOSE_REQUESTED)
+        reason = STK_CLOSE_RESPONSE_END;
+    if (reason == STK_CLOSE_TRUNCATED && !rq->has_length && !rq->chunked)
+        http1_reset_at_close(conn);
+    return http1_finish_close(conn, thread, reason);
+}
+
+/* Keeps the head at buf[off] with what follows its body at buf[rest..len), for when the body is
+ * there. */
+static bool http1_keep_head(struct stk_conn *conn, char *buf, size_t off, size_t head_len,
+                            size_t rest, size_t len)
+{
+    memmove(buf + rest - head_len, buf + off, head_len);
+    conn->head_len = (uint32_t)head_len;
+    return stk_conn_keep(conn, buf + rest - head_len, head_len + len - rest);
+}
+
+/* Starts a body that is not whole behind its head. */
+static int http1_begin_body(struct stk_conn *conn, struct stk_lead_thread *thread,
+                            const struct stk_head *head, const char *data, size_t len,
+                            size_t *ret_used)
+{
+    conn->body = stk_body_new(conn->server, head, !thread->standby);
+    if (conn->body == NULL)
+        return -ENOMEM;
+    return stk_body_feed(conn->body, data, len, ret_used);
+}
+
+/* Gives a complete request, kept by the connection, to a thread of the application. */
+static enum http1_step http1_post(struct stk_conn *conn)
+{
+    conn->state = STK_CONN_REQUEST;
+    stk_conn_acquire(conn);
+    stk_lead_post(conn->server->lead, &conn->job);
+    return STEP_DONE;
+}
+
+/* A request with a body: *ret_used bytes of data are its. STEP_ANSWERED: go on and call. */
+static enum http1_step http1_body(struct stk_serve_request *rq, struct stk_lead_thread *thread,
+                                  const struct stk_head *head, char *data, size_t len,
+                                  size_t *ret_used)
+{
+    struct stk_conn *conn = rq->conn;
+    const struct stk_config *config = conn->server->config;
+    int r;
+
+    if (conn->body != NULL) { /* gathered before */
+        rq->body = conn->body;
+        rq->base.body_length = stk_body_length(conn->body);
+        return STEP_ANSWERED;
+    }
+    if (config->limit_request_body > 0 && head->has_content_length &&
+        head->content_length > (uint64_t)config->limit_request_body)
+        return http1_refuse_body(conn, thread, head, -EFBIG);
+    if (head->has_content_length && len >= head->content_length) {
+        rq->body_ptr = data;
+        rq->body_left = (size_t)head->content_length;
+        rq->base.body_length = (int64_t)head->content_length;
+        *ret_used = rq->body_left;
+        return STEP_ANSWERED;
+    }
+    r = http1_begin_body(conn, thread, head, data, len, ret_used);
+    if (r < 0)
+        return http1_refuse_body(conn, thread, head, r);
+    rq->body = conn->body;
+    rq->base.body_length = stk_body_length(conn->body);
+    if (r == STK_BODY_COMPLETE)
+        return STEP_ANSWERED;
+    if (config->body_stream) {
+        if (head->has_content_length)
+            rq->base.body_length = (int64_t)head->content_length;
+        return STEP_ANSWERED;
+    }
+    return STEP_MORE;
+}
+
+/* One request at buf[*off]. */
+static enum http1_step http1_next(struct stk_conn *conn, struct stk_lead_thread *thread, char *buf,
+                                  size_t len, size_t *off)
+{
+    struct stk_serve_thread *t = stk_serve_thread_of(thread);
+    struct stk_head *head = &t->head;
+    struct stk_serve_request rq;
+    enum stk_http1_result result;
+    enum http1_step step;
+    size_t used = 0, body_off;
+
+    result = stk_http1_parse(head, buf + *off, len - *off, &conn->server->limits);
+    if (result == STK_HTTP1_PARTIAL)
+        return STEP_MORE;
+    if (stk_unlikely(result != STK_HTTP1_OK))
+        return http1_refuse_parse(conn, thread, result);
+    http1_init_request(&rq, conn, t, head);
+    body_off = *off + head->len;
+    if (head->chunked || (head->has_content_length && head->content_length > 0)) {
+        step = http1_body(&rq, thread, head, buf + body_off, len - body_off, &used);
+        if (step == STEP_DONE)
+            return step;
+        if (step == STEP_MORE) {
+            if (!http1_keep_head(conn, buf, *off, head->len, body_off + used, len))
+                return http1_refuse_body(conn, thread, head, -ENOMEM);
+            head->base = buf + body_off + used - head->len;
+            stk_http1_continue(conn, head);
+            stk_conn_set_state(conn, STK_CONN_BODY, conn->server->config->body_timeout);
+            return STEP_KEPT;
+        }
+    }
+    if (stk_unlikely(thread->standby)) {
+        bool kept = conn->body != NULL
+                        ? http1_keep_head(conn, buf, *off, head->len, body_off + used, len)
+                        : stk_conn_keep(conn, buf + *off, len - *off);
+
+        return kept ? http1_post(conn) : http1_refuse_body(conn, thread, head, -ENOMEM);
+    }
+    *off = body_off + used;
+    return http1_call(&rq, thread);
+}
+
+/* The input is used up but for rest: sends the answers and waits for what comes next. */
+static void http1_settle(struct stk_conn *conn, struct stk_lead_thread *thread, const char *rest,
+                         size_t len, bool kept)
+{
+    struct stk_server *server = conn->server;
+    struct stk_serve_thread *t = stk_serve_thread_of(thread);
+    bool busy = atomic_load_explicit(&conn->word, memory_order_relaxed) & STK_CONN_BUSY;
+
+    if (t->out.len > 0 && stk_gather_send(t, conn, NULL, 0) < 0) {
+        t->out.len = 0;
+        stk_conn_close(conn, thread, STK_CLOSE_RESET);
+        return;
+    }
+    if (!kept && (len > 0 || conn->in != NULL) && !stk_conn_keep(conn, rest, len)) {
+        stk_conn_close(conn, thread, STK_CLOSE_NO_MEMORY);
+        return;
+    }
+    if (stk_unlikely(stk_conn_has_output(conn))) {
+        stk_conn_set_state(conn, STK_CONN_DRAIN, server->config->send_timeout);
+        conn->body_after_drain = kept;
+    } else if (!kept) {
+        if (conn->src_events != EPOLLIN)
+            stk_conn_want_output(conn, false);
+        if (len == 0) {
+            if (stk_unlikely(atomic_load_explicit(&server->draining, memory_order_relaxed))) {
+                stk_conn_close(conn, thread, STK_CLOSE_DRAINING);
+                return;
+            }
+            stk_conn_set_state(conn, STK_CONN_IDLE, server->config->keepalive_timeout);
+        } else if (conn->state != STK_CONN_HEAD) {
+            stk_conn_set_state(conn, STK_CONN_HEAD, server->config->head_timeout);
+        }
+    }
+    if (thread->own && conn->state != STK_CONN_IDLE)
+        stk_conn_check_timer(conn);
+    if (busy)
+        stk_conn_release(conn, thread);
+}
+
+/* Works on len bytes in the thread's read buffer. */
+static void http1_process(struct stk_conn *conn, struct stk_lead_thread *thread, size_t len)
+{
+    struct stk_serve_thread *t = stk_serve_thread_of(thread);
+    size_t off = 0;
+    enum http1_step step = STEP_MORE;
+
+    while (off < len) {
+        step = http1_next(conn, thread, t->read_buf, len, &off);
+        if (step != STEP_ANSWERED)
+            break;
+        /* The client does not read its answers: it gets no further ones before it does. */
+        if (stk_unlikely(stk_conn_has_output(conn)))
+            break;
+    }
+    if (step != STEP_DONE)
+        http1_settle(conn, thread, t->read_buf + off, len - off, step == STEP_KEPT);
+}
+
+/* Brings what the connection keeps into the thread's read buffer; its length. */
+static size_t http1_load(struct stk_conn *conn, struct stk_serve_thread *t)
+{
+    size_t len = conn->in_len;
+
+    STK_ASSERT(len <= STK_SERVE_READ_BUFFER);
+    if (len > 0)
+        memcpy(t->read_buf, conn->in, len);
+    return len;
+}
+
+void stk_http1_job(struct stk_job *job, struct stk_lead_thread *thread)
+{
+    struct stk_conn *conn = stk_container_of(job, struct stk_conn, job);
+
+    STK_CHECK_MAGIC(conn, STK_CONN_MAGIC);
+    http1_process(conn, thread, http1_load(conn, stk_serve_thread_of(thread)));
+}
+
+/* More of a body that began in an earlier turn. */
+static void http1_read_body(struct stk_conn *conn, struct stk_lead_thread *thread)
+{
+    struct stk_serve_thread *t = stk_serve_thread_of(thread);
+    const struct stk_config *config = conn->server->config;
+    size_t rest = 0;
+    int r = stk_body_recv(conn->body, conn->src.fd, t, &rest);
+
+    if (r == STK_BODY_PARTIAL) {
+        if (stk_body_is_too_slow(conn->body, config->body_min_rate,
+                                 stk_loop_now(conn->server->loop), STK_HTTP1_RATE_GRACE_MS)) {
+            stk_http1_timed_out(conn, thread);
+            return;
+        }
+        stk_conn_set_state(conn, STK_CONN_BODY, config->body_timeout);
+        return;
+    }
+    if (r < 0) {
+        (void)http1_refuse_body(conn, thread, NULL, r);
+        return;
+    }
+    /* Head, then what follows the body: as if the body had never been between them. */
+    memmove(t->read_buf + conn->head_len, t->read_buf, rest);
+    memcpy(t->read_buf, conn->in, conn->head_len);
+    http1_process(conn, thread, conn->head_len + rest);
+}
+
+void stk_http1_readable(struct stk_conn *conn, struct stk_lead_thread *thread)
+{
+    struct stk_serve_thread *t = stk_serve_thread_of(thread);
+    size_t len;
+    ssize_t n;
+
+    if (conn->state == STK_CONN_BODY) {
+        http1_read_body(conn, thread);
+        return;
+    }
+    len = http1_load(conn, t);
+    do
+        n = recv(conn->src.fd, t->read_buf + len, STK_SERVE_READ_BUFFER - len, MSG_DONTWAIT);
+    while (stk_unlikely(n < 0 && errno == EINTR));
+    if (stk_likely(n > 0)) {
+        http1_process(conn, thread, len + (size_t)n);
+        return;
+    }
+    if (n < 0 && errno == EAGAIN)
+        return;
+    conn->eof = n == 0;
+    stk_conn_close(conn, thread, n == 0 ? STK_CLOSE_CLIENT : STK_CLOSE_RESET);
+}
+
+void stk_http1_drained(struct stk_conn *conn, struct stk_lead_thread *thread)
+{
+    struct stk_serve_thread *t = stk_serve_thread_of(thread);
+
+    stk_conn_want_output(conn, false);
+    if (conn->close_after_drain) {
+        stk_conn_close(conn, thread, conn->close_reason);
+        return;
+    }
+    if (conn->body_after_drain) {
+        conn->body_after_drain = false;
+        stk_conn_set_state(conn, STK_CONN_BODY, conn->server->config->body_timeout);
+        return;
+    }
+    stk_conn_set_state(conn, STK_CONN_IDLE, conn->server->config->keepalive_timeout);
+    http1_process(conn, thread, http1_load(conn, t));
+}
+
+void stk_http1_timed_out(struct stk_conn *conn, struct stk_lead_thread *thread)
+{
+    if (conn->state == STK_CONN_HEAD)
+        (void)http1_refuse(conn, thread, NULL, 408, "the request head took too long",
+                           STK_CLOSE_HEAD_TIMEOUT);
+    else
+        (void)http1_refuse(conn, thread, NULL, 408, "the request body took too long",
+                           STK_CLOSE_BODY_TIMEOUT);
+}

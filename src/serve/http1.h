@@ -1,0 +1,23 @@
+/* The HTTP/1 state machine of a connection. */
+#pragma once
+
+#include "base/time.h"
+#include "loop/lead.h"
+
+struct stk_conn;
+struct stk_head;
+
+enum {
+    STK_HTTP1_RATE_GRACE_MS = 10 * 1000, /* body-min-rate counts from here on */
+};
+
+/* Input on a connection in state IDLE, HEAD or BODY; by the owner of the loop. */
+void stk_http1_readable(struct stk_conn *conn, struct stk_lead_thread *thread);
+/* Runs the complete request that a busy connection keeps; by a thread of the application. */
+void stk_http1_job(struct stk_job *job, struct stk_lead_thread *thread);
+/* The queued output of state DRAIN has left; by the owner of the loop. */
+void stk_http1_drained(struct stk_conn *conn, struct stk_lead_thread *thread);
+/* The deadline of state HEAD or BODY is over; by the owner of the loop. */
+void stk_http1_timed_out(struct stk_conn *conn, struct stk_lead_thread *thread);
+/* Sends 100 Continue once, if the client waits for it. */
+void stk_http1_continue(struct stk_conn *conn, const struct stk_head *head);

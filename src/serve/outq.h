@@ -1,0 +1,35 @@
+/*
+ * Output that the socket did not take: in memory up to a limit, beyond it in an unlinked temporary
+ * file; and pieces of files to be sent by sendfile(2). Filled by the thread that runs the request,
+ * drained by whichever thread has the socket ready: a mutex guards it.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "base/macros.h"
+
+struct stk_outq;
+
+struct stk_outq_limits {
+    uint64_t memory; /* bytes held in memory */
+    uint64_t file;   /* bytes held in the temporary file; beyond: -EAGAIN */
+    const char *tmpdir;
+};
+
+/* An empty queue; NULL without memory. */
+struct stk_outq *stk_outq_new(void) STK_MUST_CHECK;
+struct stk_outq *stk_outq_free(struct stk_outq *q);
+/* Appends bytes, skipping the first `skip`. 0; -EAGAIN: full, nothing taken; -ENOMEM; -EIO ... */
+int stk_outq_append(struct stk_outq *q, const struct iovec *iov, int iovcnt, size_t skip,
+                    const struct stk_outq_limits *limits) STK_MUST_CHECK;
+/* Appends a piece of a file; the descriptor is duplicated. */
+int stk_outq_append_file(struct stk_outq *q, int fd, int64_t off, uint64_t len) STK_MUST_CHECK;
+/*
+ * Sends what the socket takes. 0: empty now; 1: bytes are left (*ret_sent: progress was made);
+ * -EPIPE or another negative errno: nothing more can be sent.
+ */
+int stk_outq_drain(struct stk_outq *q, int sock, bool *ret_sent) STK_MUST_CHECK;
+bool stk_outq_is_empty(struct stk_outq *q);

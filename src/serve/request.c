@@ -1,0 +1,143 @@
+/*
+ * The body services of a request, and the table of all services. A body is either a span of the
+ * read buffer or an object that has all of it; in stream mode the object is filled as the
+ * application reads, and 100 Continue is sent at the first read.
+ */
+#include "serve/request.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+
+#include "config/config.h"
+#include "loop/loop.h"
+#include "serve/body.h"
+#include "serve/conn.h"
+#include "serve/http1.h"
+#include "serve/server.h"
+
+/* Stream mode: makes at least one byte available. 0; -EAGAIN; or the end of the hope for more. */
+static int body_receive(struct stk_serve_request *rq)
+{
+    const struct stk_config *config = rq->t->server->config;
+    stk_msec now = stk_time_mono_coarse_ms();
+    size_t rest = 0;
+    int r;
+
+    stk_http1_continue(rq->conn, rq->base.head);
+    r = stk_body_recv(rq->body, rq->conn->src.fd, rq->t, &rest);
+    if (r < 0)
+        return r;
+    if (rest > 0) {
+        /* The next request has begun: the thread's buffer is busy with this one, so it ends here.
+         */
+        rq->keep_alive = false;
+    }
+    if (r == STK_BODY_COMPLETE)
+        rq->base.body_length = stk_body_length(rq->body);
+    if (!stk_body_is_drained(rq->body) || r == STK_BODY_COMPLETE) {
+        rq->body_wait_since = 0;
+        return 0;
+    }
+    if (rq->body_wait_since == 0)
+        rq->body_wait_since = now;
+    if (now - rq->body_wait_since >= config->body_timeout ||
+        stk_body_is_too_slow(rq->body, config->body_min_rate, now, STK_HTTP1_RATE_GRACE_MS))
+        return -ETIMEDOUT;
+    return -EAGAIN;
+}
+
+static int request_body_ready(struct stk_serve_request *rq)
+{
+    int r;
+
+    if (stk_body_is_complete(rq->body) || !stk_body_is_drained(rq->body))
+        return 0;
+    r = body_receive(rq);
+    if (r < 0 && r != -EAGAIN)
+        rq->keep_alive = false;
+    return r;
+}
+
+static int request_body_peek(struct stk_request *req, struct stk_body_view *ret_view)
+{
+    struct stk_serve_request *rq = stk_serve_request_of(req);
+    int r;
+
+    if (rq->body == NULL) {
+        *ret_view = (struct stk_body_view){.ptr = rq->body_ptr, .len = rq->body_left};
+        return 0;
+    }
+    r = request_body_ready(rq);
+    return r < 0 ? r : stk_body_peek(rq->body, ret_view);
+}
+
+static void request_body_skip(struct stk_request *req, size_t len)
+{
+    struct stk_serve_request *rq = stk_serve_request_of(req);
+
+    if (rq->body != NULL) {
+        stk_body_skip(rq->body, len);
+        return;
+    }
+    rq->body_ptr += len;
+    rq->body_left -= len;
+}
+
+static ssize_t request_body_read(struct stk_request *req, char *dst, size_t len)
+{
+    struct stk_serve_request *rq = stk_serve_request_of(req);
+    int r;
+
+    if (rq->body == NULL) {
+        if (len > rq->body_left)
+            len = rq->body_left;
+        if (len > 0)
+            memcpy(dst, rq->body_ptr, len);
+        request_body_skip(req, len);
+        return (ssize_t)len;
+    }
+    r = request_body_ready(rq);
+    return r < 0 ? r : stk_body_copy(rq->body, dst, len);
+}
+
+static bool request_is_disconnected(struct stk_request *req)
+{
+    struct stk_serve_request *rq = stk_serve_request_of(req);
+    struct pollfd pfd = {.fd = rq->conn->src.fd};
+
+    if (rq->gone || stk_conn_is_gone(rq->conn))
+        return true;
+    if (poll(&pfd, 1, 0) == 1 && pfd.revents & (POLLHUP | POLLERR))
+        rq->gone = true;
+    return rq->gone;
+}
+
+static void request_wait_for(struct stk_request *req, struct stk_wait *ret_wait)
+{
+    struct stk_serve_request *rq = stk_serve_request_of(req);
+    const struct stk_config *config = rq->t->server->config;
+
+    *ret_wait = (struct stk_wait){.fd = rq->conn->src.fd};
+    if (stk_conn_has_output(rq->conn)) {
+        ret_wait->events = POLLOUT;
+        ret_wait->timeout = config->send_timeout;
+    } else {
+        ret_wait->events = POLLIN;
+        ret_wait->timeout = 1000; /* the minimum rate is looked at as well */
+    }
+}
+
+const struct stk_request_ops stk_serve_request_ops = {
+    .body_peek = request_body_peek,
+    .body_skip = request_body_skip,
+    .body_read = request_body_read,
+    .start = stk_response_start,
+    .header = stk_response_header,
+    .write = stk_response_write,
+    .sendfile = stk_response_sendfile,
+    .is_committed = stk_response_is_committed,
+    .fail = stk_response_fail,
+    .is_disconnected = request_is_disconnected,
+    .wait_for = request_wait_for,
+};

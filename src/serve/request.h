@@ -1,0 +1,77 @@
+/*
+ * One request on a connection, as the server sees it: what the application host gets (struct
+ * stk_request) and the state of its response. It lives on the stack of the thread that runs it.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "app/request.h"
+#include "base/macros.h"
+
+struct stk_conn;
+struct stk_serve_thread;
+struct stk_body;
+
+struct stk_serve_request {
+    struct stk_request base; /* first: the services get a pointer to it */
+    struct stk_conn *conn;
+    struct stk_serve_thread *t;
+
+    /* The body: whole in memory (body_ptr, body_left), or an object. */
+    const char *body_ptr;
+    size_t body_left;
+    struct stk_body *body;
+
+    /* The response. */
+    size_t mark;         /* where its head begins in t->out */
+    uint64_t body_bytes; /* sent or queued, without framing */
+    uint64_t remaining;  /* of the announced Content-Length */
+    stk_nsec last_block; /* when the last block was sent, for gathering */
+    uint16_t status;
+    bool started, committed, ended, failed;
+    bool has_length; /* Content-Length is set, by the application or by us */
+    bool has_date, has_server;
+    bool chunked;
+    bool no_body; /* HEAD, 204, 304: framing fields but no body */
+    bool keep_alive;
+    bool streamed;            /* more than one block */
+    bool gone;                /* the client is */
+    bool cut;                 /* bytes beyond Content-Length were dropped */
+    stk_msec body_wait_since; /* stream mode: when the client fell silent; 0: it did not */
+};
+
+extern const struct stk_request_ops stk_serve_request_ops;
+
+static inline struct stk_serve_request *stk_serve_request_of(struct stk_request *req)
+{
+    return (struct stk_serve_request *)(void *)req;
+}
+
+/* response.c: the services of a response. */
+int stk_response_start(struct stk_request *req, unsigned status, stk_span reason);
+int stk_response_header(struct stk_request *req, stk_span name, stk_span value);
+int stk_response_write(struct stk_request *req, const char *data, size_t len, unsigned flags);
+int stk_response_sendfile(struct stk_request *req, int fd, int64_t off, uint64_t len,
+                          unsigned flags);
+bool stk_response_is_committed(const struct stk_request *req);
+void stk_response_fail(struct stk_request *req);
+/* Ends a response that its application left open. */
+void stk_response_end(struct stk_serve_request *rq);
+/* A whole plain-text response from the server itself. */
+void stk_response_plain(struct stk_serve_request *rq, unsigned status, const char *text);
+
+/* gather.c: bytes in t->out that the stand-by may send. */
+/* Sends all of t->out, with or without a block behind it; 0, -EPIPE, -EAGAIN (nothing taken),
+ * -errno. */
+int stk_gather_send(struct stk_serve_thread *t, struct stk_conn *conn, struct iovec *more, int n)
+    STK_MUST_CHECK;
+/* Makes room for, and appends, bytes; sends when the buffer is full. As stk_gather_send. */
+int stk_gather_append(struct stk_serve_thread *t, struct stk_conn *conn, struct iovec *iov, int n)
+    STK_MUST_CHECK;
+/* Lets the stand-by send what is in t->out if it lies for a tick; and takes that back. */
+void stk_gather_begin(struct stk_serve_thread *t, struct stk_conn *conn);
+void stk_gather_end(struct stk_serve_thread *t);

@@ -1,0 +1,502 @@
+/*
+ * Responses of HTTP/1.1 (RFC 9110, RFC 9112). The head is rendered straight into the thread's
+ * output buffer as the application states it, and completed when the first bytes of the body tell
+ * how it is framed:
+ *
+ *   Content-Length given          as given; more is cut, less closes the connection
+ *   the whole body in one write   Content-Length computed
+ *   HTTP/1.1                      chunked
+ *   HTTP/1.0                      to the end of the connection
+ *
+ * Small bodies are copied behind the head, so that one send() carries both; larger ones are sent
+ * from where they lie.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/uio.h>
+
+#include "base/assert.h"
+#include "config/config.h"
+#include "ipc/scoreboard.h"
+#include "serve/conn.h"
+#include "serve/http1.h"
+#include "serve/request.h"
+#include "serve/server.h"
+#include "wire/http_date.h"
+#include "wire/http_status.h"
+
+enum {
+    RESPONSE_GATHER_NS = 50 * 1000, /* a block later than this after the last one leaves at once */
+    RESPONSE_TAIL_MAX = 512,        /* room for the fields that the server adds */
+};
+
+static char *out_reserve(struct stk_serve_request *rq, size_t len)
+{
+    struct stk_out *out = &rq->t->out;
+
+    return out->len + len + RESPONSE_TAIL_MAX > out->cap ? NULL : out->buf + out->len;
+}
+
+static inline char *put(char *p, const char *s, size_t len)
+{
+    memcpy(p, s, len);
+    return p + len;
+}
+
+#define PUT_LIT(p, lit) put((p), lit, sizeof(lit) - 1)
+
+static char *put_decimal(char *p, uint64_t v)
+{
+    char tmp[20];
+    size_t n = 0;
+
+    do
+        tmp[n++] = (char)('0' + v % 10);
+    while ((v /= 10) != 0);
+    while (n > 0)
+        *p++ = tmp[--n];
+    return p;
+}
+
+static char *put_hex(char *p, uint64_t v)
+{
+    char tmp[16];
+    size_t n = 0;
+
+    do
+        tmp[n++] = "0123456789abcdef"[v & 15];
+    while ((v >>= 4) != 0);
+    while (n > 0)
+        *p++ = tmp[--n];
+    return p;
+}
+
+int stk_response_start(struct stk_request *req, unsigned status, stk_span reason)
+{
+    struct stk_serve_request *rq = stk_serve_request_of(req);
+    struct stk_out *out = &rq->t->out;
+    char *p;
+
+    if (rq->committed)
+        return STK_RESPONSE_E_STARTED;
+    if (status < 200 || status > 599 || !stk_http1_is_field_value(reason))
+        return STK_RESPONSE_E_STATUS;
+    if (rq->started)
+        out->len = rq->mark;
+    p = out_reserve(rq, reason.len + 16);
+    if (p == NULL) {
+        /* Answers of earlier, pipelined requests fill the buffer: they leave first. */
+        if (stk_gather_send(rq->t, rq->conn, NULL, 0) < 0)
+            rq->gone = true;
+        out->len = 0;
+        p = out_reserve(rq, reason.len + 16);
+        if (p == NULL)
+            return STK_RESPONSE_E_HEAD_SIZE;
+    }
+    rq->mark = out->len;
+    rq->started = true;
+    rq->has_length = rq->has_date = rq->has_server = false;
+    rq->status = (uint16_t)status;
+    rq->base.status = status;
+    rq->no_body = rq->base.head->is_head || status == 204 || status == 304;
+    p = PUT_LIT(p, "HTTP/1.1 ");
+    *p++ = (char)('0' + status / 100);
+    *p++ = (char)('0' + status / 10 % 10);
+    *p++ = (char)('0' + status % 10);
+    *p++ = ' ';
+    p = put(p, reason.ptr, reason.len);
+    p = PUT_LIT(p, "\r\n");
+    out->len = (size_t)(p - out->buf);
+    return 0;
+}
+
+static int response_set_length(struct stk_serve_request *rq, stk_span value)
+{
+    uint64_t v = 0;
+
+    if (value.len == 0 || value.len > 18)
+        return STK_RESPONSE_E_LENGTH;
+    for (size_t i = 0; i < value.len; i++) {
+        if (value.ptr[i] < '0' || value.ptr[i] > '9')
+            return STK_RESPONSE_E_LENGTH;
+        v = v * 10 + (uint64_t)(value.ptr[i] - '0');
+    }
+    if (rq->has_length && rq->remaining != v)
+        return STK_RESPONSE_E_LENGTH;
+    rq->remaining = v;
+    return 0;
+}
+
+/* Fields that the server minds, told apart by their length first. 0, 1: leave the field out, or an
+ * error. */
+static int response_known(struct stk_serve_request *rq, stk_span name, stk_span value)
+{
+    static const struct {
+        stk_span name;
+    } hop_by_hop[] = {
+        {STK_SPAN_LIT("te")},
+        {STK_SPAN_LIT("trailer")},
+        {STK_SPAN_LIT("upgrade")},
+        {STK_SPAN_LIT("trailers")},
+        {STK_SPAN_LIT("connection")},
+        {STK_SPAN_LIT("keep-alive")},
+        {STK_SPAN_LIT("proxy-authenticate")},
+        {STK_SPAN_LIT("transfer-encoding")},
+        {STK_SPAN_LIT("proxy-authorization")},
+    };
+
+    switch (name.len) {
+    case 4:
+        rq->has_date = rq->has_date || stk_span_ieq(name, STK_SPAN_LIT("date"));
+        break;
+    case 6:
+        rq->has_server = rq->has_server || stk_span_ieq(name, STK_SPAN_LIT("server"));
+        break;
+    case 14:
+        if (stk_span_ieq(name, STK_SPAN_LIT("content-length"))) {
+            bool repeated = rq->has_length;
+            int r = response_set_length(rq, value);
+
+            if (r != 0)
+                return -r;
+            rq->has_length = true;
+            return repeated ? 1 : 0;
+        }
+        break;
+    default:
+        break;
+    }
+    for (size_t i = 0; i < STK_ARRAY_LEN(hop_by_hop); i++) {
+        if (name.len == hop_by_hop[i].name.len && stk_span_ieq(name, hop_by_hop[i].name))
+            return -STK_RESPONSE_E_HOP_BY_HOP;
+    }
+    return 0;
+}
+
+/* The lengths of the names that response_known looks at, as bits. */
+#define RESPONSE_KNOWN_LENGTHS                                                                     \
+    (1u << 2 | 1u << 4 | 1u << 6 | 1u << 7 | 1u << 8 | 1u << 10 | 1u << 14 | 1u << 17 | 1u << 18 | \
+     1u << 19)
+
+int stk_response_header(struct stk_request *req, stk_span name, stk_span value)
+{
+    struct stk_serve_request *rq = stk_serve_request_of(req);
+    struct stk_out *out = &rq->t->out;
+    char *p;
+
+    if (stk_unlikely(rq->committed))
+        return STK_RESPONSE_E_STARTED;
+    if (stk_unlikely(!rq->started))
+        return STK_RESPONSE_E_NOT_STARTED;
+    if (stk_unlikely(!stk_http1_is_token(name)))
+        return STK_RESPONSE_E_NAME;
+    if (stk_unlikely(!stk_http1_is_field_value(value)))
+        return STK_RESPONSE_E_VALUE;
+    if (name.len < 20 && RESPONSE_KNOWN_LENGTHS & 1u << name.len) {
+        int r = response_known(rq, name, value);
+
+        if (r != 0)
+            return r < 0 ? -r : 0;
+    }
+    p = out_reserve(rq, name.len + value.len + 4);
+    if (stk_unlikely(p == NULL)) {
+        size_t len = out->len - rq->mark;
+
+        if (rq->mark == 0)
+            return STK_RESPONSE_E_HEAD_SIZE;
+        /* Answers of earlier, pipelined requests fill the buffer: they leave first. */
+        out->len = rq->mark;
+        if (stk_gather_send(rq->t, rq->conn, NULL, 0) < 0)
+            rq->gone = true;
+        memmove(out->buf, out->buf + rq->mark, len);
+        rq->mark = 0;
+        out->len = len;
+        p = out_reserve(rq, name.len + value.len + 4);
+        if (p == NULL)
+            return STK_RESPONSE_E_HEAD_SIZE;
+    }
+    p = put(p, name.ptr, name.len);
+    *p++ = ':';
+    *p++ = ' ';
+    p = put(p, value.ptr, value.len);
+    *p++ = '\r';
+    *p++ = '\n';
+    out->len = (size_t)(p - out->buf);
+    return 0;
+}
+
+/* The thread's Date text, rendered once a second. */
+static const char *response_date(struct stk_serve_thread *t)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_REALTIME_COARSE, &ts);
+    if (ts.tv_sec != t->date_second) {
+        t->date_second = ts.tv_sec;
+        stk_http_date_format(t->date, ts.tv_sec);
+    }
+    return t->date;
+}
+
+/* Decides the framing, and whether the connection can go on after it. `length` is that of the body,
+ * or -1. */
+static char *response_framing(struct stk_serve_request *rq, char *p, int64_t length)
+{
+    const struct stk_head *head = rq->base.head;
+
+    if (rq->no_body) {
+        /* What GET would have said: a length if the application gave one, nothing if not. */
+        if (!rq->has_length && rq->status != 204 && rq->status != 304 && length > 0) {
+            p = PUT_LIT(p, "Content-Length: ");
+            p = put_decimal(p, (uint64_t)length);
+            p = PUT_LIT(p, "\r\n");
+        }
+        return p;
+    }
+    if (rq->has_length)
+        return p;
+    if (length >= 0) {
+        p = PUT_LIT(p, "Content-Length: ");
+        p = put_decimal(p, (uint64_t)length);
+        rq->has_length = true;
+        rq->remaining = (uint64_t)length;
+        return PUT_LIT(p, "\r\n");
+    }
+    if (head->version_minor >= 1) {
+        rq->chunked = true;
+        return PUT_LIT(p, "Transfer-Encoding: chunked\r\n");
+    }
+    rq->keep_alive = false;
+    return p;
+}
+
+/* Completes the head. `length` is that of the whole body, or -1. */
+static int response_commit(struct stk_serve_request *rq, int64_t length)
+{
+    struct stk_out *out = &rq->t->out;
+    const char *server = rq->t->server->config->server_header;
+    char *p = out->buf + out->len;
+
+    STK_ASSERT(out->len + RESPONSE_TAIL_MAX <= out->cap);
+    if (!rq->has_date) {
+        p = PUT_LIT(p, "Date: ");
+        p = put(p, response_date(rq->t), STK_HTTP_DATE_LEN);
+        p = PUT_LIT(p, "\r\n");
+    }
+    if (!rq->has_server && server != NULL && *server != '\0') {
+        size_t n = strnlen(server, 200);
+
+        p = PUT_LIT(p, "Server: ");
+        p = put(p, server, n);
+        p = PUT_LIT(p, "\r\n");
+    }
+    p = response_framing(rq, p, length);
+    if (atomic_load_explicit(&rq->t->server->draining, memory_order_relaxed))
+        rq->keep_alive = false;
+    if (!rq->keep_alive)
+        p = PUT_LIT(p, "Connection: close\r\n");
+    else if (rq->base.head->version_minor == 0)
+        p = PUT_LIT(p, "Connection: keep-alive\r\n");
+    p = PUT_LIT(p, "\r\n");
+    out->len = (size_t)(p - out->buf);
+    rq->committed = true;
+    return 0;
+}
+
+/* Whether this block may lie in the buffer until more comes, or a tick has passed. */
+static bool response_may_gather(struct stk_serve_request *rq, unsigned flags)
+{
+    stk_nsec now;
+    bool fast;
+
+    if (flags & STK_WRITE_END)
+        return true; /* the caller of the host sends it in a moment */
+    if (stk_lead_standby(rq->t->lead_thread->lead) == NULL)
+        return false;
+    now = stk_time_mono_ns();
+    fast = rq->streamed && now - rq->last_block < RESPONSE_GATHER_NS;
+    rq->last_block = now;
+    rq->streamed = true;
+    return fast && !(flags & STK_WRITE_FLUSH);
+}
+
+/* Sends or gathers a framed block. */
+static int response_block(struct stk_serve_request *rq, const char *data, size_t len,
+                          unsigned flags)
+{
+    struct iovec iov[3];
+    char size[24];
+    int n = 0;
+    int r;
+
+    if (rq->chunked && len > 0) {
+        char *p = put_hex(size, len);
+
+        p = PUT_LIT(p, "\r\n");
+        iov[n++] = (struct iovec){size, (size_t)(p - size)};
+    }
+    if (len > 0) {
+        union {
+            const char *c;
+            void *v;
+        } u = {.c = data};
+
+        iov[n++] = (struct iovec){u.v, len};
+    }
+    if (rq->chunked) {
+        static char crlf_end[] = "\r\n0\r\n\r\n";
+        bool end = flags & STK_WRITE_END;
+
+        if (len > 0)
+            iov[n++] = (struct iovec){crlf_end, end ? 7 : 2};
+        else if (end)
+            iov[n++] = (struct iovec){crlf_end + 2, 5};
+    }
+    if (len <= STK_SERVE_COPY_MAX && response_may_gather(rq, flags)) {
+        r = stk_gather_append(rq->t, rq->conn, iov, n);
+        if (r == 0 && !(flags & STK_WRITE_END))
+            stk_gather_begin(rq->t, rq->conn);
+    } else {
+        r = stk_gather_send(rq->t, rq->conn, iov, n);
+    }
+    return r;
+}
+
+/* What a failed send means for the response. */
+static int response_sent(struct stk_serve_request *rq, int r, uint64_t len, unsigned flags)
+{
+    if (r == -EAGAIN)
+        return r;
+    if (r < 0) {
+        rq->gone = true;
+        rq->keep_alive = false;
+        rq->ended = rq->ended || flags & STK_WRITE_END;
+        return -EPIPE;
+    }
+    rq->body_bytes += len;
+    if (rq->has_length)
+        rq->remaining -= len;
+    if (flags & STK_WRITE_END) {
+        rq->ended = true;
+        if (rq->has_length && rq->remaining > 0 && !rq->no_body)
+            rq->keep_alive = false;
+    }
+    return rq->cut ? STK_RESPONSE_E_TOO_LONG : 0;
+}
+
+int stk_response_write(struct stk_request *req, const char *data, size_t len, unsigned flags)
+{
+    struct stk_serve_request *rq = stk_serve_request_of(req);
+    int r;
+
+    if (stk_unlikely(!rq->started))
+        return STK_RESPONSE_E_NOT_STARTED;
+    if (stk_unlikely(rq->gone))
+        return -EPIPE;
+    if (!rq->committed) {
+        r = response_commit(rq, flags & STK_WRITE_END ? (int64_t)len : -1);
+        if (r != 0)
+            return r;
+    }
+    if (rq->no_body) {
+        len = 0;
+    } else if (rq->has_length && len > rq->remaining) {
+        len = (size_t)rq->remaining;
+        rq->cut = true;
+    }
+    r = response_block(rq, data, len, flags);
+    return response_sent(rq, r, len, flags);
+}
+
+int stk_response_sendfile(struct stk_request *req, int fd, int64_t off, uint64_t len,
+                          unsigned flags)
+{
+    struct stk_serve_request *rq = stk_serve_request_of(req);
+    struct iovec iov = {0};
+    char size[24];
+    int r;
+
+    if (!rq->started)
+        return STK_RESPONSE_E_NOT_STARTED;
+    if (rq->gone)
+        return -EPIPE;
+    if (!rq->committed) {
+        r = response_commit(rq, flags & STK_WRITE_END ? (int64_t)len : -1);
+        if (r != 0)
+            return r;
+    }
+    if (rq->has_length && len > rq->remaining && !rq->no_body) {
+        len = rq->remaining;
+        rq->cut = true;
+    }
+    if (rq->no_body || len == 0)
+        return stk_response_write(req, NULL, 0, flags);
+    if (rq->chunked) {
+        char *p = put_hex(size, len);
+
+        p = PUT_LIT(p, "\r\n");
+        iov = (struct iovec){size, (size_t)(p - size)};
+    }
+    r = stk_gather_send(rq->t, rq->conn, &iov, 1);
+    if (r == 0)
+        r = stk_conn_sendfile(rq->conn, fd, off, len);
+    if (r == 0 && rq->chunked) {
+        static char tail[] = "\r\n0\r\n\r\n";
+
+        iov = (struct iovec){tail, flags & STK_WRITE_END ? 7 : 2};
+        r = stk_gather_send(rq->t, rq->conn, &iov, 1);
+    }
+    return response_sent(rq, r, len, flags);
+}
+
+bool stk_response_is_committed(const struct stk_request *req)
+{
+    const struct stk_serve_request *rq = (const void *)req;
+
+    return rq->committed;
+}
+
+void stk_response_plain(struct stk_serve_request *rq, unsigned status, const char *text)
+{
+    char body[256];
+    stk_span reason = stk_http_status_reason(status);
+    char *p = body;
+    size_t n = strnlen(text, 160);
+
+    p = put_decimal(p, status);
+    *p++ = ' ';
+    p = put(p, reason.ptr, reason.len);
+    if (n > 0) {
+        p = PUT_LIT(p, ": ");
+        p = put(p, text, n);
+    }
+    *p++ = '\n';
+    if (stk_response_start(&rq->base, status, reason) != 0 ||
+        stk_response_header(&rq->base, STK_SPAN_LIT("Content-Type"),
+                            STK_SPAN_LIT("text/plain; charset=utf-8")) != 0 ||
+        stk_response_write(&rq->base, body, (size_t)(p - body), STK_WRITE_END) < 0)
+        rq->keep_alive = false;
+}
+
+void stk_response_fail(struct stk_request *req)
+{
+    struct stk_serve_request *rq = stk_serve_request_of(req);
+
+    rq->failed = true;
+    if (rq->ended)
+        return;
+    if (!rq->committed) {
+        stk_response_plain(rq, 500, "");
+        return;
+    }
+    /* The end of the connection without the end of the body is what tells the client. */
+    rq->ended = true;
+    rq->keep_alive = false;
+}
+
+void stk_response_end(struct stk_serve_request *rq)
+{
+    stk_gather_end(rq->t);
+    if (!rq->ended)
+        stk_response_fail(&rq->base);
+}

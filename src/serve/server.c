@@ -1,0 +1,406 @@
+/*
+ * A worker's server: accepting, the limit on connections, draining.
+ *
+ * Each worker accepts from its own SO_REUSEPORT socket, and from those of slots whose worker is
+ * gone or not ready yet. Shared sockets (unix:, fd://) are accepted from one connection a turn, so
+ * that the workers get even parts.
+ */
+#include "serve/server.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "config/config.h"
+#include "ipc/scoreboard.h"
+#include "net/addr.h"
+#include "net/listen.h"
+#include "serve/access_log.h"
+#include "serve/body.h"
+#include "serve/conn.h"
+#include "wire/head.h"
+
+enum {
+    SERVER_ACCEPT_BATCH = 64,
+    SERVER_ACCEPT_PAUSE_MS = 200, /* after running out of descriptors */
+    SERVER_CROWD_LOOK = 256,      /* connections looked at to find an idle one */
+    SERVER_FD_RESERVE = 64,       /* descriptors left to the application, at least */
+};
+
+/* Makes room by closing the connection that has been idle longest among some; false: none is idle.
+ */
+static bool server_evict(struct stk_server *server, struct stk_lead_thread *thread)
+{
+    struct stk_conn *victim = NULL;
+    unsigned looked = 0;
+
+    stk_list_for_each (it, &server->conns) {
+        struct stk_conn *conn = stk_container_of(it, struct stk_conn, link);
+
+        if (looked++ == SERVER_CROWD_LOOK)
+            break;
+        if (!(atomic_load(&conn->word) & STK_CONN_BUSY) && conn->state == STK_CONN_IDLE &&
+            (victim == NULL || conn->deadline < victim->deadline))
+            victim = conn;
+    }
+    if (victim == NULL)
+        return false;
+    stk_conn_close(victim, thread, STK_CLOSE_CROWDED);
+    return true;
+}
+
+static void server_crowded(struct stk_server *server, const char *what)
+{
+    stk_msec now = stk_loop_now(server->loop);
+
+    if (server->crowded_logged != 0 && now - server->crowded_logged < 10 * 1000)
+        return;
+    server->crowded_logged = now;
+    stk_log_warning("%s (%llu connections open): idle ones are closed to make room; raise "
+                    "max-connections or the limit on open files (ulimit -n) if this is normal load",
+                    what, (unsigned long long)server->nconns);
+}
+
+/* Stops accepting for a moment. */
+static void server_pause(struct stk_server *server)
+{
+    if (server->accept_paused)
+        return;
+    server->accept_paused = true;
+    for (size_t i = 0; i < server->nlisteners; i++) {
+        if (server->listeners[i].attached)
+            stk_loop_del(server->loop, &server->listeners[i].src);
+    }
+    stk_timer_set(server->loop, &server->accept_timer, SERVER_ACCEPT_PAUSE_MS);
+}
+
+static void server_on_accept_timer(struct stk_timer *timer, void *who)
+{
+    struct stk_server *server = stk_container_of(timer, struct stk_server, accept_timer);
+
+    server->accept_paused = false;
+    for (size_t i = 0; i < server->nlisteners; i++) {
+        struct stk_server_listener *l = &server->listeners[i];
+
+        if (l->attached && stk_loop_add(server->loop, &l->src, EPOLLIN) < 0)
+            server_pause(server);
+    }
+}
+
+static void server_take(struct stk_server_listener *l, int fd, const struct stk_addr *addr)
+{
+    struct stk_server *server = l->server;
+    struct stk_peer peer;
+    bool trusted;
+    int r;
+
+    memset(&peer, 0, sizeof peer);
+    peer.addr_len = (uint8_t)stk_addr_format(addr, peer.addr, &peer.port);
+    trusted = stk_cidr_set_match(&server->trusted, addr);
+    r = stk_conn_open(server, l->endpoint, fd, &peer, trusted);
+    if (r < 0)
+        stk_log_error("a connection could not be taken: %s", strerror(-r));
+}
+
+static void server_on_accept(struct stk_source *src, uint32_t events, void *who)
+{
+    struct stk_server_listener *l = stk_container_of(src, struct stk_server_listener, src);
+    struct stk_server *server = l->server;
+    int batch = l->shared ? 1 : SERVER_ACCEPT_BATCH;
+
+    for (int i = 0; i < batch; i++) {
+        struct stk_addr addr = {.len = sizeof addr.ss};
+        int fd;
+
+        if (stk_unlikely(server->nconns >= server->max_connections)) {
+            server_crowded(server, "max-connections is reached");
+            if (!server_evict(server, who)) {
+                server_pause(server);
+                return;
+            }
+        }
+        fd = accept4(l->src.fd, (struct sockaddr *)&addr.ss, &addr.len,
+                     SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0) {
+            server_take(l, fd, &addr);
+            continue;
+        }
+        if (errno == EAGAIN)
+            return;
+        if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+            server_crowded(server, strerror(errno));
+            if (!server_evict(server, who))
+                server_pause(server);
+            return;
+        }
+        /* EINTR, ECONNABORTED and the network's errors concern one connection only. */
+    }
+}
+
+static void server_make_endpoints(struct stk_server *server, const struct stk_server_params *params)
+{
+    size_t n = 0;
+
+    server->nendpoints = params->nlisteners;
+    server->endpoints = stk_new0_array(struct stk_endpoint, params->nlisteners);
+    for (size_t i = 0; i < params->nlisteners; i++)
+        n += params->listeners[i]->shared ? 1 : params->listeners[i]->nslots;
+    server->listeners = stk_new0_array(struct stk_server_listener, n);
+    for (size_t i = 0; i < params->nlisteners; i++) {
+        const struct stk_listener *from = params->listeners[i];
+        unsigned slots = from->shared ? 1 : from->nslots;
+
+        server->endpoints[i] = (struct stk_endpoint){
+            .index = (unsigned)i,
+            .scheme = stk_span_str(from->scheme),
+            .server_name = stk_span_str(from->server_name),
+            .server_port = stk_span_str(from->server_port),
+            .is_unix = from->is_unix,
+        };
+        for (unsigned s = 0; s < slots; s++) {
+            server->listeners[server->nlisteners++] = (struct stk_server_listener){
+                .src = {.fn = server_on_accept, .fd = from->slots[s]},
+                .server = server,
+                .endpoint = &server->endpoints[i],
+                .slot = s,
+                .shared = from->shared,
+            };
+        }
+    }
+}
+
+static void server_make_limits(struct stk_server *server)
+{
+    const struct stk_config *config = server->config;
+    struct rlimit rl = {.rlim_cur = 1024};
+
+    server->limits = (struct stk_http1_limits){
+        .line_max = (uint32_t)config->limit_request_line,
+        .head_max = (uint32_t)config->limit_request_head,
+        .fields_max = (uint16_t)config->limit_request_fields,
+    };
+    if (server->limits.head_max > STK_SERVE_READ_BUFFER / 2)
+        server->limits.head_max = STK_SERVE_READ_BUFFER / 2;
+    if (server->limits.fields_max > STK_HEAD_FIELDS_MAX)
+        server->limits.fields_max = STK_HEAD_FIELDS_MAX;
+    if (getrlimit(RLIMIT_NOFILE, &rl) < 0)
+        stk_log_warning("getrlimit: %m");
+    if (rl.rlim_cur == RLIM_INFINITY || rl.rlim_cur > 1 << 20)
+        rl.rlim_cur = 1 << 20;
+    server->max_connections = (uint64_t)config->max_connections;
+    if (server->max_connections == 0) {
+        uint64_t reserve = SERVER_FD_RESERVE + rl.rlim_cur / 10;
+
+        server->max_connections = rl.rlim_cur > 2 * reserve ? rl.rlim_cur - reserve : reserve;
+    }
+    server->conn_fds_len = rl.rlim_cur;
+    server->conn_fds = stk_new0_array(uint8_t, server->conn_fds_len);
+}
+
+static void server_make_threads(struct stk_server *server, unsigned n)
+{
+    server->nthreads = n;
+    server->threads = stk_new0_array(struct stk_serve_thread, n);
+    for (unsigned i = 0; i < n; i++) {
+        struct stk_serve_thread *t = &server->threads[i];
+
+        t->server = server;
+        t->read_buf = stk_new0_array(char, STK_SERVE_READ_BUFFER);
+        t->out.buf = stk_new0_array(char, STK_SERVE_OUT_BUFFER);
+        t->out.cap = STK_SERVE_OUT_BUFFER;
+        t->gather_fd = -1;
+        pthread_mutex_init(&t->gather_mutex, NULL);
+    }
+}
+
+int stk_server_new(struct stk_server **ret_server, const struct stk_server_params *params)
+{
+    struct stk_server *server = stk_new0(struct stk_server);
+
+    server->config = params->config;
+    server->loop = params->loop;
+    server->host_ops = params->host_ops;
+    server->host = params->host;
+    server->row = params->row;
+    server->access_log = params->access_log;
+    stk_list_init(&server->conns);
+    stk_timer_init(&server->accept_timer, server_on_accept_timer);
+    pthread_mutex_init(&server->garbage_mutex, NULL);
+    server_make_endpoints(server, params);
+    server_make_limits(server);
+    server_make_threads(server, params->threads + 1);
+    for (size_t i = 0; i < params->config->forwarded_allow.n; i++) {
+        char *error = NULL;
+
+        if (stk_cidr_set_add(&server->trusted, params->config->forwarded_allow.items[i], &error) !=
+            0) {
+            stk_log_error("forwarded-allow: %s", error);
+            free(error);
+            stk_server_free(server);
+            return -EINVAL;
+        }
+    }
+    *ret_server = server;
+    return 0;
+}
+
+static void server_destroy_conns(struct stk_server *server)
+{
+    struct stk_lead_thread nobody = {.own = true};
+
+    server->on_drained = NULL;
+    stk_list_for_each_safe (it, &server->conns) {
+        struct stk_conn *conn = stk_container_of(it, struct stk_conn, link);
+
+        atomic_store(&conn->word, STK_CONN_GONE);
+        stk_conn_close(conn, &nobody, STK_CLOSE_DRAINING);
+    }
+}
+
+struct stk_server *stk_server_free(struct stk_server *server)
+{
+    if (server == NULL)
+        return NULL;
+    server_destroy_conns(server);
+    stk_server_collect(server);
+    stk_timer_stop(server->loop, &server->accept_timer);
+    for (unsigned i = 0; i < server->nthreads; i++) {
+        free(server->threads[i].read_buf);
+        free(server->threads[i].out.buf);
+        pthread_mutex_destroy(&server->threads[i].gather_mutex);
+    }
+    stk_cidr_set_deinit(&server->trusted);
+    pthread_mutex_destroy(&server->garbage_mutex);
+    free(server->garbage);
+    free(server->threads);
+    free(server->listeners);
+    free(server->endpoints);
+    free(server->conn_fds);
+    free(server);
+    return NULL;
+}
+
+void stk_server_attach_lead(struct stk_server *server, struct stk_lead *lead)
+{
+    struct stk_lead_thread *standby = stk_lead_standby(lead);
+
+    server->lead = lead;
+    for (unsigned i = 0; i + 1 < server->nthreads; i++) {
+        struct stk_lead_thread *t = stk_lead_thread_get(lead, i);
+
+        t->user = &server->threads[i];
+        server->threads[i].lead_thread = t;
+    }
+    if (standby != NULL) {
+        standby->user = &server->threads[server->nthreads - 1];
+        server->threads[server->nthreads - 1].lead_thread = standby;
+    }
+}
+
+int stk_server_listen(struct stk_server *server, unsigned slot)
+{
+    for (size_t i = 0; i < server->nlisteners; i++) {
+        struct stk_server_listener *l = &server->listeners[i];
+        int r;
+
+        if ((!l->shared && l->slot != slot) || l->attached || atomic_load(&server->draining))
+            continue;
+        r = stk_loop_add(server->loop, &l->src, EPOLLIN);
+        if (r < 0)
+            return r;
+        l->attached = true;
+    }
+    return 0;
+}
+
+void stk_server_unlisten(struct stk_server *server, unsigned slot)
+{
+    for (size_t i = 0; i < server->nlisteners; i++) {
+        struct stk_server_listener *l = &server->listeners[i];
+
+        if (l->attached && !l->shared && l->slot == slot) {
+            stk_loop_del(server->loop, &l->src);
+            l->attached = false;
+        }
+    }
+}
+
+void stk_server_drain(struct stk_server *server)
+{
+    struct stk_lead_thread nobody = {.own = true};
+
+    if (atomic_exchange(&server->draining, true))
+        return;
+    for (size_t i = 0; i < server->nlisteners; i++) {
+        struct stk_server_listener *l = &server->listeners[i];
+
+        if (l->attached)
+            stk_loop_del(server->loop, &l->src);
+        l->attached = false;
+    }
+    stk_list_for_each_safe (it, &server->conns) {
+        struct stk_conn *conn = stk_container_of(it, struct stk_conn, link);
+
+        if (!(atomic_load(&conn->word) & STK_CONN_BUSY) && conn->state == STK_CONN_IDLE)
+            stk_conn_close(conn, &nobody, STK_CLOSE_DRAINING);
+    }
+    if (server->nconns == 0 && server->on_drained != NULL)
+        server->on_drained(server->on_drained_arg);
+}
+
+void stk_server_abort(struct stk_server *server)
+{
+    struct stk_lead_thread nobody = {.own = true};
+
+    stk_list_for_each_safe (it, &server->conns) {
+        struct stk_conn *conn = stk_container_of(it, struct stk_conn, link);
+
+        if (!(atomic_load(&conn->word) & STK_CONN_BUSY)) {
+            atomic_fetch_or(&conn->word, STK_CONN_GONE);
+            stk_conn_close(conn, &nobody, STK_CLOSE_DRAINING);
+        }
+    }
+}
+
+void stk_server_discard(struct stk_server *server, void *buffer)
+{
+    pthread_mutex_lock(&server->garbage_mutex);
+    if (server->ngarbage == server->garbage_cap) {
+        size_t cap = server->garbage_cap ? server->garbage_cap * 2 : 16;
+        void **more = stk_try_realloc(server->garbage, cap * sizeof *more);
+
+        STK_ASSERT(more != NULL);
+        server->garbage = more;
+        server->garbage_cap = cap;
+    }
+    server->garbage[server->ngarbage++] = buffer;
+    atomic_store(&server->has_garbage, true);
+    pthread_mutex_unlock(&server->garbage_mutex);
+}
+
+void stk_server_collect(struct stk_server *server)
+{
+    void **buffers;
+    size_t n;
+
+    if (!atomic_load_explicit(&server->has_garbage, memory_order_relaxed))
+        return;
+    pthread_mutex_lock(&server->garbage_mutex);
+    buffers = server->garbage;
+    n = server->ngarbage;
+    server->garbage = NULL;
+    server->ngarbage = server->garbage_cap = 0;
+    atomic_store(&server->has_garbage, false);
+    pthread_mutex_unlock(&server->garbage_mutex);
+    for (size_t i = 0; i < n; i++)
+        server->host_ops->body_free(server->host, buffers[i]);
+    free(buffers);
+}

@@ -1,0 +1,174 @@
+/*
+ * The server of one worker: its listeners, connections and the state of each thread that serves
+ * them.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "app/host.h"
+#include "base/list.h"
+#include "base/time.h"
+#include "loop/lead.h"
+#include "loop/loop.h"
+#include "net/cidr.h"
+#include "wire/http1.h"
+#include "wire/http_date.h"
+
+struct stk_config;
+struct stk_listener;
+struct stk_scoreboard_row;
+struct stk_access_log;
+struct stk_server;
+
+enum stk_close_reason {
+#define STK_CLOSE(id, name, linger, description) STK_CLOSE_##id,
+#include "serve/close_reason.def"
+#undef STK_CLOSE
+    STK_CLOSE_REASONS,
+};
+
+/* The name of a reason; "?" for another number. */
+const char *stk_close_reason_name(unsigned reason);
+
+/* A listening socket that this worker accepts from. */
+struct stk_server_listener {
+    struct stk_source src;
+    struct stk_server *server;
+    const struct stk_endpoint *endpoint;
+    unsigned slot;
+    bool shared; /* with other workers: one accept a turn */
+    bool attached;
+};
+
+struct stk_server {
+    const struct stk_config *config;
+    struct stk_loop *loop;
+    struct stk_lead *lead;
+    const struct stk_host_ops *host_ops;
+    void *host;
+    struct stk_scoreboard_row *row;
+    struct stk_access_log *access_log; /* NULL: off */
+
+    struct stk_http1_limits limits;
+    struct stk_cidr_set trusted;
+    uint64_t max_connections;
+
+    struct stk_endpoint *endpoints;
+    size_t nendpoints;
+    struct stk_server_listener *listeners; /* nslots for each endpoint that has its own sockets */
+    size_t nlisteners;
+
+    struct stk_list conns; /* struct stk_conn.link; of the owner of the loop */
+    uint64_t nconns;
+    struct stk_timer accept_timer; /* listens again after running out of descriptors */
+    bool accept_paused;
+    stk_msec crowded_logged;
+    _Atomic stk_msec tls_hint_logged;
+
+    _Atomic bool draining;
+    void (*on_drained)(void *arg); /* all connections are gone; by the owner of the loop */
+    void *on_drained_arg;
+
+    _Atomic uint64_t next_id;
+
+    /* One byte a descriptor, set for connections: a child that the application forks closes them.
+     */
+    uint8_t *conn_fds;
+    size_t conn_fds_len;
+
+    pthread_mutex_t garbage_mutex; /* host buffers freed by threads that may not use the host */
+    void **garbage;
+    size_t ngarbage, garbage_cap;
+    _Atomic bool has_garbage;
+
+    struct stk_serve_thread *threads; /* of the application, then the stand-by */
+    unsigned nthreads;
+    _Atomic unsigned gathering; /* threads with gathered bytes */
+};
+
+/* Bytes that go to one socket together; `lock` only matters while `gathering`. */
+struct stk_out {
+    char *buf;
+    size_t len, cap;
+};
+
+enum {
+    STK_SERVE_READ_BUFFER = 128 * 1024,
+    STK_SERVE_OUT_BUFFER =
+        64 * 1024,                  /* gathered responses and blocks; a response head fits in it */
+    STK_SERVE_COPY_MAX = 16 * 1024, /* larger blocks are sent from where they are */
+};
+
+/* What a thread needs to serve: big buffers that connections borrow while they are served. */
+struct stk_serve_thread {
+    struct stk_server *server;
+    struct stk_lead_thread *lead_thread;
+    char *read_buf;
+    struct stk_out out;
+    struct stk_head head;
+    time_t date_second;
+    char date[STK_HTTP_DATE_LEN];
+
+    /* Bytes in `out` that the stand-by may send on behalf of this thread. */
+    pthread_mutex_t gather_mutex;
+    bool gathering; /* under the mutex */
+    int gather_fd;
+    stk_nsec gather_since; /* of the oldest byte */
+    bool gather_blocked;   /* the socket takes no more: leave it to the thread */
+};
+
+struct stk_server_params {
+    const struct stk_config *config;
+    struct stk_loop *loop;
+    const struct stk_host_ops *host_ops;
+    void *host;
+    struct stk_listener *const *listeners;
+    size_t nlisteners;
+    unsigned slot;
+    unsigned threads;
+    struct stk_scoreboard_row *row;
+    struct stk_access_log *access_log;
+};
+
+/* Builds a server; nothing listens yet. 0, or a negative errno. */
+int stk_server_new(struct stk_server **ret_server, const struct stk_server_params *params)
+    STK_MUST_CHECK;
+/* Frees it with all connections. Interpreter locked. Accepts NULL; returns NULL. */
+struct stk_server *stk_server_free(struct stk_server *server);
+/* Ties the server's threads to those of a lead; before any of them runs. */
+void stk_server_attach_lead(struct stk_server *server, struct stk_lead *lead);
+/* Accepts from the sockets of a slot (its own, or an orphan's); by the owner of the loop. */
+int stk_server_listen(struct stk_server *server, unsigned slot) STK_MUST_CHECK;
+/* Stops accepting from them. */
+void stk_server_unlisten(struct stk_server *server, unsigned slot);
+/*
+ * Finishes what was begun: stops accepting, closes idle connections, and calls on_drained when the
+ * last connection is gone. By the owner of the loop.
+ */
+void stk_server_drain(struct stk_server *server);
+/* Closes every connection that is not in the application; by the owner of the loop. */
+void stk_server_abort(struct stk_server *server);
+/* Sends what threads have gathered for longer than a tick; true while some is left. By the
+ * stand-by. */
+bool stk_server_flush_gathered(struct stk_server *server);
+/* Frees host buffers that were given back by threads without the interpreter. Locked. */
+void stk_server_collect(struct stk_server *server);
+/* Gives back a host buffer from any thread. */
+void stk_server_discard(struct stk_server *server, void *buffer);
+
+/* Notes that a descriptor is, or is no longer, a connection's. */
+static inline void stk_server_note_fd(struct stk_server *server, int fd, bool used)
+{
+    if ((size_t)fd < server->conn_fds_len)
+        server->conn_fds[fd] = used;
+}
+
+/* The serving state of a thread. */
+static inline struct stk_serve_thread *stk_serve_thread_of(struct stk_lead_thread *thread)
+{
+    return thread->user;
+}

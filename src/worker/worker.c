@@ -1,0 +1,370 @@
+/*
+ * A worker builds its loop, server and threads from its heritage, and then belongs to the
+ * application: the main thread of the process is the interpreter's main thread and runs requests.
+ * What the master says comes over the channel, as an event of the loop like any other, so it is
+ * heard by whichever thread leads, the stand-by included, while the application is stuck.
+ *
+ * Signals: the terminal sends INT to the whole group, but stopping is the master's to order, so the
+ * worker ignores it by an empty handler (not SIG_IGN, which the application's subprocesses would
+ * inherit). TERM sent to a worker alone drains it.
+ */
+#include "worker/worker.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "config/config.h"
+#include "ipc/channel.h"
+#include "ipc/scoreboard.h"
+#include "loop/lead.h"
+#include "loop/loop.h"
+#include "serve/access_log.h"
+#include "serve/server.h"
+#include "worker/fork_guard.h"
+
+enum {
+    WORKER_EXIT_OK = 0,
+    WORKER_EXIT_FAILED = 1,
+    WORKER_EXIT_LOAD = 3,
+    WORKER_FORCE_GRACE_MS = 1000, /* from aborting connections to _exit */
+};
+
+struct worker {
+    const struct stk_worker_params *params;
+    struct stk_heritage *heritage;
+    const struct stk_config *config;
+    struct stk_loop *loop;
+    struct stk_lead *lead;
+    struct stk_server *server;
+    struct stk_access_log *access_log;
+    struct stk_source channel;
+    struct stk_source term;
+    struct stk_timer deadline;
+    bool forced;
+};
+
+/* The descriptor that the TERM handler writes to: a handler gets no argument. */
+static volatile sig_atomic_t worker_term_fd = -1;
+
+static void worker_on_term(int sig)
+{
+    uint64_t one = 1;
+    int saved = errno;
+
+    if (worker_term_fd >= 0 && write(worker_term_fd, &one, sizeof one) < 0) {
+        /* The counter is full: the message is there already. */
+    }
+    errno = saved;
+}
+
+static void worker_on_ignored(int sig)
+{
+}
+
+static int worker_catch_signals(void)
+{
+    static const int ignored[] = {SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGQUIT};
+    struct sigaction sa = {.sa_handler = worker_on_term, .sa_flags = SA_RESTART};
+
+    sigemptyset(&sa.sa_mask);
+    worker_term_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (worker_term_fd < 0 || sigaction(SIGTERM, &sa, NULL) < 0)
+        return -errno;
+    sa.sa_handler = worker_on_ignored;
+    for (size_t i = 0; i < STK_ARRAY_LEN(ignored); i++) {
+        if (sigaction(ignored[i], &sa, NULL) < 0)
+            return -errno;
+    }
+    return 0;
+}
+
+/* The time to finish is over. First every connection is closed; then the process ends as it is. */
+static void worker_on_deadline(struct stk_timer *timer, void *who)
+{
+    struct worker *w = stk_container_of(timer, struct worker, deadline);
+
+    if (!w->forced) {
+        w->forced = true;
+        stk_log_warning("stopping took longer than graceful-timeout: %llu connections are closed "
+                        "before their end",
+                        (unsigned long long)w->server->nconns);
+        stk_timer_set(w->loop, timer, WORKER_FORCE_GRACE_MS);
+        stk_server_abort(w->server);
+        return;
+    }
+    stk_log_warning("the application does not return from a request: the process ends without it");
+    stk_access_log_free(w->access_log);
+    _exit(WORKER_EXIT_OK);
+}
+
+static void worker_drain(struct worker *w, stk_msec timeout)
+{
+    if (atomic_load(&w->server->draining))
+        return;
+    stk_timer_set(w->loop, &w->deadline, timeout);
+    stk_server_drain(w->server);
+}
+
+static void worker_on_drained(void *arg)
+{
+    struct worker *w = arg;
+
+    stk_lead_stop(w->lead);
+}
+
+static void worker_on_message(struct worker *w, const struct stk_message *msg)
+{
+    switch (msg->type) {
+    case STK_MESSAGE_DRAIN:
+        worker_drain(w, msg->value);
+        break;
+    case STK_MESSAGE_STOP:
+        stk_access_log_free(w->access_log);
+        _exit(WORKER_EXIT_OK);
+    case STK_MESSAGE_ADOPT:
+        if (stk_server_listen(w->server, msg->slot) < 0)
+            stk_log_error("the sockets of slot %u could not be adopted", msg->slot);
+        break;
+    case STK_MESSAGE_RELEASE:
+        stk_server_unlisten(w->server, msg->slot);
+        break;
+    case STK_MESSAGE_REOPEN:
+        stk_log_reopen();
+        stk_access_log_reopen(w->access_log);
+        break;
+    default:
+        break;
+    }
+}
+
+static void worker_on_channel(struct stk_source *src, uint32_t events, void *who)
+{
+    struct worker *w = stk_container_of(src, struct worker, channel);
+    struct stk_message msg;
+    int r;
+
+    while ((r = stk_channel_recv(src->fd, STK_CHANNEL_WORKER, &msg)) == 0)
+        worker_on_message(w, &msg);
+    if (r == -EAGAIN)
+        return;
+    stk_loop_del(w->loop, src);
+    if (!atomic_load(&w->server->draining)) {
+        stk_log_error("the master is gone: finishing what was begun");
+        worker_drain(w, w->config->graceful_timeout);
+    }
+}
+
+static void worker_on_term_event(struct stk_source *src, uint32_t events, void *who)
+{
+    struct worker *w = stk_container_of(src, struct worker, term);
+    uint64_t n;
+
+    if (read(src->fd, &n, sizeof n) > 0)
+        worker_drain(w, w->config->graceful_timeout);
+}
+
+static void worker_unlock(void *arg, struct stk_lead_thread *thread)
+{
+    struct worker *w = arg;
+
+    w->params->host_ops->unlock(w->params->host, thread->host_thread);
+}
+
+static void worker_lock(void *arg, struct stk_lead_thread *thread)
+{
+    struct worker *w = arg;
+
+    w->params->host_ops->lock(w->params->host, thread->host_thread);
+}
+
+static void worker_on_turn(void *arg, struct stk_lead_thread *thread)
+{
+    struct worker *w = arg;
+
+    stk_server_collect(w->server);
+    if (thread->index == 0)
+        w->params->host_ops->check_signals(w->params->host, thread->host_thread);
+}
+
+static bool worker_on_tick(void *arg)
+{
+    struct worker *w = arg;
+
+    return stk_server_flush_gathered(w->server);
+}
+
+static void worker_thread(void *arg, unsigned index, void *host_thread)
+{
+    struct worker *w = arg;
+    struct stk_lead_thread *thread = stk_lead_thread_get(w->lead, index);
+
+    thread->host_thread = host_thread;
+    stk_lead_run(thread);
+}
+
+/* Tells the master what the application is made of, so that it can watch it. */
+static void worker_send_sources(struct worker *w)
+{
+    char **paths;
+    int r;
+
+    if (!w->config->autoreload || w->params->host_ops->source_files == NULL)
+        return;
+    paths = w->params->host_ops->source_files(w->params->host);
+    if (paths == NULL)
+        return;
+    r = stk_channel_send_sources(w->heritage->channel, (const char *const *)paths);
+    if (r < 0)
+        stk_log_warning("autoreload: the list of source files was not sent: %s", strerror(-r));
+    for (char **p = paths; *p != NULL; p++)
+        free(*p);
+    free(paths);
+}
+
+static int worker_load(struct worker *w)
+{
+    struct stk_host_params params = {
+        .target = w->config->app,
+        .pythonpath = (const char *const *)w->config->pythonpath.items,
+        .endpoints = w->server->endpoints,
+        .nendpoints = w->server->nendpoints,
+        .threads = (unsigned)w->config->threads,
+        .workers = w->heritage->nworkers,
+    };
+    int r = w->heritage->preloaded ? 0 : w->params->host_ops->load(w->params->host, &params);
+
+    worker_send_sources(w);
+    if (r != 0 && stk_channel_send_simple(w->heritage->channel, STK_MESSAGE_LOAD_FAILED,
+                                          w->heritage->slot, WORKER_EXIT_LOAD) < 0)
+        stk_log_debug("the master was not told of the failed start");
+    return r;
+}
+
+/* Loop, server, lead, log. 0 or a negative errno, logged. */
+static int worker_build(struct worker *w)
+{
+    static const struct stk_lead_ops lead_ops = {
+        .unlock = worker_unlock,
+        .lock = worker_lock,
+        .on_turn = worker_on_turn,
+        .on_tick = worker_on_tick,
+    };
+    struct stk_heritage *h = w->heritage;
+    struct stk_server_params server = {
+        .config = w->config,
+        .host_ops = w->params->host_ops,
+        .host = w->params->host,
+        .listeners = h->listeners,
+        .nlisteners = h->nlisteners,
+        .slot = h->slot,
+        .threads = (unsigned)w->config->threads,
+        .row = h->row,
+    };
+    struct stk_lead_params lead = {
+        .threads = (unsigned)w->config->threads,
+        .standby = w->config->takeover,
+        .ops = &lead_ops,
+        .arg = w,
+    };
+    char error[STK_ACCESS_ERROR_MAX];
+    int r;
+
+    r = stk_access_log_new(&w->access_log, w->config->access_log, w->config->access_log_format,
+                           h->slot + 1, error);
+    if (r < 0) {
+        stk_log_error("%s", error);
+        return r;
+    }
+    r = stk_loop_new(&w->loop);
+    if (r < 0) {
+        stk_log_error("the event loop could not be made: %s", strerror(-r));
+        return r;
+    }
+    server.loop = lead.loop = w->loop;
+    server.access_log = w->access_log;
+    r = stk_server_new(&w->server, &server);
+    if (r < 0)
+        return r;
+    w->server->on_drained = worker_on_drained;
+    w->server->on_drained_arg = w;
+    stk_timer_init(&w->deadline, worker_on_deadline);
+    r = stk_lead_new(&w->lead, &lead);
+    if (r < 0) {
+        stk_log_error("the stand-by thread could not be started: %s", strerror(-r));
+        return r;
+    }
+    stk_server_attach_lead(w->server, w->lead);
+    return 0;
+}
+
+static int worker_connect(struct worker *w)
+{
+    int r;
+
+    w->channel = (struct stk_source){.fn = worker_on_channel, .fd = w->heritage->channel};
+    w->term = (struct stk_source){.fn = worker_on_term_event, .fd = worker_term_fd};
+    r = stk_loop_add(w->loop, &w->channel, EPOLLIN);
+    if (r == 0)
+        r = stk_loop_add(w->loop, &w->term, EPOLLIN);
+    if (r == 0)
+        r = stk_server_listen(w->server, w->heritage->slot);
+    if (r == 0)
+        r = stk_channel_send_simple(w->heritage->channel, STK_MESSAGE_READY, w->heritage->slot,
+                                    getpid());
+    if (r < 0)
+        stk_log_error("the worker could not be started: %s", strerror(-r));
+    return r;
+}
+
+/* Frees what the worker has; the application's own end comes before, with a limit on its time. */
+static void worker_destroy(struct worker *w)
+{
+    stk_fork_guard_clear();
+    w->lead = stk_lead_free(w->lead);
+    w->server = stk_server_free(w->server);
+    w->loop = stk_loop_free(w->loop);
+    w->access_log = stk_access_log_free(w->access_log);
+}
+
+int stk_worker_main(void *arg, struct stk_heritage *heritage)
+{
+    struct worker w = {.params = arg, .heritage = heritage, .config = heritage->config};
+    char name[32];
+    int r, code = WORKER_EXIT_FAILED;
+
+    snprintf(name, sizeof name, "worker %u", heritage->slot + 1);
+    stk_log_set_process(name);
+    r = worker_catch_signals();
+    if (r < 0)
+        stk_log_error("signals: %s", strerror(-r));
+    if (r == 0 && worker_build(&w) == 0) {
+        code = WORKER_EXIT_LOAD;
+        if (worker_load(&w) == 0) {
+            code = WORKER_EXIT_FAILED;
+            stk_fork_guard_set(w.server, heritage, stk_loop_fd(w.loop), worker_term_fd);
+            if (worker_connect(&w) == 0) {
+                r = w.params->host_ops->run(w.params->host, (unsigned)w.config->threads,
+                                            worker_thread, &w);
+                code = r == 0 ? WORKER_EXIT_OK : WORKER_EXIT_FAILED;
+            }
+        }
+    }
+    worker_destroy(&w);
+    if (code == WORKER_EXIT_OK) {
+        /* alarm() ends the process if atexit handlers or threads of the application do not return.
+         */
+        signal(SIGALRM, SIG_DFL);
+        alarm((unsigned)((w.config->exit_timeout + 999) / 1000));
+        w.params->host_ops->unload(w.params->host);
+    }
+    return code;
+}
