@@ -11,8 +11,10 @@
         assert server.get("/").body == b"hello"
 """
 
+import platform
 import sys
 import textwrap
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,42 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tests.lib.server import Server  # noqa: E402
+
+
+# The distribution that the tests of tests/app/test_<word>*.py serve.
+APPLICATIONS = {
+    "guestbook": "Flask",
+    "flask": "Flask",
+    "django": "Django",
+    "bottle": "bottle",
+    "pyramid": "pyramid",
+    "falcon": "falcon",
+    "zope": "Zope",
+    "quixote": "Quixote",
+    "webware": "Webware-for-Python",
+    "validate": "wsgiref.validate",
+}
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Says which applications were served, with their versions and the number of tests."""
+    counts = {}
+    for report in terminalreporter.stats.get("passed", ()):
+        name = report.nodeid.partition("::")[0].rpartition("/")[2]
+        for word, distribution in APPLICATIONS.items():
+            if name.startswith("test_" + word):
+                counts[distribution] = counts.get(distribution, 0) + 1
+    found = []
+    for distribution, count in counts.items():
+        try:
+            version = " " + metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            version = ""
+        found.append("%s%s (%d)" % (distribution, version, count))
+    terminalreporter.write_line(
+        "exercised on Python %s: %s"
+        % (platform.python_version(), ", ".join(found) or "no application of others")
+    )
 
 
 @pytest.hookimpl(hookwrapper=True)
