@@ -1,0 +1,128 @@
+/*
+ * The host object, and the table by which the worker drives it. What a request costs is in wsgi.c
+ * and environ.c; here is only its life.
+ */
+#include "pyhost/host.h"
+
+#include <errno.h>
+
+#include "base/assert.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "pyhost/environ.h"
+#include "pyhost/fork.h"
+#include "pyhost/loader.h"
+#include "pyhost/pyhost.h"
+#include "pyhost/report.h"
+#include "pyhost/sources.h"
+#include "pyhost/threads.h"
+#include "pyhost/wsgi.h"
+
+static void *host_body_alloc(void *host, size_t size, char **ret_data)
+{
+    PyObject *bytes =
+        size <= PY_SSIZE_T_MAX ? PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size) : NULL;
+
+    if (!bytes) {
+        PyErr_Clear();
+        return NULL;
+    }
+    *ret_data = PyBytes_AS_STRING(bytes);
+    return bytes;
+}
+
+static void host_body_free(void *host, void *buffer)
+{
+    Py_DECREF((PyObject *)buffer);
+}
+
+/* Calls module.name(); a failure is logged. */
+static void host_call_module(const char *module, const char *name, const char *what)
+{
+    PyObject *object = PyImport_ImportModule(module);
+    PyObject *result = object ? PyObject_CallMethod(object, name, NULL) : NULL;
+
+    if (!result)
+        stk_report_exception(STK_LOG_ERROR, what);
+    Py_XDECREF(result);
+    Py_XDECREF(object);
+}
+
+static void host_flush(const char *stream)
+{
+    PyObject *file = PySys_GetObject(stream);
+    PyObject *result;
+
+    if (!file || file == Py_None)
+        return;
+    Py_INCREF(file);
+    result = PyObject_CallMethod(file, "flush", NULL);
+    if (!result)
+        PyErr_Clear(); /* nobody reads it any more: nothing to be done, nothing worth saying */
+    Py_XDECREF(result);
+    Py_DECREF(file);
+}
+
+/* In the order of the interpreter's own end: threads, atexit, standard streams. */
+static void host_unload(void *host)
+{
+    host_call_module("threading", "_shutdown", "while the application's threads were joined");
+    host_call_module("atexit", "_run_exitfuncs", "unhandled exception in an atexit function");
+    host_flush("stdout");
+    host_flush("stderr");
+}
+
+static const struct stk_host_ops host_ops = {
+    .name = "wsgi",
+    .load = stk_loader_load,
+    .run = stk_threads_run,
+    .unlock = stk_threads_unlock,
+    .lock = stk_threads_lock,
+    .check_signals = stk_threads_check_signals,
+    .call = stk_wsgi_call,
+    .body_alloc = host_body_alloc,
+    .body_free = host_body_free,
+    .unload = host_unload,
+    .fork_prepare = stk_fork_prepare,
+    .fork_parent = stk_fork_parent,
+    .fork_child = stk_fork_child,
+    .source_files = stk_sources_list,
+    .freeze = stk_fork_freeze,
+};
+
+const struct stk_host_ops *stk_pyhost_ops(void)
+{
+    return &host_ops;
+}
+
+void *stk_pyhost_new(PyObject *module)
+{
+    struct stk_pyhost *host = stk_new0(struct stk_pyhost);
+
+    host->magic = STK_PYHOST_MAGIC;
+    host->st = stk_state_of(module);
+    host->watch = PyList_New(0);
+    if (!host->watch) {
+        free(host);
+        return NULL;
+    }
+    host->module = stk_py_newref(module);
+    stk_fork_claim(host);
+    return host;
+}
+
+void stk_pyhost_free(void *host)
+{
+    struct stk_pyhost *h = host;
+
+    if (!h)
+        return;
+    STK_CHECK_MAGIC(h, STK_PYHOST_MAGIC);
+    h->magic = 0;
+    stk_environ_free(h->environ);
+    Py_CLEAR(h->app);
+    Py_CLEAR(h->watch);
+    stk_fork_unclaim(h);
+    Py_CLEAR(h->module);
+    free(h);
+}

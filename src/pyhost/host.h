@@ -1,0 +1,60 @@
+/*
+ * The host object (one application in one process), its threads, and the call in progress: what the
+ * files of this folder share with each other.
+ */
+#pragma once
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "app/host.h"
+#include "pyhost/state.h"
+
+struct stk_environ;
+
+enum { STK_PYHOST_MAGIC = 0x73746b68, STK_PYTHREAD_MAGIC = 0x73746b74 };
+
+struct stk_pyhost {
+    uint32_t magic;
+    struct stk_state *st;
+    PyObject *module; /* keeps st alive */
+    PyObject *app;    /* the callable; NULL before load */
+    PyObject *watch;  /* list: source files of an application that failed to load */
+    struct stk_environ *environ;
+    /*
+     * One byte in a page that the kernel wipes in every child of a fork (MADV_WIPEONFORK): 1 in
+     * the process that the host belongs to, 0 in a process that the application forked.
+     */
+    volatile uint8_t *home;
+    pid_t home_pid; /* decides where the kernel has no such pages: home is NULL then */
+};
+
+/* One thread of the engine; passed as `thread`. */
+struct stk_pythread {
+    uint32_t magic;
+    unsigned index;
+    PyThreadState *ts; /* while unlocked */
+    PyObject *start;   /* a start_response object nobody else holds, to be used again; or NULL */
+};
+
+/* A request being answered; lives on the stack of stk_wsgi_call. */
+struct stk_call {
+    struct stk_pyhost *host;
+    struct stk_request *req;
+    PyThreadState *ts; /* of the thread that runs the request */
+    PyObject *input;   /* wsgi.input, or NULL where the shared empty one serves */
+    int64_t length;    /* Content-Length by the application; -1: none */
+    unsigned status;   /* by the application */
+    bool started;      /* start_response has been called with success */
+    bool wrote;        /* a block has been handed to the server */
+    bool ended;        /* the last bytes have been handed over */
+    bool gone;         /* the client has left, or was too slow */
+    bool cut;          /* the body went beyond its Content-Length */
+    bool input_failed; /* reading the body raised; what follows from that is not the app's fault */
+};
+
+/* Whether this process is a child that the application forked off the host's. */
+static inline bool stk_host_is_stray(const struct stk_pyhost *host)
+{
+    return host->home ? *host->home == 0 : host->home_pid != getpid();
+}

@@ -1,0 +1,18 @@
+/*
+ * The WSGI host: a Python application behind the contract of app/host.h. This header is all that
+ * cli/ sees of the folder.
+ */
+#pragma once
+
+#include "app/host.h"
+#include "pyhost/compat.h"
+
+/* The operations, for the worker. */
+const struct stk_host_ops *stk_pyhost_ops(void);
+/*
+ * A host without an application yet; `module` is stoker._core, which stays referenced. With the GIL
+ * held. NULL with a Python exception.
+ */
+void *stk_pyhost_new(PyObject *module);
+/* Drops the application and all caches, with the GIL held. Accepts NULL. */
+void stk_pyhost_free(void *host);

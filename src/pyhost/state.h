@@ -1,0 +1,82 @@
+/*
+ * The state of the module stoker._core: its types, the interned names it uses, and the objects that
+ * all requests share. There is one per module object; nothing of Python lives outside of it.
+ */
+#pragma once
+
+#include "pyhost/compat.h"
+
+/* Names: X(identifier, text). Interned, so that a dict finds them by their address. */
+#define STK_STATE_NAMES(X)                            \
+    X(REQUEST_METHOD, "REQUEST_METHOD")               \
+    X(SCRIPT_NAME, "SCRIPT_NAME")                     \
+    X(PATH_INFO, "PATH_INFO")                         \
+    X(QUERY_STRING, "QUERY_STRING")                   \
+    X(REQUEST_URI, "REQUEST_URI")                     \
+    X(RAW_URI, "RAW_URI")                             \
+    X(SERVER_NAME, "SERVER_NAME")                     \
+    X(SERVER_PORT, "SERVER_PORT")                     \
+    X(SERVER_PROTOCOL, "SERVER_PROTOCOL")             \
+    X(SERVER_SOFTWARE, "SERVER_SOFTWARE")             \
+    X(GATEWAY_INTERFACE, "GATEWAY_INTERFACE")         \
+    X(REQUEST_SCHEME, "REQUEST_SCHEME")               \
+    X(DOCUMENT_ROOT, "DOCUMENT_ROOT")                 \
+    X(REMOTE_ADDR, "REMOTE_ADDR")                     \
+    X(REMOTE_PORT, "REMOTE_PORT")                     \
+    X(CONTENT_TYPE, "CONTENT_TYPE")                   \
+    X(CONTENT_LENGTH, "CONTENT_LENGTH")               \
+    X(HTTPS, "HTTPS")                                 \
+    X(HTTP_HOST, "HTTP_HOST")                         \
+    X(HTTP_COOKIE, "HTTP_COOKIE")                     \
+    X(wsgi_version, "wsgi.version")                   \
+    X(wsgi_url_scheme, "wsgi.url_scheme")             \
+    X(wsgi_input, "wsgi.input")                       \
+    X(wsgi_errors, "wsgi.errors")                     \
+    X(wsgi_multithread, "wsgi.multithread")           \
+    X(wsgi_multiprocess, "wsgi.multiprocess")         \
+    X(wsgi_run_once, "wsgi.run_once")                 \
+    X(wsgi_file_wrapper, "wsgi.file_wrapper")         \
+    X(wsgi_input_terminated, "wsgi.input_terminated") \
+    X(stoker_version, "stoker.version")               \
+    X(GET, "GET")                                     \
+    X(HTTP_1_0, "HTTP/1.0")                           \
+    X(HTTP_1_1, "HTTP/1.1")                           \
+    X(EMPTY, "")                                      \
+    X(SLASH, "/")                                     \
+    X(COMMA, ", ")                                    \
+    X(SEMICOLON, "; ")                                \
+    X(close, "close")                                 \
+    X(read, "read")                                   \
+    X(tell, "tell")                                   \
+    X(flush, "flush")                                 \
+    X(fileno, "fileno")                               \
+    X(file, "file")                                   \
+    X(exc_info, "exc_info")                           \
+    X(status, "status")                               \
+    X(headers, "headers")
+
+enum stk_state_name {
+#define X(id, text) STK_NAME_##id,
+    STK_STATE_NAMES(X)
+#undef X
+        STK_NAME_COUNT
+};
+
+struct stk_state {
+    PyTypeObject *input_type;
+    PyTypeObject *errors_type;
+    PyTypeObject *file_wrapper_type;
+    PyTypeObject *start_type;
+    PyTypeObject *write_type;
+    PyObject *names[STK_NAME_COUNT];
+    PyObject *empty_input; /* wsgi.input of a request without body: always at its end */
+    PyObject *errors;      /* wsgi.errors */
+};
+
+/* The state of the module that stk_core_def made. */
+struct stk_state *stk_state_of(PyObject *module);
+/* An interned name, borrowed. */
+static inline PyObject *stk_state_name(const struct stk_state *st, enum stk_state_name id)
+{
+    return st->names[id];
+}

@@ -1,0 +1,10 @@
+/* The engine's threads inside the interpreter. */
+#pragma once
+
+#include "pyhost/host.h"
+
+/* host_ops.run, unlock, lock, check_signals. */
+int stk_threads_run(void *host, unsigned threads, stk_host_thread_fn fn, void *arg);
+void stk_threads_unlock(void *host, void *thread);
+void stk_threads_lock(void *host, void *thread);
+void stk_threads_check_signals(void *host, void *thread);

@@ -1,0 +1,7 @@
+/* One request, answered by a WSGI application (PEP 3333). */
+#pragma once
+
+#include "pyhost/host.h"
+
+/* host_ops.call. */
+void stk_wsgi_call(void *host, void *thread, struct stk_request *req);
