@@ -47,6 +47,14 @@ def stream(environ, start):
         yield BLOCK
 
 
+def two_blocks(environ, start):
+    """A block, 50 ms of nothing, a block."""
+    start("200 OK", TEXT)
+    yield BLOCK
+    time.sleep(0.05)
+    yield BLOCK
+
+
 def upload(environ, start):
     """Reads the whole body and answers with its length."""
     length = int(environ.get("CONTENT_LENGTH") or 0)

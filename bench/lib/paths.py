@@ -67,6 +67,21 @@ def venv_of(python):
     return os.path.join(ROOT, ".venv-bench-" + short)
 
 
+def newest_source():
+    """When this repository's sources changed last, in seconds: an older build is stale."""
+    newest = 0.0
+    for top in ("src", "python"):
+        for folder, _, files in os.walk(os.path.join(ROOT, top)):
+            for name in files:
+                if not name.endswith((".pyc", ".so")):
+                    newest = max(newest, os.path.getmtime(os.path.join(folder, name)))
+    for name in ("meson.build", "meson_options.txt", "pyproject.toml"):
+        path = os.path.join(ROOT, name)
+        if os.path.exists(path):
+            newest = max(newest, os.path.getmtime(path))
+    return newest
+
+
 def relative(path):
     """A path as it is shown: relative to the repository."""
     return os.path.relpath(path, ROOT)

@@ -1,8 +1,8 @@
 """Processes of the benchmark: start pinned, account for, stop.
 
 CPU time is read with clock_gettime() on each process's own CPU clock (the id that
-clock_getcpuclockid(3) returns): nanoseconds, of all threads including ended ones, brought up to date
-at the moment of the call.  The utime and stime of /proc/PID/stat hold the same sum in ticks of
+clock_getcpuclockid(3) returns): nanoseconds, of all threads including ended ones, brought up to
+date at the moment of the call.  The utime and stime of /proc/PID/stat hold the same sum in ticks of
 10 ms, and /proc/PID/task/*/schedstat loses a thread's share when it ends.  Only for children that
 have ended and were waited for there is no such clock: their cutime and cstime are added in ticks.
 """

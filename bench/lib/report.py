@@ -7,14 +7,15 @@ from . import servers, stats
 from .scenarios import SCENARIOS, TARGETS
 
 COLUMNS = {  # metric: (heading, decimals)
-    "cpu_us": ("CPU µs/req", 2), "rps": ("req/s", 0), "p50_ms": ("p50 ms", 2),
-    "p99_ms": ("p99 ms", 2), "pss_mb": ("PSS MB", 1), "percent": ("CPU %", 4),
+    "cpu_us": ("CPU µs/req", 2), "rps": ("req/s", 0), "p50_ms": ("p50 ms", 3),
+    "p99_ms": ("p99 ms", 3), "pss_mb": ("PSS MB", 1), "percent": ("CPU %", 4),
+    "first_ms": ("ms to the first block", 3),
     "bytes": ("bytes a connection", 0), "p99_alone_ms": ("p99 ms without", 3),
     "p99_ratio": ("p99 with ÷ without", 2), "ms": ("ms beyond the import", 1),
     "total_ms": ("ms in all", 1), "uss_mb": ("private MB", 1), "tree_mb": ("tree PSS MB", 1),
     "bare_mb": ("bare PSS MB", 1),
 }
-FIRST = ("cpu_us", "percent", "bytes", "p99_ratio", "ms", "pss_mb")
+FIRST = ("cpu_us", "percent", "first_ms", "bytes", "p99_ratio", "ms", "pss_mb")
 MANY_ERRORS = 0.001
 
 
@@ -44,14 +45,16 @@ def scenario_table(name, outcome):
     lines = [f"### {name}: {scenario.title}", ""]
     lead, rest = _metrics(rounds_by_server)
     if lead:
+        most = max(len(rounds) for rounds in rounds_by_server.values())
+        lines += [f"{most} interleaved round{'s' * (most > 1)}; {outcome.get('how', '')}.", ""]
         ours = [spec for spec in rounds_by_server if spec.split("+")[0] == servers.OURS]
-        lines += _rows(rounds_by_server, ours[:2], lead, rest)
+        lines += _rows(name, rounds_by_server, ours[:2], lead, rest)
     for spec, reason in outcome["problems"].items():
         lines.append(f"- {spec}: not measured: {reason}")
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _rows(rounds_by_server, ours, lead, rest):
+def _rows(name, rounds_by_server, ours, lead, rest):
     heads = ["server", f"**{COLUMNS[lead][0]}** (min–max)"] + [f"{spec} ÷ it" for spec in ours]
     heads += [COLUMNS[metric][0] for metric in rest]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
@@ -60,7 +63,7 @@ def _rows(rounds_by_server, ours, lead, rest):
         rounds = rounds_by_server[spec]
         values = stats.column(rounds, lead)
         decimals = COLUMNS[lead][1]
-        cells = [_label(spec, rounds),
+        cells = [_label(name, spec, rounds),
                  "**{:.{d}f}** ({:.{d}f}–{:.{d}f})".format(stats.median(values), min(values),
                                                           max(values), d=decimals)]
         for one in ours:
@@ -71,13 +74,12 @@ def _rows(rounds_by_server, ours, lead, rest):
     return lines + [""]
 
 
-def _label(spec, rounds):
+def _label(name, spec, rounds):
     """The server, and what the reader has to know about its figures."""
     notes = []
-    connections = {one.get("connections") for one in rounds}
-    family = servers.FAMILIES[spec.split("+")[0]]
-    if family.one_each and connections != {None}:
-        notes.append(f"serves {max(connections)} connection(s)")
+    connections = rounds[0].get("connections")
+    if connections and connections < SCENARIOS[name].connections:
+        notes.append(f"serves {connections} at a time, so measured with {connections}")
     errors = sum(one.get("errors", 0) for one in rounds)
     requests = sum(one.get("requests", 0) for one in rounds)
     if errors and errors > MANY_ERRORS * requests:
@@ -141,15 +143,13 @@ def _holds(target, value):
     return value >= target.limit if target.at_least else value <= target.limit
 
 
-def target_table(results, meta, only=None):
+def target_table(results, meta):
     """Every target that could be judged: promised, measured, OK or SHORT."""
     lines = ["### Targets", "",
              "| scenario | target | access log alike | default options | verdict |",
              "|---|---|---|---|---|"]
     short = judged = 0
     for target in TARGETS:
-        if only and target.scenario not in only:
-            continue
         found = judge(target, results, meta)
         if not found:
             continue
@@ -170,9 +170,9 @@ def target_table(results, meta, only=None):
 def header(meta):
     """What was measured where: the first lines of a report."""
     versions = ", ".join(f"{name} {version}" for name, version in sorted(meta["versions"].items()))
-    return (f"Python {meta['python']}, {meta['cpus']} CPUs ({meta['cpu']}), Linux {meta['kernel']}; "
-            f"{meta['rounds']} rounds of {meta['seconds']:g} s, interleaved; access log of peers "
-            f"{meta['peer_log']}; {meta['date']}.\n\n{versions}.\n"
+    return (f"Python {meta['python']}, {meta['cpus']} CPUs ({meta['cpu']}), Linux "
+            f"{meta['kernel']}; {meta['date']}; access log of the peers that have one: "
+            f"{meta['peer_log']}.\n\n{versions}.\n"
             + "".join(f"\nNote: {note}.\n" for note in meta.get("notes", [])))
 
 
@@ -208,7 +208,8 @@ def update_docs(data, path):
     blocks = {"machine": header(data["meta"])}
     for name, outcome in data["scenarios"].items():
         blocks[name] = scenario_table(name, outcome)
-    blocks["targets"] = target_table(data["scenarios"], data["meta"])
+    if all(target.scenario in data["scenarios"] for target in TARGETS):
+        blocks["targets"] = target_table(data["scenarios"], data["meta"])
     for name, block in blocks.items():
         if block:
             text = put_block(text, name + label, block)

@@ -37,6 +37,8 @@ SCENARIOS = {
     "json": Scenario("json.dumps of 1 kB in the application", app="apps:document"),
     "body100k": Scenario("one block of 100 kB", app="apps:body100k"),
     "stream": Scenario("a generator of 64 blocks of 1 kB", app="apps:stream"),
+    "first-block": Scenario("a generator that waits 50 ms behind its first block",
+                            app="apps:two_blocks", kind="first_block", pin="none"),
     "post10k": Scenario("upload of 10 kB", app="apps:upload", wrk=("method=POST", "body=10240")),
     "post1M": Scenario("upload of 1 MB, 16 connections", app="apps:upload", connections=16,
                        wrk=("method=POST", "body=1048576")),
@@ -80,8 +82,6 @@ SCENARIOS = {
     "memory-flask": Scenario("PSS of a worker beyond a bare interpreter with the application "
                              "(Flask)", kind="memory", pin="none", app="app_flask:app"),
 }
-
-QUICK = "hello,flask"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +127,7 @@ TARGETS = [
     *_cpu("body100k", uwsgi=0.90),
     *_cpu("stream", best=0.60),
     Target("stream", "p50_ms", 5.0),
+    Target("first-block", "first_ms", 5.0),
     *_cpu("post1M", fastpysgi=0.60, uwsgi=1.00),
     *_cpu("post1M-c1", fastpysgi=0.60, uwsgi=1.00),
     *_cpu("post10k", fastpysgi=0.75),

@@ -39,7 +39,8 @@ class Spec:
         """The Spec of its written form."""
         family, *options = text.split("+")
         if family not in FAMILIES:
-            raise SystemExit(f"bench: no server {family!r}; there are {', '.join(sorted(FAMILIES))}")
+            known = ", ".join(sorted(FAMILIES))
+            raise SystemExit(f"bench: no server {family!r}; there are {known}")
         values = {}
         for option in options:
             if option == "nolog":
@@ -136,9 +137,10 @@ def _granian(spec, at):
 
 
 def _peregrine(spec, at):
-    argv = [at.bin("peregrine"), "--host", "127.0.0.1", "--port", str(at.port), "--protocol", "wsgi",
-            "--workers", str(spec.workers), "--wsgi-threads", str(spec.threads),
-            "--backlog", "4096", "--max-connections", "20000", "--keep-alive", "75000",
+    argv = [at.bin("peregrine"), "--host", "127.0.0.1", "--port", str(at.port),
+            "--protocol", "wsgi", "--workers", str(spec.workers),
+            "--wsgi-threads", str(spec.threads), "--backlog", "4096",
+            "--max-connections", "20000", "--keep-alive", "75000",
             "--python-path", paths.BENCH, "--no-auto-venv"]
     return argv + (["--access-log"] if spec.log else []) + [at.app]
 
@@ -153,7 +155,7 @@ def _uwsgi(spec, at):
     if not spec.log:
         argv += ["--disable-logging"]
     if spec.family == "uwsgi-http":
-        return argv + ["--http", f"127.0.0.1:{at.port}", "--http-keepalive"]
+        return argv + ["--http", f"127.0.0.1:{at.port}", "--http-keepalive", "--http-auto-chunked"]
     return argv + ["--http11-socket", f"127.0.0.1:{at.port}"]
 
 

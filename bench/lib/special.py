@@ -1,12 +1,14 @@
 """The scenarios that are not a closed loop of wrk."""
 
 import os
+import socket
 import subprocess
 import time
 
 from .procs import memory_kb
 from .rounds import Outcome
 from .session import START_TIMEOUT, StartError, first_answer
+from .stats import median, middle
 from .wrk import ClientError, run_load, run_wrk, start_load
 
 RATE = 100
@@ -153,6 +155,35 @@ def _good(server, placement, seconds):
                     connections=min(8, server.connections), seconds=seconds)
 
 
+def first_block(session, scenario, specs, rounds, say):
+    """Milliseconds until a lone block is at the client, while the application waits behind it."""
+    outcome = Outcome()
+    running = _started(session, scenario, specs, outcome, say)
+    for _ in range(rounds):
+        for server in running:
+            samples = [_first_block_ms(server.port) for _ in range(9)]
+            outcome.add(server.spec, {"first_ms": median(samples)})
+    for server in running:
+        session.stop(server.process)
+        say(f"  {str(server.spec):<24}"
+            f"{middle(outcome.rounds[str(server.spec)], 'first_ms'):9.3f} ms")
+    return outcome
+
+
+def _first_block_ms(port):
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+        began = time.monotonic()
+        client.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+        data, first = b"", None
+        while True:  # to the end: the server is to be idle when the next sample begins
+            piece = client.recv(65536)
+            if not piece:
+                return first
+            data += piece
+            if first is None and b"b" * 1024 in data:
+                first = (time.monotonic() - began) * 1000
+
+
 def startup(session, scenario, specs, rounds, say):
     """Milliseconds from exec to the first answer, less those of `python -c 'import app'`."""
     outcome = Outcome()
@@ -230,5 +261,5 @@ def _beyond(server, bare_pid):
             "tree_mb": server.process.pss_kb() / 1024, "bare_mb": bare["Pss"] / 1024}
 
 
-KINDS = {"rate": rate, "idle": idle, "idle10k": idle10k, "slowloris": slowloris,
-         "startup": startup, "memory": memory}
+KINDS = {"rate": rate, "idle": idle, "idle10k": idle10k, "first_block": first_block,
+         "slowloris": slowloris, "startup": startup, "memory": memory}
