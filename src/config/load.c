@@ -568,7 +568,7 @@ void stk_load_validate(struct stk_load *load)
 {
     const struct stk_config *config = &load->config;
 
-    if (!config->app)
+    if (!config->app && load->errors.n == 0)
         load_strv_append(
             &load->errors,
             stk_mem_strdup("no application is given; name one, as in: stoker app:app"));

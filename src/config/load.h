@@ -60,7 +60,10 @@ void stk_load_set_list(struct stk_load *load, const char *name, const char *cons
                        const struct stk_origin *origin);
 /* Reads STOKER_* and the other variables that rows name out of a NULL-terminated environment. */
 void stk_load_environ(struct stk_load *load, const char *const *environment);
-/* Checks what needs more than one option: an application is given, limits that fit each other. */
+/*
+ * Checks what needs more than one option: limits that fit each other, and that an application is
+ * given (unless there are errors, of which its absence may be one's effect).
+ */
 void stk_load_validate(struct stk_load *load);
 
 /*

@@ -1,0 +1,16 @@
+from typing import Callable, Iterator, Sequence
+
+__version__: str
+
+# An option's name, its value or values, the file and the line (0: unknown).
+Setting = tuple[str, str | list[str], str, int]
+
+def main(
+    argv: Sequence[str], read_settings: Callable[[str | None], Sequence[Setting]], /
+) -> int: ...
+
+class FileWrapper:
+    def __init__(self, file: object, blksize: int = ..., /) -> None: ...
+    def __iter__(self) -> Iterator[bytes]: ...
+    def __next__(self) -> bytes: ...
+    def close(self) -> None: ...

@@ -1,0 +1,64 @@
+/*
+ * The console script: what main.c puts together and the other files of this folder use. Everything
+ * here runs on Python's main thread, with the GIL held.
+ */
+#pragma once
+
+#include <stddef.h>
+
+#include "base/macros.h"
+#include "config/args.h"
+#include "config/load.h"
+#include "pyhost/compat.h"
+
+struct stk_listener;
+
+/* The exit codes of the command. */
+enum stk_cli_exit {
+    STK_CLI_EXIT_OK = 0,
+    STK_CLI_EXIT_CONFIG = 1, /* bad configuration or address */
+    STK_CLI_EXIT_LOAD = 3,   /* the application failed to load */
+};
+
+struct stk_cli {
+    PyObject *module; /* stoker._core, borrowed */
+    struct stk_load *load;
+    struct stk_args args;
+    unsigned nworkers; /* effective, at least 1 */
+};
+
+/* The functions that this folder adds to the module (methods.c). */
+extern PyMethodDef stk_cli_methods[];
+
+/* _core.main(argv, read_settings) -> int: the whole command (main.c). */
+PyObject *stk_main_entry(PyObject *module, PyObject *args);
+
+/* Checks values that only the layers above config understand; mistakes go to the load (verify.c).
+ */
+void stk_verify_values(struct stk_load *load);
+
+/* --check: prints the effective configuration and loads the application; an exit code (check.c). */
+int stk_check_run(struct stk_cli *cli);
+
+/*
+ * Changes into config->chdir, sets umask and environment and opens the error log: all that changes
+ * this process. 0, or an exit code, the reason said (setup.c).
+ */
+int stk_setup_process(struct stk_cli *cli);
+/*
+ * Puts the name of the callable into config->app, for the host, which knows only the one form
+ * "module:callable".
+ */
+void stk_setup_target(struct stk_config *config);
+
+/* Serves until stopped; an exit code (run.c). */
+int stk_run_server(struct stk_cli *cli);
+
+/*
+ * Logs how the server was started: versions, application, addresses, processes, how to stop it
+ * (banner.c). `python` is the text of stk_banner_python.
+ */
+void stk_banner_log(const struct stk_config *config, unsigned nworkers, const char *python,
+                    struct stk_listener *const *listeners, size_t n);
+/* "Python 3.11.2 (/usr/bin/python3)"; free it. */
+char *stk_banner_python(void) __attribute__((returns_nonnull));

@@ -1,0 +1,132 @@
+/*
+ * Serving: the one place where master, worker and application host meet. The master gets functions
+ * for what it does not know (a worker's life, Python's rules around fork, loading for `preload`),
+ * the worker gets the host.
+ */
+#include <stdlib.h>
+
+#include "app/host.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "cli/cli.h"
+#include "master/master.h"
+#include "net/listen.h"
+#include "pyhost/pyhost.h"
+#include "worker/worker.h"
+
+struct run {
+    const struct stk_config *config;
+    const char *python;
+    unsigned nworkers;
+    const struct stk_host_ops *ops;
+    void *host;
+    struct stk_endpoint *endpoints; /* of the listeners, for an application loaded ahead */
+    size_t nendpoints;
+};
+
+static void run_listening(void *arg, struct stk_listener *const *listeners, size_t n)
+{
+    struct run *run = arg;
+
+    run->endpoints = stk_new0_array(struct stk_endpoint, n);
+    run->nendpoints = n;
+    for (size_t i = 0; i < n; i++)
+        run->endpoints[i] = (struct stk_endpoint){
+            .index = (unsigned)i,
+            .scheme = stk_span_str(listeners[i]->scheme),
+            .server_name = stk_span_str(listeners[i]->server_name),
+            .server_port = stk_span_str(listeners[i]->server_port),
+            .is_unix = listeners[i]->is_unix,
+        };
+    stk_banner_log(run->config, run->nworkers, run->python, listeners, n);
+}
+
+static int run_template_load(void *arg)
+{
+    struct run *run = arg;
+    const struct stk_host_params params = {
+        .target = run->config->app,
+        .pythonpath = (const char *const *)run->config->pythonpath.items,
+        .endpoints = run->endpoints,
+        .nendpoints = run->nendpoints,
+        .threads = (unsigned)run->config->threads,
+        .workers = run->nworkers,
+        .preload = true,
+    };
+
+    return run->ops->load(run->host, &params) == 0 ? 0 : STK_MASTER_EXIT_LOAD;
+}
+
+static void run_template_freeze(void *arg)
+{
+    struct run *run = arg;
+
+    run->ops->freeze(run->host);
+}
+
+static char **run_template_sources(void *arg)
+{
+    struct run *run = arg;
+
+    return run->ops->source_files(run->host);
+}
+
+static void run_template_unload(void *arg)
+{
+    struct run *run = arg;
+
+    run->ops->unload(run->host);
+}
+
+/* Builds the host, hands everything to the master, and stays until it ends. */
+static int run_master(struct stk_cli *cli, struct run *run)
+{
+    struct stk_worker_params worker = {.host_ops = run->ops, .host = run->host};
+    const struct stk_master_params params = {
+        .config = run->config,
+        .nworkers = run->nworkers,
+        .worker_main = stk_worker_main,
+        .worker_arg = &worker,
+        .fork_prepare = run->ops->fork_prepare,
+        .fork_parent = run->ops->fork_parent,
+        .fork_child = run->ops->fork_child,
+        .fork_arg = run->host,
+        .template_load = run_template_load,
+        .template_freeze = run_template_freeze,
+        .template_sources = run_template_sources,
+        .template_unload = run_template_unload,
+        .template_arg = run,
+        .on_listening = run_listening,
+        .on_listening_arg = run,
+    };
+    const struct stk_strv *warnings = stk_load_warnings(cli->load);
+
+    for (size_t i = 0; i < warnings->n; i++)
+        stk_log_warning("%s", warnings->items[i]);
+    return stk_master_run(&params);
+}
+
+int stk_run_server(struct stk_cli *cli)
+{
+    STK_CLEANUP(stk_mem_freep) char *python = stk_banner_python();
+    struct run run = {
+        .config = stk_load_config(cli->load),
+        .python = python,
+        .nworkers = cli->nworkers,
+        .ops = stk_pyhost_ops(),
+    };
+    int code = stk_setup_process(cli);
+
+    if (code != 0)
+        return code;
+    stk_setup_target(stk_load_config(cli->load));
+    run.host = stk_pyhost_new(cli->module);
+    if (!run.host) {
+        PyErr_Print();
+        return STK_CLI_EXIT_LOAD;
+    }
+    code = run_master(cli, &run);
+    stk_pyhost_free(run.host);
+    free(run.endpoints);
+    return code;
+}

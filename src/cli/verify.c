@@ -1,0 +1,89 @@
+/*
+ * Values that config/ takes as texts, because their parsers are in layers above it: addresses,
+ * networks, the format of the access log. Checked before anything starts, so that a mistake is
+ * reported with its place in the file and not by the first worker.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "cli/cli.h"
+#include "net/addr.h"
+#include "net/cidr.h"
+#include "serve/access_format.h"
+
+static const struct stk_origin *verify_origin(const struct stk_load *load,
+                                              const struct stk_option *opt, size_t item)
+{
+    const struct stk_provenance *prov = stk_load_provenance(load, opt);
+
+    return item < prov->n ? &prov->items[item] : &prov->top;
+}
+
+static const struct stk_option *verify_row(enum stk_option_id id)
+{
+    return &stk_options_rows()[id];
+}
+
+static void verify_bind(struct stk_load *load, const struct stk_config *config)
+{
+    const struct stk_option *opt = verify_row(STK_OPTION_ID_BIND);
+
+    for (size_t i = 0; i < config->bind.n; i++) {
+        STK_CLEANUP(stk_mem_freep) char *error = NULL;
+        struct stk_addr_spec spec = {0};
+
+        if (stk_addr_spec_parse(config->bind.items[i], &spec, &error) != 0)
+            stk_load_fail(load, verify_origin(load, opt, i), "bind: %s", error);
+        else
+            stk_addr_spec_deinit(&spec);
+    }
+}
+
+static void verify_forwarded(struct stk_load *load, const struct stk_config *config)
+{
+    const struct stk_option *opt = verify_row(STK_OPTION_ID_FORWARDED_ALLOW);
+    struct stk_cidr_set set = {0};
+
+    for (size_t i = 0; i < config->forwarded_allow.n; i++) {
+        STK_CLEANUP(stk_mem_freep) char *error = NULL;
+
+        if (stk_cidr_set_add(&set, config->forwarded_allow.items[i], &error) != 0)
+            stk_load_fail(load, verify_origin(load, opt, i), "forwarded-allow: %s", error);
+    }
+    stk_cidr_set_deinit(&set);
+}
+
+static void verify_access_format(struct stk_load *load, const struct stk_config *config)
+{
+    const struct stk_option *opt = verify_row(STK_OPTION_ID_ACCESS_LOG_FORMAT);
+    struct stk_access_format *format = NULL;
+    char error[STK_ACCESS_ERROR_MAX] = "";
+
+    if (stk_access_format_new(&format, config->access_log_format, 1, error) != 0)
+        stk_load_fail(load, verify_origin(load, opt, 0), "%s", error);
+    stk_access_format_free(format);
+}
+
+/* A control character here would be one in every response. */
+static void verify_server_header(struct stk_load *load, const struct stk_config *config)
+{
+    const struct stk_option *opt = verify_row(STK_OPTION_ID_SERVER_HEADER);
+
+    for (const char *c = config->server_header; *c; c++)
+        if ((unsigned char)*c < ' ' || *c == 0x7f) {
+            stk_load_fail(load, verify_origin(load, opt, 0),
+                          "server-header holds a control character");
+            return;
+        }
+}
+
+void stk_verify_values(struct stk_load *load)
+{
+    const struct stk_config *config = stk_load_config(load);
+
+    verify_bind(load, config);
+    verify_forwarded(load, config);
+    verify_access_format(load, config);
+    verify_server_header(load, config);
+}
