@@ -201,7 +201,7 @@ static int format_json(struct format_builder *b, const char *names)
 /* How many bytes each operation must leave to what follows it. */
 static int format_reserve(struct format_builder *b)
 {
-    size_t after = 0;
+    size_t after = ACCESS_SLACK;
 
     for (size_t i = b->f->nops; i-- > 0;) {
         struct access_op *op = &b->f->ops[i];
@@ -209,7 +209,8 @@ static int format_reserve(struct format_builder *b)
         op->reserve = (uint16_t)after;
         after += op->text.len + format_least[op->kind];
         if (after > STK_LOG_LINE_MAX)
-            return format_fail(b, "too long, a line has at most %d bytes", STK_LOG_LINE_MAX);
+            return format_fail(b, "too long, a line has at most %d bytes",
+                               STK_LOG_LINE_MAX - ACCESS_SLACK);
     }
     return 0;
 }
@@ -251,7 +252,7 @@ int stk_access_format_new(struct stk_access_format **ret_format, const char *tex
 
     /* A field takes two characters at least, and gets four more in JSON. */
     f->ops = stk_new0_array(struct access_op, len);
-    f->pool = stk_mem_zalloc(4 * len);
+    f->pool = stk_mem_zalloc(4 * len + ACCESS_SLACK);
     f->json = strcmp(text, "json") == 0 || strncmp(text, "json:", 5) == 0;
     f->worker = worker;
     f->pid = getpid();

@@ -10,7 +10,8 @@
  * The fields are the rows of STK_ACCESS_FIELDS, and {header:NAME} for a field of the request (the
  * last, if there are several). A value that is missing or empty is "-"; in JSON, null when it is
  * missing. Client bytes are escaped (serve/access_escape.h). A value has at most
- * STK_ACCESS_VALUE_MAX bytes and a line at most STK_LOG_LINE_MAX; what is cut ends in "...".
+ * STK_ACCESS_VALUE_MAX bytes and a line at most STK_LOG_LINE_MAX (less 16); what is cut ends in
+ * "...".
  */
 #pragma once
 

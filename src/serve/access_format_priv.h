@@ -38,6 +38,7 @@ struct access_op {
 };
 
 enum {
+    ACCESS_SLACK = 16, /* so much may be copied where less is meant */
     ACCESS_TIME_WORDS = 4,
     ACCESS_CLF_LEN = 26,  /* 23/Nov/2026:03:10:00 +0100 */
     ACCESS_DATE_LEN = 19, /* 2026-11-23T03:10:00 */
@@ -53,7 +54,7 @@ struct access_time {
 struct stk_access_format {
     struct access_op *ops;
     size_t nops;
-    char *pool; /* the bytes of all texts */
+    char *pool; /* the bytes of all texts, and ACCESS_SLACK more */
     size_t pool_len;
     char *source; /* the names of headers point into it */
     bool json;

@@ -18,28 +18,55 @@ struct line_scratch {
     char user[512];
 };
 
+static unsigned line_count_digits(uint64_t value)
+{
+    static const uint64_t powers[] = {
+        UINT64_C(0),
+        UINT64_C(10),
+        UINT64_C(100),
+        UINT64_C(1000),
+        UINT64_C(10000),
+        UINT64_C(100000),
+        UINT64_C(1000000),
+        UINT64_C(10000000),
+        UINT64_C(100000000),
+        UINT64_C(1000000000),
+        UINT64_C(10000000000),
+        UINT64_C(100000000000),
+        UINT64_C(1000000000000),
+        UINT64_C(10000000000000),
+        UINT64_C(100000000000000),
+        UINT64_C(1000000000000000),
+        UINT64_C(10000000000000000),
+        UINT64_C(100000000000000000),
+        UINT64_C(1000000000000000000),
+        UINT64_C(10000000000000000000),
+    };
+    /* 1233 / 4096 is a little over the decimal logarithm of 2. */
+    unsigned guess = (64 - (unsigned)__builtin_clzll(value | 1)) * 1233 >> 12;
+
+    return guess + (value >= powers[guess]);
+}
+
 static char *line_number(char *p, uint64_t value)
 {
     static const char pairs[] = "00010203040506070809101112131415161718192021222324"
                                 "25262728293031323334353637383940414243444546474849"
                                 "50515253545556575859606162636465666768697071727374"
                                 "75767778798081828384858687888990919293949596979899";
-    char digits[20];
-    size_t at = sizeof digits;
+    char *end = p + line_count_digits(value);
+    char *at = end;
 
     while (value >= 100) {
         at -= 2;
-        memcpy(digits + at, pairs + 2 * (value % 100), 2);
+        memcpy(at, pairs + 2 * (value % 100), 2);
         value /= 100;
     }
-    if (value >= 10) {
-        at -= 2;
-        memcpy(digits + at, pairs + 2 * value, 2);
-    } else {
-        digits[--at] = (char)('0' + value);
-    }
-    memcpy(p, digits + at, sizeof digits - at);
-    return p + (sizeof digits - at);
+    if (value >= 10)
+        memcpy(at - 2, pairs + 2 * value, 2);
+    else
+        at[-1] = (char)('0' + value);
+    return end;
 }
 
 /* Exactly `width` digits. */
@@ -50,10 +77,20 @@ static char *line_digits(char *p, unsigned value, unsigned width)
     return p + width;
 }
 
-static char *line_put(char *p, const char *text, size_t len)
+static inline char *line_put(char *p, const char *text, size_t len)
 {
     memcpy(p, text, len);
     return p + len;
+}
+
+/* Text of the format: the pool and the line both have ACCESS_SLACK bytes to spare. */
+static inline char *line_put_text(char *p, stk_span text)
+{
+    if (stk_likely(text.len <= ACCESS_SLACK))
+        memcpy(p, text.ptr, ACCESS_SLACK);
+    else
+        memcpy(p, text.ptr, text.len);
+    return p + text.len;
 }
 
 static void line_make_time(int64_t second, struct access_time *ret)
@@ -95,18 +132,17 @@ static STK_COLD void line_refresh_time(struct stk_access_format *f, int64_t seco
     atomic_store_explicit(&f->sequence, seq + 2, memory_order_release);
 }
 
-static void line_get_time(struct stk_access_format *f, int64_t second, struct access_time *ret)
+/* The cached words of one of the two texts, if they are of this second. */
+static inline bool line_get_time(const struct stk_access_format *f, const _Atomic uint64_t *from,
+                                 int64_t second, uint64_t ret[ACCESS_TIME_WORDS])
 {
     uint32_t seq = atomic_load_explicit(&f->sequence, memory_order_acquire);
     int64_t cached = atomic_load_explicit(&f->second, memory_order_acquire);
 
-    for (size_t i = 0; i < ACCESS_TIME_WORDS; i++) {
-        ret->clf[i] = atomic_load_explicit(&f->clf[i], memory_order_acquire);
-        ret->iso[i] = atomic_load_explicit(&f->iso[i], memory_order_acquire);
-    }
-    if (seq == 0 || (seq & 1) != 0 || cached != second ||
-        atomic_load_explicit(&f->sequence, memory_order_relaxed) != seq)
-        line_refresh_time(f, second, ret);
+    for (size_t i = 0; i < ACCESS_TIME_WORDS; i++)
+        ret[i] = atomic_load_explicit(&from[i], memory_order_acquire);
+    return seq != 0 && (seq & 1) == 0 && cached == second &&
+           atomic_load_explicit(&f->sequence, memory_order_relaxed) == seq;
 }
 
 static int line_base64_value(char c)
@@ -299,20 +335,29 @@ static char *line_put_seconds(stk_nsec duration, char *p)
     return line_digits(p, (unsigned)(us % 1000000), 6);
 }
 
-static char *line_put_time(const struct stk_access_format *f, const struct access_op *op,
-                           const struct access_time *time, stk_nsec now, char *p)
+static char *line_put_time(struct stk_access_format *f, const struct access_op *op, stk_nsec now,
+                           char *p)
 {
-    const char *iso = (const char *)time->iso;
+    bool clf = op->kind == ACCESS_KIND_CLF;
+    int64_t second = now / STK_NSEC_PER_SEC;
+    uint64_t words[ACCESS_TIME_WORDS];
+    const char *text = (const char *)words;
 
+    if (stk_unlikely(!line_get_time(f, clf ? f->clf : f->iso, second, words))) {
+        struct access_time made;
+
+        line_refresh_time(f, second, &made);
+        memcpy(words, clf ? made.clf : made.iso, sizeof words);
+    }
     if (f->json)
         *p++ = '"';
-    if (op->kind == ACCESS_KIND_CLF) {
-        p = line_put(p, (const char *)time->clf, ACCESS_CLF_LEN);
+    if (clf) {
+        p = line_put(p, text, ACCESS_CLF_LEN);
     } else {
-        p = line_put(p, iso, ACCESS_DATE_LEN);
+        p = line_put(p, text, ACCESS_DATE_LEN);
         *p++ = '.';
         p = line_digits(p, (unsigned)(now % STK_NSEC_PER_SEC / STK_NSEC_PER_MSEC), 3);
-        p = line_put(p, iso + ACCESS_DATE_LEN, ACCESS_ZONE_LEN);
+        p = line_put(p, text + ACCESS_DATE_LEN, ACCESS_ZONE_LEN);
     }
     if (f->json)
         *p++ = '"';
@@ -323,14 +368,12 @@ size_t stk_access_format_line(struct stk_access_format *format,
                               const struct stk_access_entry *entry, stk_nsec now,
                               char out[STK_LOG_LINE_MAX])
 {
-    struct access_time time;
-    bool have_time = false;
     char *p = out;
 
     for (const struct access_op *op = format->ops; op < format->ops + format->nops; op++) {
         char *limit = out + STK_LOG_LINE_MAX - op->reserve;
 
-        p = line_put(p, op->text.ptr, op->text.len);
+        p = line_put_text(p, op->text);
         if (limit - p > STK_ACCESS_VALUE_MAX)
             limit = p + STK_ACCESS_VALUE_MAX;
         switch (op->kind) {
@@ -348,10 +391,7 @@ size_t stk_access_format_line(struct stk_access_format *format,
             break;
         case ACCESS_KIND_CLF:
         case ACCESS_KIND_ISO:
-            if (!have_time)
-                line_get_time(format, now / STK_NSEC_PER_SEC, &time);
-            have_time = true;
-            p = line_put_time(format, op, &time, now, p);
+            p = line_put_time(format, op, now, p);
             break;
         default:
             break;

@@ -114,7 +114,7 @@ static int body_store(struct stk_body *body, const char *data, size_t len)
     if (len == 0)
         return 0;
     if (body->fd < 0 && total > body->mem_cap) {
-        if (total > limit) {
+        if (total > limit || (!body->chunked && body->length > limit)) {
             r = body_spill(body);
             if (r < 0)
                 return r;
@@ -197,7 +197,7 @@ int stk_body_feed(struct stk_body *body, const char *data, size_t len, size_t *r
 
 int stk_body_recv(struct stk_body *body, int sock, struct stk_serve_thread *t, size_t *ret_rest)
 {
-    bool direct = !body->chunked && body->mem != NULL && body->fd < 0;
+    bool direct = !body->chunked && body->mem != NULL && body->mem_cap == body->length;
 
     *ret_rest = 0;
     for (int round = 0; round < BODY_RECV_ROUNDS; round++) {

@@ -75,10 +75,13 @@ int stk_gather_append(struct stk_serve_thread *t, struct stk_conn *conn, struct 
 
     for (int i = 0; i < n; i++)
         total += iov[i].iov_len;
-    if (t->out.len + total > t->out.cap)
-        return stk_gather_send(t, conn, iov, n);
     if (locked)
         pthread_mutex_lock(&t->gather_mutex);
+    if (t->out.len + total > t->out.cap) {
+        if (locked)
+            pthread_mutex_unlock(&t->gather_mutex);
+        return stk_gather_send(t, conn, iov, n);
+    }
     if (t->out.len == 0 && locked)
         t->gather_since = stk_time_mono_ns();
     for (int i = 0; i < n; i++) {

@@ -198,7 +198,7 @@ static void test_faults(void **state)
     memset(format, 'x', sizeof format);
     memcpy(format, "{addr}", 6);
     format[5000] = '\0';
-    assert_fault(format, "access-log-format: too long, a line has at most 4096 bytes");
+    assert_fault(format, "access-log-format: too long, a line has at most 4080 bytes");
 }
 
 static char *escape(const char *bytes, size_t len, size_t room, enum stk_access_style style)

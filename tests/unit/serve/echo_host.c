@@ -1,0 +1,211 @@
+#include "echo_host.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/mem.h"
+#include "base/time.h"
+
+struct echo_host {
+    pthread_mutex_t lock;
+};
+
+struct echo_thread {
+    struct echo_host *host;
+    stk_host_thread_fn fn;
+    void *arg;
+    unsigned index;
+    pthread_t id;
+};
+
+struct echo_host *echo_host_new(void)
+{
+    struct echo_host *host = stk_new0(struct echo_host);
+
+    pthread_mutex_init(&host->lock, NULL);
+    return host;
+}
+
+void echo_host_free(struct echo_host *host)
+{
+    pthread_mutex_destroy(&host->lock);
+    free(host);
+}
+
+static void echo_lock(void *host, void *thread)
+{
+    pthread_mutex_lock(&((struct echo_host *)host)->lock);
+}
+
+static void echo_unlock(void *host, void *thread)
+{
+    pthread_mutex_unlock(&((struct echo_host *)host)->lock);
+}
+
+static void *echo_thread_main(void *arg)
+{
+    struct echo_thread *t = arg;
+
+    echo_lock(t->host, t);
+    t->fn(t->arg, t->index, t);
+    echo_unlock(t->host, t);
+    return NULL;
+}
+
+static int echo_run(void *host, unsigned threads, stk_host_thread_fn fn, void *arg)
+{
+    struct echo_thread *all = stk_new0_array(struct echo_thread, threads);
+
+    for (unsigned i = 0; i < threads; i++) {
+        all[i] = (struct echo_thread){.host = host, .fn = fn, .arg = arg, .index = i};
+        if (i > 0 && pthread_create(&all[i].id, NULL, echo_thread_main, &all[i]) != 0)
+            abort();
+    }
+    echo_lock(host, NULL);
+    fn(arg, 0, &all[0]);
+    echo_unlock(host, NULL);
+    for (unsigned i = 1; i < threads; i++)
+        pthread_join(all[i].id, NULL);
+    free(all);
+    return 0;
+}
+
+static int echo_load(void *host, const struct stk_host_params *params)
+{
+    return 0;
+}
+
+static void echo_nothing(void *host)
+{
+}
+
+static void echo_check_signals(void *host, void *thread)
+{
+}
+
+/* Waits in the way of a thread: unlocked. */
+static void echo_wait(struct echo_host *host, struct stk_request *req)
+{
+    struct stk_wait wait;
+    struct pollfd pfd;
+
+    req->ops->wait_for(req, &wait);
+    pfd = (struct pollfd){.fd = wait.fd, .events = wait.events};
+    echo_unlock(host, NULL);
+    (void)poll(&pfd, 1, (int)wait.timeout);
+    echo_lock(host, NULL);
+}
+
+static void echo_write(struct echo_host *host, struct stk_request *req, const char *data, size_t len,
+                       unsigned flags)
+{
+    while (req->ops->write(req, data, len, flags) == -EAGAIN)
+        echo_wait(host, req);
+}
+
+static void echo_start(struct stk_request *req, const char *length)
+{
+    req->ops->start(req, 200, STK_SPAN_LIT("OK"));
+    req->ops->header(req, STK_SPAN_LIT("Content-Type"), STK_SPAN_LIT("text/plain"));
+    if (length != NULL)
+        req->ops->header(req, STK_SPAN_LIT("Content-Length"), stk_span_str(length));
+}
+
+static void echo_body(struct echo_host *host, struct stk_request *req)
+{
+    struct stk_body_view view;
+    char *body = NULL;
+    size_t len = 0;
+    int r;
+
+    for (;;) {
+        r = req->ops->body_peek(req, &view);
+        if (r == -EAGAIN) {
+            echo_wait(host, req);
+            continue;
+        }
+        if (r < 0 || view.len == 0)
+            break;
+        body = realloc(body, len + view.len);
+        if (body == NULL)
+            abort();
+        memcpy(body + len, view.ptr, view.len);
+        len += view.len;
+        req->ops->body_skip(req, view.len);
+    }
+    echo_start(req, NULL);
+    if (r < 0)
+        req->ops->fail(req);
+    else
+        echo_write(host, req, body, len, STK_WRITE_END);
+    free(body);
+}
+
+static void echo_spin(void)
+{
+    stk_nsec end = stk_time_mono_ns() + 20 * STK_NSEC_PER_MSEC;
+
+    while (stk_time_mono_ns() < end) {
+    }
+}
+
+static void echo_stream(struct echo_host *host, struct stk_request *req)
+{
+    char block[1024];
+
+    memset(block, 'x', sizeof block);
+    echo_start(req, NULL);
+    for (int i = 0; i < 64; i++)
+        echo_write(host, req, block, sizeof block, i == 0 ? STK_WRITE_FLUSH : 0);
+    echo_write(host, req, NULL, 0, STK_WRITE_END);
+}
+
+static void echo_call(void *arg, void *thread, struct stk_request *req)
+{
+    struct echo_host *host = arg;
+    stk_span path = stk_head_path(req->head);
+    struct timespec nap = {.tv_nsec = 50 * 1000 * 1000};
+
+    if (stk_span_eq(path, STK_SPAN_LIT("/echo"))) {
+        echo_body(host, req);
+    } else if (stk_span_eq(path, STK_SPAN_LIT("/stream"))) {
+        echo_stream(host, req);
+    } else if (stk_span_eq(path, STK_SPAN_LIT("/big"))) {
+        char *big = stk_mem_zalloc(1 << 20);
+
+        echo_start(req, NULL);
+        echo_write(host, req, big, 1 << 20, STK_WRITE_END);
+        free(big);
+    } else if (stk_span_eq(path, STK_SPAN_LIT("/fail"))) {
+        req->ops->fail(req);
+    } else if (stk_span_eq(path, STK_SPAN_LIT("/short"))) {
+        echo_start(req, "100");
+        echo_write(host, req, "short", 5, STK_WRITE_END);
+    } else {
+        if (stk_span_eq(path, STK_SPAN_LIT("/sleep"))) {
+            echo_unlock(host, thread);
+            nanosleep(&nap, NULL);
+            echo_lock(host, thread);
+        } else if (stk_span_eq(path, STK_SPAN_LIT("/spin"))) {
+            echo_spin();
+        }
+        echo_start(req, "13");
+        echo_write(host, req, "Hello, World!", 13, STK_WRITE_END);
+    }
+}
+
+const struct stk_host_ops echo_host_ops = {
+    .name = "echo",
+    .load = echo_load,
+    .run = echo_run,
+    .unlock = echo_unlock,
+    .lock = echo_lock,
+    .check_signals = echo_check_signals,
+    .call = echo_call,
+    .unload = echo_nothing,
+    .freeze = echo_nothing,
+};
