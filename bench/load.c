@@ -170,18 +170,17 @@ static int client_feed(struct client *client, const char *data, size_t size)
         client->body_left -= size;
         return client->body_left == 0;
     }
-    if (client->head_at + size >= HEAD_SIZE) {
-        return -1;
-    }
-    memcpy(client->head + client->head_at, data, size);
-    client->head_at += (uint32_t)size;
+    uint32_t before = client->head_at;
+    size_t room = HEAD_SIZE - 1 - before;
+    size_t copied = size < room ? size : room;
+    memcpy(client->head + before, data, copied);
+    client->head_at += (uint32_t)copied;
     client->head[client->head_at] = '\0';
     char *end = strstr(client->head, "\r\n\r\n");
     if (end == NULL) {
-        return 0;
+        return client->head_at == HEAD_SIZE - 1 ? -1 : 0;
     }
-    size_t rest = client->head_at - (size_t)(end + 4 - client->head);
-    end[2] = '\0';
+    size_t rest = size - ((size_t)(end + 4 - client->head) - before);
     int64_t length = content_length(client->head);
     if (length < 0 || (uint64_t)length < rest || strncmp(client->head, "HTTP/1.1 200", 12) != 0) {
         return -1;

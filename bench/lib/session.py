@@ -195,6 +195,8 @@ class Session:
         figures = run_wrk(running.port, running.connections, seconds, scenario.wrk,
                           self.placement(scenario))
         used = running.process.cpu_ns() - before
+        if not running.process.alive():
+            raise ClientError("ended during the round: " + running.process.last_words())
         if figures["requests"] == 0:
             raise ClientError("no request was answered on a kept-alive connection")
         return {

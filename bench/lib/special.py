@@ -1,5 +1,6 @@
 """The scenarios that are not a closed loop of wrk."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -31,29 +32,53 @@ def _started(session, scenario, specs, outcome, say):
     return running
 
 
+@contextlib.contextmanager
+def _guard(server, running, session, outcome, say):
+    """A server that fails is noted and left out of further rounds; the others go on."""
+    try:
+        yield
+    except ClientError as problem:
+        outcome.fail(server.spec, problem)
+        say(f"  {server.spec}: {problem}")
+        running.remove(server)
+        session.stop(server.process)
+
+
+def _stop_all(session, running):
+    for server in running:
+        session.stop(server.process)
+
+
 def rate(session, scenario, specs, rounds, say):
     """A paced client at 100 requests/s: CPU per request when every request wakes the server."""
     outcome = Outcome()
     seconds = 2 if session.options.quick else 5
     running = _started(session, scenario, specs, outcome, say)
     for number in range(rounds):
-        for server in running:
-            connections = min(8, server.connections)
-            before = server.process.cpu_ns()
-            figures = run_load("rate", server.port, session.placement(scenario), rate=RATE,
-                               connections=connections, seconds=seconds)
-            used = server.process.cpu_ns() - before
-            requests = max(1, figures["requests"])
-            outcome.add(server.spec, {
-                "cpu_us": used / 1000 / requests, "rps": requests * 1e6 / figures["us"],
-                "p50_ms": figures["p50"] / 1000, "p99_ms": figures["p99"] / 1000,
-                "pss_mb": server.process.pss_kb() / 1024, "requests": requests,
-                "errors": figures["errors"], "connections": connections})
-            say(f"  round {number + 1}/{rounds} {str(server.spec):<24}"
-                f"{used / 1000 / requests:9.2f} µs/req")
-    for server in running:
-        session.stop(server.process)
+        for server in list(running):
+            with _guard(server, running, session, outcome, say):
+                figures = _paced(server, session.placement(scenario), seconds)
+                outcome.add(server.spec, figures)
+                say(f"  round {number + 1}/{rounds} {str(server.spec):<24}"
+                    f"{figures['cpu_us']:9.2f} µs/req")
+    _stop_all(session, running)
     return outcome
+
+
+def _paced(server, placement, seconds):
+    connections = min(8, server.connections)
+    before = server.process.cpu_ns()
+    figures = run_load("rate", server.port, placement, rate=RATE, connections=connections,
+                       seconds=seconds)
+    used = server.process.cpu_ns() - before
+    if not figures["requests"]:
+        raise ClientError("no request was answered")
+    return {
+        "cpu_us": used / 1000 / figures["requests"],
+        "rps": figures["requests"] * 1e6 / figures["us"],
+        "p50_ms": figures["p50"] / 1000, "p99_ms": figures["p99"] / 1000,
+        "pss_mb": server.process.pss_kb() / 1024, "requests": figures["requests"],
+        "errors": figures["errors"]}
 
 
 def idle(session, scenario, specs, rounds, say):
@@ -72,8 +97,7 @@ def idle(session, scenario, specs, rounds, say):
             outcome.add(server.spec, {"percent": percent,
                                       "pss_mb": server.process.pss_kb() / 1024})
             say(f"  {str(server.spec):<24}{percent:9.4f} % CPU")
-    for server in running:
-        session.stop(server.process)
+    _stop_all(session, running)
     return outcome
 
 
@@ -126,28 +150,34 @@ def slowloris(session, scenario, specs, rounds, say):
     seconds = 2 if session.options.quick else SLOW_SECONDS
     running = _started(session, scenario, specs, outcome, say)
     for number in range(rounds):
-        for server in running:
-            alone = _good(server, placement, seconds)
-            slow = start_load("slow", server.port, placement, connections=SLOW_CLIENTS,
-                              interval=SLOW_INTERVAL_MS, seconds=seconds + 2)
-            try:
-                time.sleep(1.0)
-                beside = _good(server, placement, seconds)
-            finally:
-                slow.stop(3.0)
-                slow.popen.stdin.close()
-                slow.popen.stdout.close()
-            figures = {
-                "p99_alone_ms": alone["p99"] / 1000, "p99_ms": beside["p99"] / 1000,
-                "p50_ms": beside["p50"] / 1000, "errors": beside["errors"],
-                "p99_ratio": beside["p99"] / max(alone["p99"], 0.1),
-                "rps": beside["requests"] * 1e6 / beside["us"]}
-            outcome.add(server.spec, figures)
-            say(f"  round {number + 1}/{rounds} {str(server.spec):<24}p99 "
-                f"{figures['p99_alone_ms']:.3f} ms alone, {figures['p99_ms']:.3f} ms beside")
-    for server in running:
-        session.stop(server.process)
+        for server in list(running):
+            with _guard(server, running, session, outcome, say):
+                figures = _beside_slow(server, placement, seconds)
+                outcome.add(server.spec, figures)
+                say(f"  round {number + 1}/{rounds} {str(server.spec):<24}p99 "
+                    f"{figures['p99_alone_ms']:.3f} ms alone, {figures['p99_ms']:.3f} ms beside")
+    _stop_all(session, running)
     return outcome
+
+
+def _beside_slow(server, placement, seconds):
+    alone = _good(server, placement, seconds)
+    slow = start_load("slow", server.port, placement, connections=SLOW_CLIENTS,
+                      interval=SLOW_INTERVAL_MS, seconds=seconds + 2)
+    try:
+        time.sleep(1.0)
+        beside = _good(server, placement, seconds)
+    finally:
+        slow.stop(3.0)
+        slow.popen.stdin.close()
+        slow.popen.stdout.close()
+    if not alone["requests"] or not beside["requests"]:
+        raise ClientError("no request was answered")
+    return {
+        "p99_alone_ms": alone["p99"] / 1000, "p99_ms": beside["p99"] / 1000,
+        "p50_ms": beside["p50"] / 1000, "p99_ratio": beside["p99"] / max(alone["p99"], 0.1),
+        "requests": beside["requests"], "errors": beside["errors"],
+        "rps": beside["requests"] * 1e6 / beside["us"]}
 
 
 def _good(server, placement, seconds):
@@ -160,13 +190,14 @@ def first_block(session, scenario, specs, rounds, say):
     outcome = Outcome()
     running = _started(session, scenario, specs, outcome, say)
     for _ in range(rounds):
-        for server in running:
-            samples = [_first_block_ms(server.port) for _ in range(9)]
-            outcome.add(server.spec, {"first_ms": median(samples)})
+        for server in list(running):
+            with _guard(server, running, session, outcome, say):
+                samples = [_first_block_ms(server.port) for _ in range(9)]
+                outcome.add(server.spec, {"first_ms": median(samples)})
     for server in running:
-        session.stop(server.process)
         say(f"  {str(server.spec):<24}"
             f"{middle(outcome.rounds[str(server.spec)], 'first_ms'):9.3f} ms")
+    _stop_all(session, running)
     return outcome
 
 
@@ -177,6 +208,8 @@ def _first_block_ms(port):
         data, first = b"", None
         while True:  # to the end: the server is to be idle when the next sample begins
             piece = client.recv(65536)
+            if not piece and first is None:
+                raise ClientError("the block did not come")
             if not piece:
                 return first
             data += piece
