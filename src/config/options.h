@@ -61,7 +61,7 @@ struct stk_option {
     const char *uwsgi;   /* which of name and aliases uWSGI has for the same thing, "a,b" or NULL */
     char short_name;     /* 'w' or 0 */
     bool common;         /* in the short --help */
-    bool empty;          /* an empty text (or list) is a value */
+    bool empty;          /* an empty text is a value; of a list, having no item is */
     bool positional;     /* filled by an argument without a dash */
     bool takes_value;    /* of STK_OPTION_COMMAND */
     enum stk_option_kind kind;

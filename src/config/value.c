@@ -199,7 +199,7 @@ static int value_parse_text(const struct stk_option *opt, const char *text, char
             return STK_VALUE_E_INVALID;
         break;
     default:
-        if (!*text && !opt->empty)
+        if (!*text && !(opt->empty && opt->kind == STK_OPTION_STRING))
             return STK_VALUE_E_INVALID;
     }
     *ret_text = stk_mem_strdup(text);

@@ -314,6 +314,22 @@ static void test_lists(void **state)
                   "stoker.toml:2: unknown option 'bnid'; did you mean 'bind'?");
 }
 
+static void test_empty_list(void **state)
+{
+    static const char *const env[] = {"STOKER_PYTHONPATH=", NULL};
+    struct stk_origin origin = from_file(2);
+    STK_CLEANUP(stk_load_freep) struct stk_load *load = stk_load_new();
+
+    set_file(load, 1, "pythonpath", "lib");
+    stk_load_environ(load, env);
+    assert_int_equal(stk_load_config(load)->pythonpath.n, 0);
+    assert_null(stk_load_config(load)->pythonpath.items);
+    stk_load_set_list(load, "pythonpath", NULL, 0, &origin);
+    ASSERT_NO_ERRORS(load);
+    set_cli(load, "pythonpath", "");
+    ASSERT_ERRORS(load, "command line: pythonpath = '': expected a text that is not empty");
+}
+
 static void test_trust_nobody(void **state)
 {
     struct stk_origin origin = from_file(2);
@@ -385,6 +401,7 @@ int main(void)
         cmocka_unit_test(test_a_losing_value_is_checked),
         cmocka_unit_test(test_flags),
         cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_empty_list),
         cmocka_unit_test(test_trust_nobody),
         cmocka_unit_test(test_validate),
         cmocka_unit_test(test_validate_callable),
