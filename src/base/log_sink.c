@@ -79,6 +79,16 @@ static int sink_open_file(const char *path)
     return fd < 0 ? -errno : fd;
 }
 
+/* The application may change its directory before the file is opened again. */
+static char *sink_absolute(const char *path)
+{
+    STK_CLEANUP(stk_mem_freep) char *dir = NULL;
+
+    if (path[0] != '/')
+        dir = getcwd(NULL, 0);
+    return dir != NULL ? stk_mem_printf("%s/%s", dir, path) : stk_mem_strdup(path);
+}
+
 static int sink_connect(const struct stk_log_sink *sink)
 {
     struct sockaddr_un addr = {.sun_family = AF_UNIX};
@@ -134,7 +144,7 @@ int stk_log_sink_open(struct stk_log_sink *ret_sink, const char *target, int das
         if (sink.fd < 0)
             return sink.fd;
         sink.kind = STK_LOG_SINK_FILE;
-        sink.path = stk_mem_strdup(target);
+        sink.path = sink_absolute(target);
     }
     stk_log_sink_probe(&sink);
     *ret_sink = sink;

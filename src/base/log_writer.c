@@ -4,7 +4,8 @@
  * Producers hold the mutex for one copy into a ring of whole lines. The thread sleeps on a
  * condition while the ring is empty (no wake-ups on an idle server); the line that ends the silence
  * wakes it, and it gathers for 50 ms, or until the ring is half full, before it writes: so a busy
- * server pays one wake-up for thousands of lines.
+ * server pays one wake-up for thousands of lines. While lines keep coming it goes on by the clock,
+ * and no producer has to wake it for each round.
  *
  * It copies pieces that end with a line out of the ring, which makes room at once, and writes them
  * with stk_log_sink_write, which never waits. A stalled reader therefore cannot keep the thread
@@ -31,6 +32,7 @@
 enum {
     WRITER_PIECE = 64 * 1024,
     WRITER_SIZE_MIN = 4 * STK_LOG_LINE_MAX,
+    WRITER_BUSY = 256,     /* bytes of a round after which the next needs no waking */
     WRITER_STALL_MS = 100, /* how often a stalled writer looks up */
 };
 #define WRITER_GATHER       (50 * STK_NSEC_PER_MSEC)
@@ -213,9 +215,10 @@ static bool writer_wait(struct stk_log_writer *w)
  */
 static bool writer_put(struct stk_log_writer *w, char *piece, size_t len)
 {
+    bool torn = w->torn;
     size_t done = 0;
 
-    if (w->torn) { /* ends the line that an error has cut off */
+    if (torn) { /* ends the line that an error has cut off */
         *--piece = '\n';
         len++;
     }
@@ -229,8 +232,9 @@ static bool writer_put(struct stk_log_writer *w, char *piece, size_t len)
         }
         if (n == -EAGAIN && writer_wait(w))
             continue;
-        writer_lose(w, writer_count_lines(piece + done, len - done), n < 0 ? (int)-n : EIO);
-        w->torn = done > 0 && piece[done - 1] != '\n';
+        torn = torn && done == 0; /* the new line that was to end it is not one of ours */
+        writer_lose(w, writer_count_lines(piece + done, len - done) - torn, n < 0 ? (int)-n : EIO);
+        w->torn = torn || (done > 0 && piece[done - 1] != '\n');
         return n != -EAGAIN;
     }
     return true;
@@ -302,12 +306,13 @@ static void writer_idle(struct stk_log_writer *w)
     }
 }
 
-/* Lets lines come together. Locked. */
-static void writer_gather(struct stk_log_writer *w)
+/* Lets lines come together; `busy`: also when there is none yet. Locked. */
+static void writer_gather(struct stk_log_writer *w, bool busy)
 {
     struct timespec until = writer_timespec(stk_time_mono_ns() + WRITER_GATHER);
 
-    while (w->head != w->tail && w->head - w->tail < w->size / 2 && !w->stop && !w->reopen) {
+    while ((busy || w->head != w->tail) && w->head - w->tail < w->size / 2 && !w->stop &&
+           !w->reopen) {
         w->wake_at = w->size / 2;
         if (pthread_cond_timedwait(&w->wake, &w->lock, &until) == ETIMEDOUT)
             break;
@@ -318,7 +323,7 @@ static void writer_gather(struct stk_log_writer *w)
 static void *writer_main(void *arg)
 {
     struct stk_log_writer *w = arg;
-    bool go_on = true;
+    bool go_on = true, busy = false;
 
     STK_CHECK_MAGIC(w, WRITER_MAGIC);
     pthread_mutex_lock(&w->lock);
@@ -328,8 +333,10 @@ static void *writer_main(void *arg)
 
         if (w->head == w->tail)
             w->head = w->tail = 0;
-        writer_idle(w);
-        writer_gather(w);
+        if (!busy)
+            writer_idle(w);
+        writer_gather(w, busy);
+        busy = w->head - w->tail >= WRITER_BUSY;
         reopen = w->reopen;
         end = w->head;
         pthread_mutex_unlock(&w->lock);

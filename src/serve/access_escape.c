@@ -1,8 +1,7 @@
 /*
  * Escaping for the access log. Nearly all values are plain, so a first pass copies sixteen bytes at
- * a time and only notes whether one of them needs an escape. If
- * one does, or the value has to be cut, a second pass does it properly, by eight bytes and around
- * an escape one by one.
+ * a time and only notes whether one of them needs an escape. If one does, or the value has to be
+ * cut, a second pass does it properly, by eight bytes and around an escape one by one.
  */
 #include "serve/access_escape.h"
 

@@ -237,6 +237,27 @@ static void test_reopen(void **state)
     free(text);
 }
 
+/* A relative path means the same file after the application has changed its directory. */
+static void test_relative(void **state)
+{
+    struct log_dir *d = *state;
+    char before[256], *text;
+
+    assert_non_null(getcwd(before, sizeof before));
+    assert_int_equal(chdir(d->path), 0);
+    assert_int_equal(stk_log_open("log"), 0);
+    assert_int_equal(chdir("/"), 0);
+    stk_log_info("first");
+    assert_int_equal(unlink(log_dir_file(d, "log")), 0);
+    stk_log_reopen();
+    stk_log_info("second");
+    assert_int_equal(chdir(before), 0);
+    text = log_dir_read(d, "log");
+    assert_int_equal(log_count(text, "info: "), 1);
+    assert_non_null(strstr(text, "info: second\n"));
+    free(text);
+}
+
 static void test_reopen_fails(void **state)
 {
     struct log_dir *d = *state;
@@ -400,10 +421,10 @@ int main(void)
 {
 #define T(fn) cmocka_unit_test_setup_teardown(fn, log_dir_setup, close_file)
     const struct CMUnitTest tests[] = {
-        T(test_shape),   T(test_file_mode),    T(test_levels),       T(test_several_lines),
-        T(test_escapes), T(test_long_line),    T(test_every_length), T(test_errno),
-        T(test_reopen),  T(test_reopen_fails), T(test_open_fails),   T(test_stalled_pipe),
-        T(test_colour),  T(test_syslog),
+        T(test_shape),        T(test_file_mode), T(test_levels),       T(test_several_lines),
+        T(test_escapes),      T(test_long_line), T(test_every_length), T(test_errno),
+        T(test_reopen),       T(test_relative),  T(test_reopen_fails), T(test_open_fails),
+        T(test_stalled_pipe), T(test_colour),    T(test_syslog),
     };
 
     signal(SIGPIPE, SIG_IGN);

@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -290,6 +291,37 @@ static void test_full_disk(void **state)
     stk_log_writer_free(w);
 }
 
+/* A line that the disk took half of is ended before the next; the loss is told. */
+static void test_torn_line(void **state)
+{
+    struct stk_log_writer *w = start(log_dir_file(*state, "log"), 0);
+    struct rlimit old, limit;
+    uint64_t lost;
+    char *text;
+
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    limit = old;
+    limit.rlim_cur = 2000;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    for (unsigned i = 0; i < 100; i++)
+        append_number(w, i);
+    while (stk_log_writer_lost(w) == 0)
+        poll(NULL, 0, 5);
+    lost = stk_log_writer_lost(w);
+    append_number(w, 100); /* fails as a whole */
+    while (stk_log_writer_lost(w) == lost)
+        poll(NULL, 0, 5);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    append_number(w, 100);
+    stk_log_writer_free(w);
+    text = log_dir_read(*state, "log");
+    assert_int_equal(strlen(text), 2000 + 1 + strlen("line 100 of a log that goes on and on\n"));
+    assert_string_equal(text + 2000, "\nline 100 of a log that goes on and on\n");
+    text[2000] = '\0';
+    assert_int_equal(reported(*state, "lost, cannot write"), 101 - log_count(text, "\n"));
+    free(text);
+}
+
 static void test_reader_gone(void **state)
 {
     struct stk_log_writer *w;
@@ -374,9 +406,10 @@ int main(void)
 {
 #define T(fn) cmocka_unit_test_setup_teardown(fn, error_log_setup, error_log_teardown)
     const struct CMUnitTest tests[] = {
-        T(test_flush_at_stop),   T(test_wraps),       T(test_appears), T(test_stalled_pipe),
-        T(test_stalled_at_stop), T(test_whole_lines), T(test_reopen),  T(test_reopen_fails),
-        T(test_full_disk),       T(test_reader_gone), T(test_fork),    T(test_signals),
+        T(test_flush_at_stop),   T(test_wraps),       T(test_appears),     T(test_stalled_pipe),
+        T(test_stalled_at_stop), T(test_whole_lines), T(test_reopen),      T(test_reopen_fails),
+        T(test_full_disk),       T(test_torn_line),   T(test_reader_gone), T(test_fork),
+        T(test_signals),
     };
 
     signal(SIGPIPE, SIG_IGN);
