@@ -139,7 +139,6 @@ static enum stk_http1_result h1_target_authority(struct stk_head *h, const char 
     h->authority_off = (uint32_t)(p - h->base);
     h->authority_len = (uint32_t)len;
     h->path_len = 0;
-    h->query_len = 0;
     h->path_escaped = false;
     return STK_HTTP1_OK;
 }

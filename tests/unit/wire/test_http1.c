@@ -230,6 +230,8 @@ static const struct case_ cases[] = {
     C(POST "TRANSFER-ENCODING:\tCHUNKED \r\n\r\n", OK),
     C(POST "Transfer-Encoding: gzip, chunked\r\n\r\n", R(ENCODING_UNKNOWN)),
     C(POST "Transfer-Encoding: gzip;q=1, chunked\r\n\r\n", R(ENCODING_UNKNOWN)),
+    C(POST "Transfer-Encoding: gzip \t;q=1, chunked\r\n\r\n", R(ENCODING_UNKNOWN)),
+    C(POST "Transfer-Encoding: \"x\", chunked\r\n\r\n", R(BAD_TRANSFER_ENCODING)),
     C(POST "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n", R(ENCODING_UNKNOWN)),
     C(POST "Transfer-Encoding: identity, chunked\r\n\r\n", R(ENCODING_UNKNOWN)),
     C(POST "Transfer-Encoding: gzip\r\n\r\n", R(BAD_TRANSFER_ENCODING)),
@@ -442,6 +444,12 @@ static void test_query_only_escapes_leave_the_path_plain(void **state)
     assert_span(stk_head_path(&head), "/");
     assert_int_equal(head.query_len, 0);
     assert_true(head.is_head && !head.is_get);
+    PARSE(&head, "PUT / HTTP/1.1\r\n" HOST "\r\n");
+    assert_true(!head.is_head && !head.is_get);
+    PARSE(&head, "GETS / HTTP/1.1\r\n" HOST "\r\n");
+    assert_true(!head.is_head && !head.is_get);
+    PARSE(&head, "POST / HTTP/1.1\r\n" HOST "\r\n");
+    assert_true(!head.is_head && !head.is_get);
 }
 
 static void test_absolute_target(void **state)
@@ -477,11 +485,13 @@ static void test_asterisk_and_authority_targets(void **state)
     PARSE(&head, "OPTIONS * HTTP/1.1\r\n" HOST "\r\n");
     assert_int_equal(head.target_form, STK_TARGET_ASTERISK);
     assert_span(stk_head_path(&head), "*");
-    PARSE(&head, "CONNECT example.org:443 HTTP/1.1\r\n" HOST "\r\n");
+    PARSE(&head, "CONNECT %65xample.org:443 HTTP/1.1\r\n" HOST "\r\n");
     assert_int_equal(head.target_form, STK_TARGET_AUTHORITY);
     assert_int_equal(head.path_len, 0);
     assert_span(stk_span_make(head.base + head.authority_off, head.authority_len),
-                "example.org:443");
+                "%65xample.org:443");
+    assert_false(head.path_escaped);
+    assert_int_equal(head.query_len, 0);
     assert_span(stk_head_host(&head), "example.com");
 }
 
