@@ -1,5 +1,5 @@
 /*
- * Prints what is made from the option rows, and checks it.
+ * Prints what is made from the option rows and the table of the access log's fields, and checks it.
  *
  *   gen_options                    prints docs/options.md
  *   gen_options --fresh FILE       fails when FILE is not what would be printed
@@ -15,6 +15,7 @@
 #include "base/mem.h"
 #include "config/help.h"
 #include "config/options.h"
+#include "serve/access_format.h"
 
 /* The whole of a file, or NULL with a message. */
 static char *gen_read(const char *path)
@@ -37,10 +38,27 @@ static char *gen_read(const char *path)
     return text;
 }
 
+/* All of docs/options.md. */
+static char *gen_document(void)
+{
+    static const char fields[] =
+        "\n## Fields of the access log\n\n"
+        "In a template, `{name}`; in `json:name,name`, the keys. A field that has no value is `-`, "
+        "in\n"
+        "JSON `null`. `{header:NAME}` is a field of the request's head.\n\n"
+        "| field | what |\n|---|---|\n"
+#define X(id, name, kind, help) "| `" name "` | " help " |\n"
+        STK_ACCESS_FIELDS(X);
+#undef X
+    STK_CLEANUP(stk_mem_freep) char *options = stk_help_markdown();
+
+    return stk_mem_printf("%s%s", options, fields);
+}
+
 static int gen_fresh(const char *path)
 {
     STK_CLEANUP(stk_mem_freep) char *have = gen_read(path);
-    STK_CLEANUP(stk_mem_freep) char *want = stk_help_markdown();
+    STK_CLEANUP(stk_mem_freep) char *want = gen_document();
 
     if (have && strcmp(have, want) == 0)
         return 0;
@@ -116,7 +134,7 @@ static int gen_clashes(const char *path)
 int main(int argc, char **argv)
 {
     if (argc == 1) {
-        STK_CLEANUP(stk_mem_freep) char *text = stk_help_markdown();
+        STK_CLEANUP(stk_mem_freep) char *text = gen_document();
 
         return fputs(text, stdout) < 0 || fflush(stdout) != 0;
     }
