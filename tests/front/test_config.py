@@ -258,16 +258,19 @@ def test_config_names_the_file(stoker, tmp_path):
         ("chdir = ''", "stoker.toml:1: chdir = '': expected a text that is not empty"),
         ('chdir = "a\\u0000b"', "stoker.toml:1: chdir holds a NUL character"),
         ("help = true", "stoker.toml:1: help belongs on the command line"),
-        ("workers = 1\nprocesses = 2", "stoker.toml:2: workers is given twice (first: stoker.toml:1)"),
+        (
+            "workers = 1\nprocesses = 2",
+            "stoker.toml:2: workers is given twice (first: stoker.toml:1)",
+        ),
         (
             "[limits]\nthreads = 1",
-            "stoker.toml:1: unknown table 'limits'; only [env] is a table; options stand at the top "
-            "of the file",
+            "stoker.toml:1: unknown table 'limits'; only [env] is a table; options stand at "
+            "the top of the file",
         ),
         (
             "[enw]\nA = 1",
-            "stoker.toml:1: unknown table 'enw'; did you mean [env]? only [env] is a table; options "
-            "stand at the top of the file",
+            "stoker.toml:1: unknown table 'enw'; did you mean [env]? only [env] is a table; "
+            "options stand at the top of the file",
         ),
         (
             "[tool.stoker]\nthreads = 1",
@@ -293,8 +296,8 @@ def test_config_names_the_file(stoker, tmp_path):
         ),
         (
             "limit-request-line = '64k'",
-            "stoker.toml:1: limit-request-line = '64k': is more than limit-request-head (32768 bytes)"
-            ", which counts the line too",
+            "stoker.toml:1: limit-request-line = '64k': is more than limit-request-head (32768 "
+            "bytes), which counts the line too",
         ),
     ],
 )
