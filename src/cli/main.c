@@ -19,8 +19,6 @@
 #include "config/cpus.h"
 #include "config/help.h"
 
-extern char **environ;
-
 /* A list of C strings taken out of Python; NULL-terminated. */
 struct main_strings {
     char **items;
@@ -50,7 +48,7 @@ static char *main_string(PyObject *obj)
 
 static int main_strings_take(PyObject *sequence, struct main_strings *ret_strings)
 {
-    STK_CLEANUP(main_strings_deinit) struct main_strings strings = {0};
+    struct main_strings strings = {0};
     PyObject *fast = PySequence_Fast(sequence, "expected a sequence of str");
 
     if (!fast)
@@ -60,13 +58,13 @@ static int main_strings_take(PyObject *sequence, struct main_strings *ret_string
         strings.items[i] = main_string(PySequence_Fast_GET_ITEM(fast, i));
         if (!strings.items[i]) {
             Py_DECREF(fast);
+            main_strings_deinit(&strings);
             return -1;
         }
         strings.n++;
     }
     Py_DECREF(fast);
     *ret_strings = strings;
-    strings = (struct main_strings){0};
     return 0;
 }
 

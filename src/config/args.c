@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/assert.h"
 #include "base/mem.h"
 
 static const struct stk_origin args_origin = {.kind = STK_ORIGIN_COMMAND_LINE};
@@ -38,6 +39,7 @@ static const char *args_value(struct args_parser *p)
 
 static void args_config(struct args_parser *p, const char *value)
 {
+    STK_ASSERT(value != NULL); /* the row says that it takes one */
     if (!*value)
         stk_load_fail(p->load, &args_origin, "config = '': expected the path of a file");
     else if (p->args->config)
