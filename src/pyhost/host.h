@@ -44,6 +44,7 @@ struct stk_call {
     PyThreadState *ts; /* of the thread that runs the request */
     PyObject *input;   /* wsgi.input, or NULL where the shared empty one serves */
     int64_t length;    /* Content-Length by the application; -1: none */
+    int64_t sent;      /* bytes of the body, handed to the server */
     unsigned status;   /* by the application */
     bool started;      /* start_response has been called with success */
     bool wrote;        /* a block has been handed to the server */

@@ -364,7 +364,7 @@ static PyObject *input_readinto(PyObject *op, PyObject *arg)
     Py_buffer buffer;
     Py_ssize_t have = 0;
 
-    if (PyObject_GetBuffer(arg, &buffer, PyBUF_WRITABLE) < 0)
+    if (!PyArg_Parse(arg, "w*:readinto", &buffer))
         return NULL;
     while (have < buffer.len) {
         Py_ssize_t n = input_take(self, (char *)buffer.buf + have, (size_t)(buffer.len - have));

@@ -141,19 +141,21 @@ static STK_COLD int respond_raise_latin1(const char *what, PyObject *name, PyObj
 {
     for (Py_ssize_t i = 0; i < PyUnicode_GET_LENGTH(text); i++) {
         unsigned ch = (unsigned)PyUnicode_READ_CHAR(text, i);
+        char shown[16];
 
         if (ch < 256)
             continue;
+        snprintf(shown, sizeof(shown), "U+%04X", ch);
         if (name)
             PyErr_Format(PyExc_ValueError,
-                         "start_response: %s of header %R has a character outside latin-1 (U+%04X "
+                         "start_response: %s of header %R has a character outside latin-1 (%s "
                          "at %zd); encode it first",
-                         what, name, ch, i);
+                         what, name, shown, i);
         else
             PyErr_Format(PyExc_ValueError,
-                         "start_response: %s has a character outside latin-1 (U+%04X at %zd); "
+                         "start_response: %s has a character outside latin-1 (%s at %zd); "
                          "encode it first",
-                         what, ch, i);
+                         what, shown, i);
         return -1;
     }
     PyErr_Format(PyExc_ValueError, "start_response: %s cannot be read", what);
@@ -498,6 +500,7 @@ int stk_respond_write(struct stk_call *call, const char *data, size_t len, unsig
     }
     call->wrote = true;
     call->ended = (flags & STK_WRITE_END) != 0;
+    call->sent += (int64_t)len;
     return stk_likely(r == 0) ? STK_RESPOND_SENT : respond_result(call, r);
 }
 
@@ -517,6 +520,7 @@ int stk_respond_sendfile(struct stk_call *call, int fd, int64_t off, uint64_t le
     }
     call->wrote = true;
     call->ended = true;
+    call->sent += (int64_t)len;
     return r == 0 ? STK_RESPOND_SENT : respond_result(call, r);
 }
 

@@ -13,6 +13,7 @@
  */
 #include "pyhost/wsgi.h"
 
+#include <inttypes.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -321,9 +322,26 @@ static int wsgi_send_any(struct stk_call *call, PyObject *result)
     return wsgi_send_iterable(call, result);
 }
 
+/* The server closes the connection, so that the client sees it; the log names the cause. */
+static STK_COLD void wsgi_log_short(const struct stk_call *call)
+{
+    stk_span method = stk_head_method(call->req->head);
+    stk_span target = stk_head_target(call->req->head);
+
+    if (call->status == 304 || call->status == 204 || call->req->head->is_head)
+        return;
+    stk_log_error("%.*s %.*s: the response is shorter than its Content-Length (%" PRId64
+                  " of %" PRId64 " bytes)",
+                  (int)(method.len < 32 ? method.len : 32), method.ptr,
+                  (int)(target.len < 256 ? target.len : 256), target.ptr, call->sent, call->length);
+}
+
 static inline int wsgi_send(struct stk_call *call, PyObject *result)
 {
     int r = wsgi_send_any(call, result);
+
+    if (stk_unlikely(r == STK_RESPOND_SENT && call->sent < call->length))
+        wsgi_log_short(call);
 
     /* A body that was cut at its Content-Length is complete for the client. */
     if (stk_unlikely(r == STK_RESPOND_STOP && call->cut && !call->ended))
