@@ -9,7 +9,8 @@
 #include "base/macros.h"
 #include "wire/chunked.h"
 
-#define E(id) STK_CHUNKED_E_##id
+#define DIGITS_63 "000000000000000000000000000000000000000000000000000000000000000"
+#define E(id)     STK_CHUNKED_E_##id
 #define C(s, r, d)                             \
     {                                          \
         (s), sizeof(s) - 1, (r), (d), __LINE__ \
@@ -31,6 +32,12 @@ static const struct case_ cases[] = {
       "0123456789\r\n\r\n\r\n\r\n\r\n"),
     C("a\r\n0\r\n\r\n01234\r\n0\r\n\r\n", STK_CHUNKED_END, "0\r\n\r\n01234"),
     C("0000000000000000000000005\r\nhello\r\n0\r\n\r\n", STK_CHUNKED_END, "hello"),
+    C("9\r\n012345678\r\nf\r\n012345678901234\r\nF\r\n012345678901234\r\n0\r\n\r\n",
+      STK_CHUNKED_END, "012345678012345678901234012345678901234"),
+    C(DIGITS_63 "1\r\nx\r\n" DIGITS_63 "2\r\nyz\r\n" DIGITS_63 "0\r\n\r\n", STK_CHUNKED_END, "xyz"),
+    C(":\r\n", E(SIZE), ""),
+    C("/\r\n", E(SIZE), ""),
+    C("`\r\n", E(SIZE), ""),
     C("5", STK_CHUNKED_PARTIAL, ""),
     C("5\r\nhel", STK_CHUNKED_PARTIAL, "hel"),
     C("5\r\nhello\r\n0\r\n", STK_CHUNKED_PARTIAL, "hello"),
@@ -52,7 +59,7 @@ static const struct case_ cases[] = {
     C("10000000000000005\r\nhello\r\n", E(SIZE), ""),
     C("ffffffffffffffff\r\n", E(SIZE), ""),
     C("fffffffffffffffffffff\r\n", E(SIZE), ""),
-    C("00000000000000000000000000000000000000000000000000000000000000001\r\n", E(SIZE), ""),
+    C(DIGITS_63 "01\r\n", E(SIZE), ""),
     /* line ends */
     C("5\nhello\r\n0\r\n\r\n", E(LINE_END), ""),
     C("5\rhello\r\n0\r\n\r\n", E(LINE_END), ""),
