@@ -140,7 +140,22 @@ size_t stk_options_distance(const char *a, const char *b)
     return last[blen];
 }
 
-bool stk_options_suggest(const char *name, char *buf, size_t size)
+/* The row that has the word among its hints, or NULL. */
+static const struct stk_option *options_hinted(const char *name)
+{
+    for (size_t i = 0; i < STK_OPTION_COUNT; i++) {
+        const char *pos = options_rows[i].hints, *word;
+        size_t len = 0;
+
+        while ((word = stk_options_next_word(&pos, &len)))
+            if (options_same(name, strlen(name), word, len))
+                return &options_rows[i];
+    }
+    return NULL;
+}
+
+/* The name or alias at the least distance, if that is small enough. */
+static bool options_nearest(const char *name, char *buf, size_t size)
 {
     /* A third of the word may be wrong: more, and the suggestion is noise. */
     size_t best = strlen(name) / 3 + 1;
@@ -169,6 +184,16 @@ bool stk_options_suggest(const char *name, char *buf, size_t size)
         } while ((word = stk_options_next_word(&pos, &len)));
     }
     return found;
+}
+
+bool stk_options_suggest(const char *name, char *buf, size_t size)
+{
+    const struct stk_option *hinted = options_hinted(name);
+
+    if (!hinted || strlen(hinted->name) >= size)
+        return options_nearest(name, buf, size);
+    memcpy(buf, hinted->name, strlen(hinted->name) + 1);
+    return true;
 }
 
 const char *stk_options_group_name(enum stk_option_group group)

@@ -59,6 +59,7 @@ struct stk_option {
     const char *name;
     const char *aliases; /* "a,b" or NULL */
     const char *uwsgi;   /* which of name and aliases uWSGI has for the same thing, "a,b" or NULL */
+    const char *hints;   /* other names that people may try: suggested, not taken; or NULL */
     char short_name;     /* 'w' or 0 */
     bool common;         /* in the short --help */
     bool empty;          /* an empty text is a value; of a list, having no item is */
@@ -86,7 +87,10 @@ const struct stk_option *stk_options_rows(void) __attribute__((returns_nonnull))
 const struct stk_option *stk_options_find(const char *name, size_t len);
 /* The row of a short flag, or NULL. */
 const struct stk_option *stk_options_find_short(char flag);
-/* The name or alias nearest to a misspelt one, written to buf; false when none is near. */
+/*
+ * The name for one that is not there, written to buf: of the row that has it among its hints, or
+ * the nearest name or alias. False when none is near.
+ */
 bool stk_options_suggest(const char *name, char *buf, size_t size);
 /* "Application", "Sockets" ... */
 const char *stk_options_group_name(enum stk_option_group group);

@@ -143,6 +143,24 @@ static void test_suggestions(void **state)
     assert_string_equal(near, "untouched");
 }
 
+static void test_hints(void **state)
+{
+    const struct stk_option *rows = stk_options_rows();
+    char near[80];
+
+    assert_true(stk_options_suggest("reload", near, sizeof(near)));
+    assert_string_equal(near, "autoreload");
+    assert_true(stk_options_suggest("http_socket", near, sizeof(near)));
+    assert_string_equal(near, "bind");
+    for (size_t i = 0; i < STK_OPTION_COUNT; i++) {
+        const char *pos = rows[i].hints, *word;
+        size_t len = 0;
+
+        while ((word = stk_options_next_word(&pos, &len)))
+            assert_null(stk_options_find(word, len));
+    }
+}
+
 static void test_log_levels_are_those_of_the_log(void **state)
 {
     const struct stk_option *opt = &stk_options_rows()[STK_OPTION_ID_LOG_LEVEL];
@@ -165,6 +183,7 @@ int main(void)
         cmocka_unit_test(test_spellings),
         cmocka_unit_test(test_distance),
         cmocka_unit_test(test_suggestions),
+        cmocka_unit_test(test_hints),
         cmocka_unit_test(test_log_levels_are_those_of_the_log),
     };
 
