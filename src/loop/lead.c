@@ -32,6 +32,7 @@
 #include "base/assert.h"
 #include "base/fd.h"
 #include "base/mem.h"
+#include "base/sys.h"
 #include "loop/loop_priv.h"
 
 enum {
@@ -203,11 +204,12 @@ static int lead_wait(struct stk_lead *lead, struct epoll_event *events, stk_nsec
         if (n >= 0 || errno != ENOSYS)
             return n < 0 ? 0 : n;
 #endif
-        n = epoll_wait(lead->loop->epfd, events, STK_LOOP_BATCH, 1);
+        n = stk_sys_epoll_wait(lead->loop->epfd, events, STK_LOOP_BATCH, 1);
     } else {
         stk_nsec ms = timeout < 0 ? -1 : (timeout + STK_NSEC_PER_MSEC - 1) / STK_NSEC_PER_MSEC;
 
-        n = epoll_wait(lead->loop->epfd, events, STK_LOOP_BATCH, ms > INT_MAX ? INT_MAX : (int)ms);
+        n = stk_sys_epoll_wait(lead->loop->epfd, events, STK_LOOP_BATCH,
+                               ms > INT_MAX ? INT_MAX : (int)ms);
     }
     STK_ASSERT(n >= 0 || errno == EINTR);
     return n < 0 ? 0 : n;

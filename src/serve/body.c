@@ -14,6 +14,7 @@
 
 #include "base/fd.h"
 #include "base/mem.h"
+#include "base/sys.h"
 #include "config/config.h"
 #include "loop/loop.h"
 #include "serve/server.h"
@@ -206,14 +207,14 @@ int stk_body_recv(struct stk_body *body, int sock, struct stk_serve_thread *t, s
         int r;
 
         if (direct) {
-            n = recv(sock, body->mem + body->received, (size_t)(body->length - body->received),
-                     MSG_DONTWAIT);
+            n = stk_sys_recv(sock, body->mem + body->received,
+                             (size_t)(body->length - body->received), MSG_DONTWAIT);
         } else {
             size_t room = STK_SERVE_READ_BUFFER;
 
             if (!body->chunked && body->length - body->received < room)
                 room = (size_t)(body->length - body->received);
-            n = recv(sock, t->read_buf, room, MSG_DONTWAIT);
+            n = stk_sys_recv(sock, t->read_buf, room, MSG_DONTWAIT);
         }
         if (n < 0 && errno == EINTR)
             continue;

@@ -23,6 +23,7 @@
 #include "base/assert.h"
 #include "base/fd.h"
 #include "base/mem.h"
+#include "base/sys.h"
 #include "config/config.h"
 #include "ipc/scoreboard.h"
 #include "serve/body.h"
@@ -245,7 +246,7 @@ static void conn_linger(struct stk_conn *conn, struct stk_serve_thread *t)
     ssize_t n;
 
     do {
-        n = recv(conn->src.fd, t->read_buf, STK_SERVE_READ_BUFFER, MSG_DONTWAIT);
+        n = stk_sys_recv(conn->src.fd, t->read_buf, STK_SERVE_READ_BUFFER, MSG_DONTWAIT);
         if (n > 0)
             total += (uint32_t)n;
     } while ((n > 0 && total < STK_CONN_LINGER_BYTES) || (n < 0 && errno == EINTR));
@@ -471,9 +472,10 @@ int stk_conn_send(struct stk_conn *conn, struct iovec *iov, int iovcnt)
         total += iov[i].iov_len;
     do {
         if (iovcnt == 1)
-            n = send(conn->src.fd, iov[0].iov_base, iov[0].iov_len, MSG_NOSIGNAL | MSG_DONTWAIT);
+            n = stk_sys_send(conn->src.fd, iov[0].iov_base, iov[0].iov_len,
+                             MSG_NOSIGNAL | MSG_DONTWAIT);
         else
-            n = sendmsg(conn->src.fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+            n = stk_sys_sendmsg(conn->src.fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
     } while (n < 0 && errno == EINTR);
     if (stk_likely(n == (ssize_t)total))
         return 0;

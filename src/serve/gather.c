@@ -13,6 +13,7 @@
 #include <sys/uio.h>
 
 #include "base/assert.h"
+#include "base/sys.h"
 #include "loop/lead.h"
 #include "serve/conn.h"
 #include "serve/request.h"
@@ -101,7 +102,7 @@ static bool gather_flush(struct stk_serve_thread *t, stk_nsec now)
     pthread_mutex_lock(&t->gather_mutex);
     if (t->gathering && t->out.len > 0 && !t->gather_blocked &&
         now - t->gather_since >= GATHER_AGE_NS) {
-        ssize_t n = send(t->gather_fd, t->out.buf, t->out.len, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t n = stk_sys_send(t->gather_fd, t->out.buf, t->out.len, MSG_NOSIGNAL | MSG_DONTWAIT);
 
         if (n > 0) {
             t->out.len -= (size_t)n;

@@ -20,6 +20,7 @@
 
 #include "base/assert.h"
 #include "base/log.h"
+#include "base/sys.h"
 #include "config/config.h"
 #include "ipc/scoreboard.h"
 #include "serve/access_log.h"
@@ -463,7 +464,8 @@ void stk_http1_readable(struct stk_conn *conn, struct stk_lead_thread *thread)
     }
     len = http1_load(conn, t);
     do
-        n = recv(conn->src.fd, t->read_buf + len, STK_SERVE_READ_BUFFER - len, MSG_DONTWAIT);
+        n = stk_sys_recv(conn->src.fd, t->read_buf + len, STK_SERVE_READ_BUFFER - len,
+                         MSG_DONTWAIT);
     while (stk_unlikely(n < 0 && errno == EINTR));
     if (stk_likely(n > 0)) {
         http1_process(conn, thread, len + (size_t)n);

@@ -21,6 +21,7 @@
 #include "base/fd.h"
 #include "base/list.h"
 #include "base/mem.h"
+#include "base/sys.h"
 
 enum {
     OUTQ_CHUNK = 64 * 1024,
@@ -219,7 +220,7 @@ static ssize_t segment_send(struct outq_segment *s, int sock)
     ssize_t n;
 
     if (s->fd < 0) {
-        n = send(sock, s->data + s->off, (size_t)s->len, MSG_NOSIGNAL | MSG_DONTWAIT);
+        n = stk_sys_send(sock, s->data + s->off, (size_t)s->len, MSG_NOSIGNAL | MSG_DONTWAIT);
     } else {
         off_t off = (off_t)s->off;
         size_t len = s->len > OUTQ_SENDFILE_MAX ? OUTQ_SENDFILE_MAX : (size_t)s->len;
