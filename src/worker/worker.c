@@ -11,6 +11,7 @@
 #include "worker/worker.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,6 +37,8 @@ enum {
     WORKER_EXIT_FAILED = 1,
     WORKER_EXIT_LOAD = 3,
     WORKER_FORCE_GRACE_MS = 1000, /* from aborting connections to _exit */
+    WORKER_MMAP_THRESHOLD = 8 << 20,
+    WORKER_TRIM_THRESHOLD = 64 << 20,
 };
 
 struct worker {
@@ -335,6 +338,19 @@ static void worker_destroy(struct worker *w)
     w->access_log = stk_access_log_free(w->access_log);
 }
 
+/*
+ * Keeps memory of request bodies and large responses in the heap. By glibc's defaults a buffer of 1
+ * MB is mapped, faulted in page by page and unmapped for every request, which costs three times
+ * what the upload itself does. Whoever sets MALLOC_* in the environment has decided otherwise.
+ */
+static void worker_tune_heap(void)
+{
+    if (getenv("MALLOC_MMAP_THRESHOLD_") == NULL)
+        (void)mallopt(M_MMAP_THRESHOLD, WORKER_MMAP_THRESHOLD);
+    if (getenv("MALLOC_TRIM_THRESHOLD_") == NULL)
+        (void)mallopt(M_TRIM_THRESHOLD, WORKER_TRIM_THRESHOLD);
+}
+
 int stk_worker_main(void *arg, struct stk_heritage *heritage)
 {
     struct worker w = {.params = arg, .heritage = heritage, .config = heritage->config};
@@ -343,6 +359,7 @@ int stk_worker_main(void *arg, struct stk_heritage *heritage)
 
     snprintf(name, sizeof name, "worker %u", heritage->slot + 1);
     stk_log_set_process(name);
+    worker_tune_heap();
     r = worker_catch_signals();
     if (r < 0)
         stk_log_error("signals: %s", strerror(-r));
