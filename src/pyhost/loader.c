@@ -386,10 +386,10 @@ static int loader_resolve(struct stk_pyhost *host, const char *text, PyObject *m
     } else {
         app = loader_get_dotted(module, target->attribute);
         if (!app && PyErr_ExceptionMatches(PyExc_AttributeError)) {
-            STK_CLEANUP(stk_mem_freep)
-            char *hint = stk_load_hint_attribute(module, target->module, target->attribute);
+            STK_CLEANUP(stk_mem_freep) char *hint = NULL;
 
             PyErr_Clear();
+            hint = stk_load_hint_attribute(module, target->module, target->attribute);
             stk_log_error("%s", hint);
             return STK_HOST_E_NOT_CALLABLE;
         }
