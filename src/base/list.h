@@ -25,6 +25,7 @@ static inline void stk_list_insert_before(struct stk_list *at, struct stk_list *
 {
     node->prev = at->prev;
     node->next = at;
+    /* Links of a list are never NULL. NOLINTNEXTLINE(clang-analyzer-core.NullDereference) */
     at->prev->next = node;
     at->prev = node;
 }

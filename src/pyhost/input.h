@@ -9,7 +9,7 @@ PyObject *stk_input_new_empty(struct stk_state *st);
 /* The input of a call whose request has, or may have, a body. NULL with an exception. */
 PyObject *stk_input_new(struct stk_call *call);
 /*
- * Ends the input's view of the request; takes the reference. Where the application has kept it,
- * what is unread of the body and in memory is copied (up to 1 MiB).
+ * Ends the input's view of the request; takes the reference to it. Where the application has kept
+ * it, what is unread of the body and in memory is copied (up to 1 MiB).
  */
-void stk_input_release(PyObject *input);
+void stk_input_release(PyObject *op);

@@ -355,7 +355,7 @@ static STK_COLD int respond_parse_args(PyObject *const *args, Py_ssize_t n, PyOb
     return 0;
 }
 
-static PyObject *write_vectorcall(PyObject *self, PyObject *const *args, size_t nargsf,
+static PyObject *write_vectorcall(PyObject *op, PyObject *const *args, size_t nargsf,
                                   PyObject *kwnames);
 
 static PyObject *start_vectorcall(PyObject *op, PyObject *const *args, size_t nargsf,

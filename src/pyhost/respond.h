@@ -21,7 +21,7 @@ enum stk_respond_result {
  * thread's next one if the application has not kept it.
  */
 PyObject *stk_respond_acquire(struct stk_pythread *thread, struct stk_call *call);
-void stk_respond_release(struct stk_pythread *thread, PyObject *start);
+void stk_respond_release(struct stk_pythread *thread, PyObject *op);
 /* Frees what the thread has kept. */
 void stk_respond_forget(struct stk_pythread *thread);
 
