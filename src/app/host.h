@@ -57,7 +57,8 @@ struct stk_host_ops {
     /*
      * A buffer for a body of exactly `size` bytes, that the host can give to the application
      * without a copy (a bytes object); *ret_data is where the bytes go. NULL: use your own memory.
-     * Locked, as is body_free (for a buffer that no view handed over).
+     * Locked, as is body_free, which ends the server's hold on it; a host that keeps what a view
+     * showed it (struct stk_body_view) takes a hold of its own.
      */
     void *(*body_alloc)(void *host, size_t size, char **ret_data);
     void (*body_free)(void *host, void *buffer);

@@ -2,12 +2,13 @@
  * environ: a copy of a template dict, and then only what differs.
  *
  * The template (one per endpoint and scheme) has all keys that every request has, so many that
- * CPython has sized its table for twice as many: adding the HTTP_* keys then never resizes it.
- * Values come from the caches of strings.c; the key of a field comes from a table by the field's
- * hash, together with the last value seen. Fields that every browser sends are in that table for
- * good and their keys are interned, so that the application's lookups end at the first comparison
- * of addresses; names that a client makes up are never interned, because interned strings may live
- * for ever, and only displace each other.
+ * CPython has sized its table for twice as many: adding the HTTP_* keys then never resizes it. It
+ * is ours alone, so it keeps the target and the peer of the last request: what is the same in the
+ * next one costs a comparison. Other values come from the caches of strings.c; the key of a field
+ * comes from a table by the field's hash, together with the last value seen. Fields that every
+ * browser sends are in that table for good and their keys are interned, so that the application's
+ * lookups end at the first comparison of addresses; names that a client makes up are never
+ * interned, because interned strings may live for ever, and only displace each other.
  */
 #include "pyhost/environ.h"
 
@@ -42,12 +43,23 @@ struct environ_port {
     PyObject *text;
 };
 
+/* A template, and what it has of the last request (borrowed from the dict). */
+struct environ_template {
+    PyObject *dict; /* NULL before its first use */
+    PyObject *method;
+    PyObject *script_name;
+    PyObject *uri; /* decides PATH_INFO and QUERY_STRING as well */
+    PyObject *addr;
+    uint16_t port; /* 0: there is no REMOTE_PORT, nor will be */
+    uint8_t version_minor;
+};
+
 struct stk_environ {
     struct stk_state *st;
     const struct stk_endpoint *endpoints;
     size_t nendpoints;
-    PyObject **templates; /* [endpoint * 2 + is https], made on first use */
-    PyObject *common;     /* what all templates share */
+    struct environ_template *templates; /* [endpoint * 4 + is https * 2 + has a port] */
+    PyObject *common;                   /* what all templates share */
     struct stk_strings *paths;
     struct stk_strings *words; /* addresses, methods, mount points */
     struct environ_port ports[PORT_SLOTS];
@@ -129,10 +141,16 @@ static inline int environ_put(const struct stk_environ *env, PyObject *dict,
     return r;
 }
 
+static inline int environ_set(const struct stk_environ *env, PyObject *dict,
+                              enum stk_state_name name, PyObject *value)
+{
+    return PyDict_SetItem(dict, stk_state_name(env->st, name), value);
+}
+
 static inline int environ_put_name(const struct stk_environ *env, PyObject *dict,
                                    enum stk_state_name name, enum stk_state_name value)
 {
-    return PyDict_SetItem(dict, stk_state_name(env->st, name), stk_state_name(env->st, value));
+    return environ_set(env, dict, name, stk_state_name(env->st, value));
 }
 
 /* ---- templates ----------------------------------------------------------------------------- */
@@ -176,38 +194,54 @@ static PyObject *environ_common(const struct stk_environ *env, const struct stk_
 }
 
 /* Adds what depends on the endpoint and the scheme: 22 keys and more, see the top of the file. */
-static STK_COLD PyObject *environ_make_template(struct stk_environ *env,
-                                                const struct stk_request *req, PyObject **slot)
+static STK_COLD int environ_make_template(struct stk_environ *env, const struct stk_request *req,
+                                          struct environ_template *t)
 {
     const struct stk_endpoint *ep = req->endpoint;
     PyObject *dict = PyDict_Copy(env->common);
+    PyObject *empty = stk_state_name(env->st, STK_NAME_EMPTY);
     int r = 0;
 
     if (!dict)
-        return NULL;
+        return -1;
     r |= environ_put(env, dict, STK_NAME_SERVER_NAME, environ_latin1(ep->server_name));
     r |= environ_put(env, dict, STK_NAME_SERVER_PORT, environ_latin1(ep->server_port));
     r |= environ_put(env, dict, STK_NAME_REQUEST_SCHEME, environ_latin1(req->scheme));
     r |= environ_put(env, dict, STK_NAME_wsgi_url_scheme, environ_latin1(req->scheme));
     if (stk_span_eq(req->scheme, STK_SPAN_LIT("https")))
         r |= environ_put(env, dict, STK_NAME_HTTPS, PyUnicode_FromString("on"));
-    if (r != 0)
-        Py_CLEAR(dict);
-    *slot = dict;
-    return dict;
+    if (req->peer.port)
+        r |= environ_put_name(env, dict, STK_NAME_REMOTE_PORT, STK_NAME_EMPTY);
+    /* The garbage collector may have run, and in it another thread, which has made one. */
+    if (r != 0 || t->dict) {
+        Py_DECREF(dict);
+        return r != 0 ? -1 : 0;
+    }
+    *t = (struct environ_template){
+        .dict = dict,
+        .method = stk_state_name(env->st, STK_NAME_GET),
+        .script_name = empty,
+        .uri = empty,
+        .addr = empty,
+        .version_minor = 1,
+    };
+    return 0;
 }
 
-static inline PyObject *environ_template(struct stk_environ *env, const struct stk_request *req)
+static inline struct environ_template *environ_template(struct stk_environ *env,
+                                                        const struct stk_request *req)
 {
-    size_t i = (size_t)req->endpoint->index * 2 + (req->scheme.len == 5);
+    struct environ_template *t;
 
     if (stk_unlikely(req->endpoint->index >= env->nendpoints)) {
         PyErr_SetString(PyExc_SystemError, "environ: the endpoint is not one of those loaded for");
         return NULL;
     }
-    return stk_likely(env->templates[i] != NULL)
-               ? env->templates[i]
-               : environ_make_template(env, req, &env->templates[i]);
+    t = &env->templates[(size_t)req->endpoint->index * 4 + (req->scheme.len == 5) * 2u +
+                        (req->peer.port != 0)];
+    if (stk_unlikely(!t->dict) && environ_make_template(env, req, t) < 0)
+        return NULL;
+    return t;
 }
 
 /* ---- fields -------------------------------------------------------------------------------- */
@@ -225,9 +259,10 @@ static PyObject *environ_make_key(const struct stk_environ *env, stk_span name)
     stk_span cgi;
 
     if (name.len + 5 > sizeof(stack)) {
-        text = heap = stk_try_alloc(name.len + 5);
-        if (!text)
+        heap = stk_try_alloc(name.len + 5);
+        if (!heap)
             return PyErr_NoMemory();
+        text = heap;
     }
     memcpy(text, "HTTP_", 5);
     for (size_t i = 0; i < name.len; i++) {
@@ -424,9 +459,10 @@ static PyObject *environ_path_info(struct stk_environ *env, const struct stk_req
         char *out = stack;
 
         if (path.len > sizeof(stack)) {
-            out = heap = stk_try_alloc(path.len);
-            if (!out)
+            heap = stk_try_alloc(path.len);
+            if (!heap)
                 return PyErr_NoMemory();
+            out = heap;
         }
         path.len = stk_uri_unescape(out, path);
         path.ptr = out;
@@ -441,97 +477,139 @@ static PyObject *environ_path_info(struct stk_environ *env, const struct stk_req
     return stk_strings_get(env->paths, path);
 }
 
-static int environ_add_target(struct stk_environ *env, PyObject *dict,
-                              const struct stk_request *req)
+/* SCRIPT_NAME, PATH_INFO, QUERY_STRING, REQUEST_URI, RAW_URI. */
+static STK_COLD int environ_change_target(struct stk_environ *env, struct environ_template *t,
+                                          const struct stk_request *req)
 {
     const struct stk_head *head = req->head;
     PyObject *path = environ_path_info(env, req);
-    PyObject *uri;
-    int r;
+    PyObject *script = stk_strings_get(env->words, req->script_name);
+    PyObject *query = environ_latin1(stk_head_query(head));
+    PyObject *uri = NULL;
+    int r = -1;
 
-    if (stk_unlikely(!path))
-        return -1;
-    if (stk_likely(stk_strings_is(path, stk_head_target(head))))
+    if (path && stk_strings_is(path, stk_head_target(head)))
         uri = stk_py_newref(path);
-    else
+    else if (path)
         uri = stk_strings_get(env->paths, stk_head_target(head));
-    r = environ_put(env, dict, STK_NAME_PATH_INFO, path);
-    if (stk_unlikely(!uri))
-        return -1;
-    r |= PyDict_SetItem(dict, stk_state_name(env->st, STK_NAME_REQUEST_URI), uri);
-    r |= environ_put(env, dict, STK_NAME_RAW_URI, uri);
-    if (head->query_len)
-        r |= environ_put(env, dict, STK_NAME_QUERY_STRING, environ_latin1(stk_head_query(head)));
+    if (script && query && uri) {
+        /* Should one of these fail (no memory), the next request sets all of them again. */
+        t->uri = stk_state_name(env->st, STK_NAME_EMPTY);
+        r = environ_set(env, t->dict, STK_NAME_PATH_INFO, path);
+        r |= environ_set(env, t->dict, STK_NAME_SCRIPT_NAME, script);
+        r |= environ_set(env, t->dict, STK_NAME_QUERY_STRING, query);
+        r |= environ_set(env, t->dict, STK_NAME_RAW_URI, uri);
+        r |= environ_set(env, t->dict, STK_NAME_REQUEST_URI, uri);
+    }
+    if (r == 0) {
+        t->script_name = script;
+        t->uri = uri;
+    }
+    Py_XDECREF(path);
+    Py_XDECREF(script);
+    Py_XDECREF(query);
+    Py_XDECREF(uri);
+    return r;
+}
+
+/* REQUEST_METHOD and SERVER_PROTOCOL. */
+static STK_COLD int environ_change_line(struct stk_environ *env, struct environ_template *t,
+                                        const struct stk_head *head)
+{
+    PyObject *method = stk_strings_get(env->words, stk_head_method(head));
+    PyObject *protocol =
+        stk_state_name(env->st, head->version_minor == 0 ? STK_NAME_HTTP_1_0 : STK_NAME_HTTP_1_1);
+    int r = method ? environ_set(env, t->dict, STK_NAME_REQUEST_METHOD, method) : -1;
+
+    if (r == 0) {
+        t->method = method;
+        r = environ_set(env, t->dict, STK_NAME_SERVER_PROTOCOL, protocol);
+    }
+    if (r == 0)
+        t->version_minor = head->version_minor;
+    Py_XDECREF(method);
     return r;
 }
 
 /* ---- the peer ------------------------------------------------------------------------------ */
 
-static STK_COLD PyObject *environ_make_port(struct environ_port *slot, uint16_t port)
+static int environ_change_addr(struct stk_environ *env, struct environ_template *t, stk_span addr)
 {
-    PyObject *text = PyUnicode_FromFormat("%u", (unsigned)port);
+    PyObject *text = stk_strings_get(env->words, addr);
+    int r = text ? environ_set(env, t->dict, STK_NAME_REMOTE_ADDR, text) : -1;
 
-    if (text) {
+    if (r == 0)
+        t->addr = text;
+    Py_XDECREF(text);
+    return r;
+}
+
+/*
+ * REMOTE_PORT is absent where there is none (a unix socket, a proxy that did not tell). Such peers
+ * have a template of their own: no key is ever taken out of one, so that copying stays a copy of
+ * the table, during which no other thread can run.
+ */
+static int environ_change_port(struct stk_environ *env, struct environ_template *t, uint16_t port)
+{
+    struct environ_port *slot = &env->ports[port % PORT_SLOTS];
+
+    if (stk_unlikely(slot->port != port)) {
+        PyObject *text = PyUnicode_FromFormat("%u", (unsigned)port);
+
+        if (!text)
+            return -1;
         Py_XSETREF(slot->text, text);
         slot->port = port;
     }
-    return text;
-}
-
-/* REMOTE_PORT is absent where there is none: a unix socket, or a proxy that did not tell. */
-static int environ_add_peer(struct stk_environ *env, PyObject *dict, const struct stk_request *req)
-{
-    const struct stk_peer *peer = &req->peer;
-    struct environ_port *slot = &env->ports[peer->port % PORT_SLOTS];
-    PyObject *port;
-
-    if (peer->addr_len &&
-        environ_put(env, dict, STK_NAME_REMOTE_ADDR,
-                    stk_strings_get(env->words, stk_span_make(peer->addr, peer->addr_len))) < 0)
+    if (environ_set(env, t->dict, STK_NAME_REMOTE_PORT, slot->text) < 0)
         return -1;
-    if (peer->port == 0)
-        return 0;
-    port = stk_likely(slot->port == peer->port) ? slot->text : environ_make_port(slot, peer->port);
-    if (stk_unlikely(!port))
-        return -1;
-    return PyDict_SetItem(dict, stk_state_name(env->st, STK_NAME_REMOTE_PORT), port);
+    t->port = port;
+    return 0;
 }
 
 /* ---- all of it ----------------------------------------------------------------------------- */
 
-/* What few requests have. */
-static int environ_add_rest(struct stk_environ *env, PyObject *dict, const struct stk_request *req,
-                            PyObject *input)
+/* Brings the template up to date with the request. */
+static inline int environ_update(struct stk_environ *env, struct environ_template *t,
+                                 const struct stk_request *req)
 {
     const struct stk_head *head = req->head;
+    stk_span addr = stk_span_make(req->peer.addr, req->peer.addr_len);
     int r = 0;
 
-    if (!head->is_get)
-        r |= environ_put(env, dict, STK_NAME_REQUEST_METHOD,
-                         stk_strings_get(env->words, stk_head_method(head)));
-    if (head->version_minor == 0)
-        r |= environ_put_name(env, dict, STK_NAME_SERVER_PROTOCOL, STK_NAME_HTTP_1_0);
-    if (req->script_name.len)
-        r |= environ_put(env, dict, STK_NAME_SCRIPT_NAME,
-                         stk_strings_get(env->words, req->script_name));
-    if (input)
-        r |= PyDict_SetItem(dict, stk_state_name(env->st, STK_NAME_wsgi_input), input);
-    /* A trusted proxy's word, or the authority of an absolute target (RFC 9112 3.2.2). */
-    if (req->host.len && req->host.ptr != stk_head_known_value(head, STK_HEAD_HOST).ptr)
-        r |= environ_put(env, dict, STK_NAME_HTTP_HOST, environ_latin1(req->host));
+    if (!stk_strings_is(t->uri, stk_head_target(head)) ||
+        !stk_strings_is(t->script_name, req->script_name))
+        r |= environ_change_target(env, t, req);
+    if (stk_unlikely(!stk_strings_is(t->method, stk_head_method(head)) ||
+                     t->version_minor != head->version_minor))
+        r |= environ_change_line(env, t, head);
+    if (!stk_strings_is(t->addr, addr))
+        r |= environ_change_addr(env, t, addr);
+    if (t->port != req->peer.port)
+        r |= environ_change_port(env, t, req->peer.port);
     return r;
 }
 
 STK_HOT PyObject *stk_environ_build(struct stk_environ *env, const struct stk_request *req,
                                     PyObject *input)
 {
-    PyObject *template = environ_template(env, req);
-    PyObject *dict = template ? PyDict_Copy(template) : NULL;
+    struct environ_template *t = environ_template(env, req);
+    const struct stk_head *head = req->head;
+    PyObject *dict;
+    int r;
 
+    if (stk_unlikely(!t || environ_update(env, t, req) != 0))
+        return NULL;
+    dict = PyDict_Copy(t->dict);
     if (stk_unlikely(!dict))
         return NULL;
-    if (environ_add_target(env, dict, req) < 0 || environ_add_peer(env, dict, req) < 0 ||
-        environ_add_fields(env, dict, req->head) < 0 || environ_add_rest(env, dict, req, input) < 0)
+    r = environ_add_fields(env, dict, head);
+    /* A trusted proxy's word, or the authority of an absolute target (RFC 9112 3.2.2). */
+    if (req->host.ptr != stk_head_known_value(head, STK_HEAD_HOST).ptr && req->host.len && r == 0)
+        r = environ_put(env, dict, STK_NAME_HTTP_HOST, environ_latin1(req->host));
+    if (input && r == 0)
+        r = environ_set(env, dict, STK_NAME_wsgi_input, input);
+    if (stk_unlikely(r != 0))
         Py_CLEAR(dict);
     return dict;
 }
@@ -563,7 +641,7 @@ struct stk_environ *stk_environ_new(struct stk_state *st, const struct stk_host_
     env->st = st;
     env->endpoints = params->endpoints;
     env->nendpoints = params->nendpoints;
-    env->templates = stk_new0_array(PyObject *, params->nendpoints * 2 + 1);
+    env->templates = stk_new0_array(struct environ_template, params->nendpoints * 4 + 1);
     env->paths = stk_strings_new(256);
     env->words = stk_strings_new(64);
     env->common = environ_common(env, params);
@@ -578,8 +656,8 @@ void stk_environ_free(struct stk_environ *env)
 {
     if (!env)
         return;
-    for (size_t i = 0; i < env->nendpoints * 2; i++)
-        Py_XDECREF(env->templates[i]);
+    for (size_t i = 0; i < env->nendpoints * 4; i++)
+        Py_XDECREF(env->templates[i].dict);
     free(env->templates);
     Py_XDECREF(env->common);
     stk_strings_free(env->paths);

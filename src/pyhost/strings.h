@@ -21,5 +21,5 @@ PyObject *stk_strings_get(struct stk_strings *cache, stk_span text);
 static inline bool stk_strings_is(PyObject *str, stk_span text)
 {
     return (size_t)PyUnicode_GET_LENGTH(str) == text.len &&
-           memcmp(PyUnicode_1BYTE_DATA(str), text.ptr, text.len) == 0;
+           (text.len == 0 || memcmp(PyUnicode_1BYTE_DATA(str), text.ptr, text.len) == 0);
 }

@@ -375,9 +375,9 @@ static STK_COLD void wsgi_fail(struct stk_call *call)
 }
 
 /* Runs the application, and sends what it returns. */
-static inline void wsgi_run(struct stk_call *call, PyObject *environ, PyObject *start)
+static inline void wsgi_run(struct stk_call *call, PyObject *env, PyObject *start)
 {
-    PyObject *args[3] = {NULL, environ, start};
+    PyObject *args[3] = {NULL, env, start};
     PyObject *result =
         PyObject_Vectorcall(call->host->app, args + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
 
@@ -399,22 +399,22 @@ STK_HOT void stk_wsgi_call(void *host, void *thread, struct stk_request *req)
     struct stk_pythread *t = thread;
     struct stk_call call = {.host = h, .ts = PyThreadState_Get(), .req = req, .length = -1};
     PyObject *start = NULL;
-    PyObject *environ = NULL;
+    PyObject *env = NULL;
 
     STK_CHECK_MAGIC(h, STK_PYHOST_MAGIC);
     STK_CHECK_MAGIC(t, STK_PYTHREAD_MAGIC);
     STK_ASSERT(h->app != NULL);
     if (req->body_length == 0 || (call.input = stk_input_new(&call)) != NULL)
-        environ = stk_environ_build(h->environ, req, call.input);
-    if (environ)
+        env = stk_environ_build(h->environ, req, call.input);
+    if (env)
         start = stk_respond_acquire(t, &call);
     if (stk_likely(start != NULL)) {
-        wsgi_run(&call, environ, start);
+        wsgi_run(&call, env, start);
         stk_respond_release(t, start);
     } else {
         wsgi_fail(&call);
     }
-    Py_XDECREF(environ);
+    Py_XDECREF(env);
     if (call.input)
         stk_input_release(call.input);
     stk_errors_flush(h->st->errors);

@@ -3,6 +3,7 @@ import collections
 import importlib.machinery
 import importlib.util
 import itertools
+import os
 import sys
 import types
 from pathlib import Path
@@ -20,7 +21,9 @@ def load_core():
     spec = importlib.util.spec_from_file_location("build_fake", HERE / "build_fake.py")
     build_fake = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(build_fake)
-    loader = importlib.machinery.ExtensionFileLoader("_core", str(build_fake.build()))
+    # For example -fsanitize=address,undefined, with libasan in LD_PRELOAD.
+    flags = os.environ.get("STOKER_FAKE_CFLAGS", "").split()
+    loader = importlib.machinery.ExtensionFileLoader("_core", str(build_fake.build(flags)))
     core = importlib.util.module_from_spec(importlib.util.spec_from_loader("_core", loader))
     loader.exec_module(core)
     return core

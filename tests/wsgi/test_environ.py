@@ -258,3 +258,39 @@ def test_long_and_empty_values(wsgi):
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "X-ODD"])
 def test_methods(wsgi, method):
     assert wsgi.environ(head("/", method))["REQUEST_METHOD"] == method
+
+
+def test_nothing_of_one_request_shows_in_the_next(wsgi):
+    """The template keeps the target, the method and the peer of the last request."""
+    seen = []
+    keys = ["REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING", "REQUEST_URI", "RAW_URI",
+            "SERVER_PROTOCOL", "REMOTE_ADDR", "REMOTE_PORT", "wsgi.url_scheme", "HTTPS"]
+
+    def application(environ, start_response):
+        seen.append([environ.get(key) for key in keys])
+        environ["wsgi.input"].read()
+        start_response("200 OK", [])
+        return []
+
+    host = wsgi.host(application)
+    cases = [
+        (head("/app/a?q=1"), {}, ["GET", "", "/app/a", "q=1", "/app/a?q=1", "HTTP/1.1"]),
+        (head("/app/a?q=1"), {"script_name": "/app"}, ["GET", "/app", "/a", "q=1", "/app/a?q=1", "HTTP/1.1"]),
+        (head("/app/a"), {}, ["GET", "", "/app/a", "", "/app/a", "HTTP/1.1"]),
+        (head("/app/a", "PUT"), {}, ["PUT", "", "/app/a", "", "/app/a", "HTTP/1.1"]),
+        (head("/", "PUT", version="1.0"), {}, ["PUT", "", "/", "", "/", "HTTP/1.0"]),
+        (head("/"), {}, ["GET", "", "/", "", "/", "HTTP/1.1"]),
+        (head("/"), {"scheme": "https"}, ["GET", "", "/", "", "/", "HTTP/1.1"]),
+        (head("*", "OPTIONS"), {}, ["OPTIONS", "", "", "", "*", "HTTP/1.1"]),
+        (head("/"), {"endpoint": 1}, ["GET", "", "/", "", "/", "HTTP/1.1"]),
+    ]
+    expected = []
+    for first in cases:
+        for second in cases:
+            for request, arguments, values in (first, second):
+                wsgi.core.request(host, request, **arguments)
+                uri = values[4]
+                peer = ["", None] if arguments.get("endpoint") else ["192.0.2.7", "54321"]
+                scheme = ["https", "on"] if "scheme" in arguments else ["http", None]
+                expected.append(values[:4] + [uri, uri] + values[5:] + peer + scheme)
+    assert seen == expected
