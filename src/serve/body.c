@@ -196,7 +196,7 @@ int stk_body_feed(struct stk_body *body, const char *data, size_t len, size_t *r
     return body->complete ? STK_BODY_COMPLETE : STK_BODY_PARTIAL;
 }
 
-int stk_body_recv(struct stk_body *body, int sock, struct stk_serve_thread *t, size_t *ret_rest)
+int stk_body_recv(struct stk_body *body, int sock, char *buf, size_t cap, size_t *ret_rest)
 {
     bool direct = !body->chunked && body->mem != NULL && body->mem_cap == body->length;
 
@@ -210,11 +210,11 @@ int stk_body_recv(struct stk_body *body, int sock, struct stk_serve_thread *t, s
             n = stk_sys_recv(sock, body->mem + body->received,
                              (size_t)(body->length - body->received), MSG_DONTWAIT);
         } else {
-            size_t room = STK_SERVE_READ_BUFFER;
+            size_t room = cap;
 
             if (!body->chunked && body->length - body->received < room)
                 room = (size_t)(body->length - body->received);
-            n = stk_sys_recv(sock, t->read_buf, room, MSG_DONTWAIT);
+            n = stk_sys_recv(sock, buf, room, MSG_DONTWAIT);
         }
         if (n < 0 && errno == EINTR)
             continue;
@@ -227,11 +227,11 @@ int stk_body_recv(struct stk_body *body, int sock, struct stk_serve_thread *t, s
             body->complete = body->received == body->length;
             r = body->complete ? STK_BODY_COMPLETE : STK_BODY_PARTIAL;
         } else {
-            r = stk_body_feed(body, t->read_buf, (size_t)n, &used);
+            r = stk_body_feed(body, buf, (size_t)n, &used);
         }
         if (r == STK_BODY_COMPLETE && !direct && used < (size_t)n) {
             *ret_rest = (size_t)n - used;
-            memmove(t->read_buf, t->read_buf + used, *ret_rest);
+            memmove(buf, buf + used, *ret_rest);
         }
         if (r != STK_BODY_PARTIAL)
             return r;

@@ -18,6 +18,7 @@
 #include "base/assert.h"
 #include "config/config.h"
 #include "ipc/scoreboard.h"
+#include "serve/body.h"
 #include "serve/conn.h"
 #include "serve/http1.h"
 #include "serve/request.h"
@@ -293,6 +294,8 @@ static int response_commit(struct stk_serve_request *rq, int64_t length)
     p = response_framing(rq, p, length);
     if (atomic_load_explicit(&rq->t->server->draining, memory_order_relaxed))
         rq->keep_alive = false;
+    if (stk_unlikely(rq->body != NULL) && length >= 0 && !stk_body_is_complete(rq->body))
+        rq->keep_alive = false; /* what the application left of the body is not read */
     if (!rq->keep_alive)
         p = PUT_LIT(p, "Connection: close\r\n");
     else if (rq->base.head->version_minor == 0)
