@@ -39,11 +39,11 @@ struct stk_body *stk_body_free(struct stk_body *body, struct stk_server *server)
 int stk_body_feed(struct stk_body *body, const char *data, size_t len, size_t *ret_consumed)
     STK_MUST_CHECK;
 /*
- * Receives what the socket has. STK_BODY_*; on COMPLETE bytes beyond the body lie at
- * t->read_buf[0..*ret_rest). -ECONNRESET when the client is gone or has ended early, or the errors
- * of stk_body_feed.
+ * Receives what the socket has, by way of buf[0..cap) where it has to be decoded or stored.
+ * STK_BODY_*; on COMPLETE bytes beyond the body lie at buf[0..*ret_rest). -ECONNRESET when the
+ * client is gone or has ended early, or the errors of stk_body_feed.
  */
-int stk_body_recv(struct stk_body *body, int sock, struct stk_serve_thread *t, size_t *ret_rest)
+int stk_body_recv(struct stk_body *body, int sock, char *buf, size_t cap, size_t *ret_rest)
     STK_MUST_CHECK;
 bool stk_body_is_complete(const struct stk_body *body);
 /* The text of the last -EPROTO. */

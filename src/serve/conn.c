@@ -32,8 +32,10 @@
 
 enum {
     STK_CONN_LOOK_MS = 10 * 1000, /* how late a deadline may be seen that was set while busy */
-    STK_CONN_LINGER_MS = 2000,
-    STK_CONN_LINGER_BYTES = 1 << 20,
+    STK_CONN_LAST_MS = 100,
+    STK_CONN_LINGER_MS = 2000,          /* without a byte of the client */
+    STK_CONN_LINGER_MAX_MS = 30 * 1000, /* in all */
+    STK_CONN_LINGER_BYTES = 1 << 20,    /* a turn */
 };
 
 static const bool close_lingers[STK_CLOSE_REASONS] = {
@@ -53,12 +55,18 @@ const char *stk_close_reason_name(unsigned reason)
     return reason < STK_CLOSE_REASONS ? names[reason] : "?";
 }
 
+/* Also by the owner of the loop that drains a busy connection's output. */
+static void conn_set_deadline(struct stk_conn *conn, stk_msec deadline)
+{
+    __atomic_store_n(&conn->deadline, deadline, __ATOMIC_RELAXED);
+}
+
 void stk_conn_set_state(struct stk_conn *conn, enum stk_conn_state state, stk_msec timeout)
 {
     STK_ASSERT(conn->state != STK_CONN_CLOSE || state == STK_CONN_CLOSE);
     conn->state = (uint8_t)state;
-    conn->deadline =
-        timeout == STK_CONN_NEVER ? STK_CONN_NEVER : stk_loop_now(conn->server->loop) + timeout;
+    conn_set_deadline(conn, timeout == STK_CONN_NEVER ? STK_CONN_NEVER
+                                                      : stk_loop_now(conn->server->loop) + timeout);
 }
 
 void stk_conn_forget(struct stk_conn *conn)
@@ -129,8 +137,7 @@ static void conn_destroy(struct stk_conn *conn)
         server->on_drained(server->on_drained_arg);
 }
 
-/* Whether bytes of the client are there, or may come, that nobody has read. */
-static bool conn_has_unread_input(struct stk_conn *conn)
+bool stk_conn_has_input(struct stk_conn *conn)
 {
     int n = 0;
 
@@ -147,7 +154,7 @@ static enum stk_conn_state conn_ending(struct stk_conn *conn)
     if (!close_lingers[reason] || conn->eof || stk_conn_is_gone(conn))
         return STK_CONN_CLOSE;
     if ((reason == STK_CLOSE_REQUESTED || reason == STK_CLOSE_RESPONSE_END) &&
-        !conn_has_unread_input(conn))
+        !stk_conn_has_input(conn))
         return STK_CONN_CLOSE;
     return STK_CONN_LINGER;
 }
@@ -167,6 +174,7 @@ void stk_conn_close(struct stk_conn *conn, struct stk_lead_thread *thread,
             ending = STK_CONN_CLOSE;
         else
             stk_conn_set_state(conn, STK_CONN_LINGER, STK_CONN_LINGER_MS);
+        conn->linger_end = stk_loop_now(conn->server->loop) + STK_CONN_LINGER_MAX_MS;
         stk_conn_forget(conn);
     }
     if (ending == STK_CONN_CLOSE)
@@ -183,8 +191,9 @@ void stk_conn_close(struct stk_conn *conn, struct stk_lead_thread *thread,
             stk_timer_set(conn->server->loop, &conn->timer, STK_CONN_LINGER_MS);
         return;
     }
-    /* The owner of the loop has to do it: the end of both directions is an event for it. */
-    if (ending == STK_CONN_CLOSE && shutdown(conn->src.fd, SHUT_RDWR) < 0) {
+    /* The owner of the loop has to do it: the end of input is an event for it. The other direction
+     * is left to close(), which may have to reset the connection. */
+    if (ending == STK_CONN_CLOSE && shutdown(conn->src.fd, SHUT_RD) < 0) {
         /* ENOTCONN: reset already, which is an event as well. */
     }
     stk_conn_release(conn, thread);
@@ -239,9 +248,13 @@ static void conn_disarm(struct stk_conn *conn, uint32_t events)
     }
 }
 
-/* Reads and throws away what a closing client still sends. */
+/*
+ * Reads and throws away what a closing client still sends. As long as it does, it has not read its
+ * answer, which an early close would destroy by a reset.
+ */
 static void conn_linger(struct stk_conn *conn, struct stk_serve_thread *t)
 {
+    stk_msec now = stk_loop_now(conn->server->loop);
     uint32_t total = 0;
     ssize_t n;
 
@@ -250,9 +263,14 @@ static void conn_linger(struct stk_conn *conn, struct stk_serve_thread *t)
         if (n > 0)
             total += (uint32_t)n;
     } while ((n > 0 && total < STK_CONN_LINGER_BYTES) || (n < 0 && errno == EINTR));
-    if (n < 0 && errno == EAGAIN)
+    if (n == 0 || (n < 0 && errno != EAGAIN)) {
+        conn_destroy(conn);
         return;
-    conn_destroy(conn);
+    }
+    if (total > 0)
+        conn_set_deadline(conn, now + STK_CONN_LINGER_MS < conn->linger_end
+                                    ? now + STK_CONN_LINGER_MS
+                                    : conn->linger_end);
 }
 
 /* The response is complete and the socket takes bytes again; or the application is still writing
@@ -266,9 +284,7 @@ static void conn_drain(struct stk_conn *conn, struct stk_lead_thread *thread, bo
 
     if (r == 1) {
         if (sent)
-            __atomic_store_n(&conn->deadline,
-                             stk_loop_now(server->loop) + server->config->send_timeout,
-                             __ATOMIC_RELAXED);
+            conn_set_deadline(conn, stk_loop_now(server->loop) + server->config->send_timeout);
         return;
     }
     if (busy) {
@@ -335,6 +351,10 @@ static void conn_on_timer(struct stk_timer *timer, void *who)
     }
     switch (conn->state) {
     case STK_CONN_IDLE:
+        if (stk_conn_has_input(conn)) { /* a request came at the last moment: its event is near */
+            stk_timer_set(server->loop, timer, STK_CONN_LAST_MS);
+            break;
+        }
         stk_conn_close(conn, who, conn->served ? STK_CLOSE_IDLE : STK_CLOSE_NO_REQUEST);
         break;
     case STK_CONN_HEAD:
@@ -353,7 +373,8 @@ static void conn_on_timer(struct stk_timer *timer, void *who)
 /* Makes sure that the timer fires no later than the deadline; by the owner of the loop. */
 void stk_conn_check_timer(struct stk_conn *conn)
 {
-    if (conn->deadline != STK_CONN_NEVER && conn->timer.deadline > conn->deadline + 500)
+    if (conn->deadline != STK_CONN_NEVER &&
+        (!stk_timer_is_set(&conn->timer) || conn->timer.deadline > conn->deadline + 500))
         stk_timer_set(conn->server->loop, &conn->timer,
                       conn->deadline - stk_loop_now(conn->server->loop));
 }
@@ -423,7 +444,7 @@ void stk_conn_want_output(struct stk_conn *conn, bool output)
     }
 }
 
-bool stk_conn_has_output(struct stk_conn *conn)
+bool stk_conn_has_queued(struct stk_conn *conn)
 {
     struct stk_outq *q = atomic_load_explicit(&conn->outq, memory_order_acquire);
 
@@ -443,6 +464,29 @@ static struct stk_outq *conn_outq(struct stk_conn *conn)
     return q;
 }
 
+stk_msec stk_conn_send_left(struct stk_conn *conn)
+{
+    stk_msec left = __atomic_load_n(&conn->deadline, __ATOMIC_RELAXED) - stk_time_mono_coarse_ms();
+
+    return left > 0 ? left : 0;
+}
+
+/* The queue is full: sends some of it, whoever leads the loop. -EPIPE: the client takes nothing. */
+static int conn_make_room(struct stk_conn *conn, struct stk_outq *q)
+{
+    bool sent = false;
+    int r = stk_outq_drain(q, conn->src.fd, &sent);
+
+    if (sent)
+        conn_set_deadline(conn, stk_time_mono_coarse_ms() + conn->server->config->send_timeout);
+    else
+        conn->stalled = stk_conn_send_left(conn) == 0;
+    if (r >= 0 && !conn->stalled)
+        return 0;
+    conn_gone(conn);
+    return -EPIPE;
+}
+
 static int conn_queue(struct stk_conn *conn, struct iovec *iov, int iovcnt, size_t skip)
 {
     const struct stk_config *config = conn->server->config;
@@ -454,7 +498,14 @@ static int conn_queue(struct stk_conn *conn, struct iovec *iov, int iovcnt, size
 
     if (q == NULL)
         return -ENOMEM;
+    if (stk_outq_is_empty(q))
+        conn_set_deadline(conn, stk_time_mono_coarse_ms() + config->send_timeout);
     r = stk_outq_append(q, iov, iovcnt, skip, &limits);
+    if (r == -EAGAIN) {
+        r = conn_make_room(conn, q);
+        if (r == 0)
+            r = stk_outq_append(q, iov, iovcnt, skip, &limits);
+    }
     if (r == 0)
         stk_conn_want_output(conn, true);
     return r;
@@ -489,7 +540,7 @@ int stk_conn_send(struct stk_conn *conn, struct iovec *iov, int iovcnt)
     return conn_queue(conn, iov, iovcnt, (size_t)n);
 }
 
-int stk_conn_sendfile(struct stk_conn *conn, int fd, int64_t off, uint64_t len)
+int stk_conn_sendfile(struct stk_conn *conn, int fd, int64_t off, uint64_t len, stk_span tail)
 {
     struct stk_outq *q = conn_outq(conn);
     bool idle = !stk_conn_has_output(conn);
@@ -498,12 +549,12 @@ int stk_conn_sendfile(struct stk_conn *conn, int fd, int64_t off, uint64_t len)
 
     if (q == NULL)
         return -ENOMEM;
-    r = stk_outq_append_file(q, fd, off, len);
+    if (idle)
+        conn_set_deadline(conn, stk_time_mono_coarse_ms() + conn->server->config->send_timeout);
+    r = stk_outq_append_file(q, fd, off, len, tail);
     if (r < 0)
         return r;
-    if (!idle)
-        return 0;
-    r = stk_outq_drain(q, conn->src.fd, &sent);
+    r = idle ? stk_outq_drain(q, conn->src.fd, &sent) : 1;
     if (r == 1) {
         stk_conn_want_output(conn, true);
         return 0;

@@ -58,10 +58,12 @@ struct stk_conn {
     bool continued;         /* 100 Continue has been sent for this request */
     bool close_after_drain; /* the response that drains is the last one */
     bool body_after_drain;  /* a body is awaited behind the output that drains */
+    bool stalled;           /* the client took nothing of a full queue for send-timeout */
     struct stk_peer peer;
 
     uint32_t src_events; /* what the source is, or will be, in the epoll set with */
     stk_msec deadline;   /* of the current state; STK_CONN_NEVER */
+    stk_msec linger_end; /* of state LINGER in all */
     char *in;            /* bytes of an incomplete or waiting request */
     uint32_t in_len, in_cap;
     uint32_t head_len; /* in state BODY: bytes of the head at in */
@@ -81,12 +83,16 @@ int stk_conn_open(struct stk_server *server, const struct stk_endpoint *endpoint
  */
 void stk_conn_close(struct stk_conn *conn, struct stk_lead_thread *thread,
                     enum stk_close_reason reason);
-/* Marks the connection busy; by the owner of the loop. */
+/*
+ * Marks the connection busy; by the owner of the loop, or by the thread that has made it busy
+ * already: the word of a busy connection may be changed by the owner of the loop at any time.
+ */
 static inline void stk_conn_acquire(struct stk_conn *conn)
 {
-    atomic_store_explicit(&conn->word,
-                          atomic_load_explicit(&conn->word, memory_order_relaxed) | STK_CONN_BUSY,
-                          memory_order_relaxed);
+    uint32_t word = atomic_load_explicit(&conn->word, memory_order_relaxed);
+
+    if (!(word & STK_CONN_BUSY))
+        atomic_store_explicit(&conn->word, word | STK_CONN_BUSY, memory_order_relaxed);
 }
 /* Gives a busy connection back to the loop. It may not be touched afterwards, unless the thread
  * owns the loop. */
@@ -101,6 +107,8 @@ bool stk_conn_keep(struct stk_conn *conn, const char *data, size_t len) STK_MUST
 void stk_conn_forget(struct stk_conn *conn);
 /* Whether the client is known to be gone (reset or hung up). */
 bool stk_conn_is_gone(struct stk_conn *conn);
+/* Whether bytes of the client are there that no request has used. */
+bool stk_conn_has_input(struct stk_conn *conn);
 /* Asks for output events (and no input) or the other way round. 0 or a negative errno. */
 void stk_conn_want_output(struct stk_conn *conn, bool output);
 
@@ -110,7 +118,15 @@ void stk_conn_want_output(struct stk_conn *conn, bool output);
  */
 struct iovec;
 int stk_conn_send(struct stk_conn *conn, struct iovec *iov, int iovcnt) STK_MUST_CHECK;
-/* The same of len bytes of a file. */
-int stk_conn_sendfile(struct stk_conn *conn, int fd, int64_t off, uint64_t len) STK_MUST_CHECK;
+/* The same of len bytes of a file, with a tail of some bytes behind them; never -EAGAIN. */
+int stk_conn_sendfile(struct stk_conn *conn, int fd, int64_t off, uint64_t len, stk_span tail)
+    STK_MUST_CHECK;
+/* Milliseconds until a client that takes none of the queued output is given up; >= 0. */
+stk_msec stk_conn_send_left(struct stk_conn *conn);
 /* Whether queued output is left. */
-bool stk_conn_has_output(struct stk_conn *conn);
+bool stk_conn_has_queued(struct stk_conn *conn);
+static inline bool stk_conn_has_output(struct stk_conn *conn)
+{
+    return stk_unlikely(atomic_load_explicit(&conn->outq, memory_order_relaxed) != NULL) &&
+           stk_conn_has_queued(conn);
+}

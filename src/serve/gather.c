@@ -5,7 +5,9 @@
  * nothing waits for the next block (PEP 3333 allows transmission in parallel with the application).
  * Without a stand-by nothing lies.
  *
- * The mutex is only taken by a thread that has `gathering` set, which the plain request never does.
+ * What may be sent so is the front of the buffer, up to gather_len: behind it the thread writes the
+ * head of its next response without a lock. The mutex is only taken by a thread that has
+ * `gathering` set, which the plain request never does.
  */
 #include <errno.h>
 #include <string.h>
@@ -23,15 +25,31 @@ enum {
     GATHER_AGE_NS = 200 * 1000,
 };
 
+/* Removes what has been sent from the front of the buffer. Mutex held. */
+static void gather_compact(struct stk_serve_thread *t)
+{
+    size_t sent = t->gather_sent;
+
+    if (sent == 0)
+        return;
+    t->out.len -= sent;
+    t->out.mark -= t->out.mark < sent ? t->out.mark : sent;
+    t->gather_len -= sent;
+    t->gather_sent = 0;
+    memmove(t->out.buf, t->out.buf + sent, t->out.len);
+}
+
 void stk_gather_begin(struct stk_serve_thread *t, struct stk_conn *conn)
 {
     if (t->gathering)
         return;
     pthread_mutex_lock(&t->gather_mutex);
     t->gathering = true;
-    t->gather_fd = conn->src.fd;
+    t->gather_conn = conn;
+    t->gather_len = t->out.len;
+    t->gather_sent = 0;
     t->gather_since = stk_time_mono_ns();
-    t->gather_blocked = stk_conn_has_output(conn);
+    t->gather_blocked = false;
     pthread_mutex_unlock(&t->gather_mutex);
     atomic_fetch_add(&t->server->gathering, 1);
     stk_lead_rouse(t->lead_thread->lead);
@@ -43,6 +61,7 @@ void stk_gather_end(struct stk_serve_thread *t)
         return;
     pthread_mutex_lock(&t->gather_mutex);
     t->gathering = false;
+    gather_compact(t);
     pthread_mutex_unlock(&t->gather_mutex);
     atomic_fetch_sub(&t->server->gathering, 1);
 }
@@ -76,42 +95,47 @@ int stk_gather_append(struct stk_serve_thread *t, struct stk_conn *conn, struct 
 
     for (int i = 0; i < n; i++)
         total += iov[i].iov_len;
-    if (locked)
+    if (locked) {
         pthread_mutex_lock(&t->gather_mutex);
+        gather_compact(t);
+    }
     if (t->out.len + total > t->out.cap) {
         if (locked)
             pthread_mutex_unlock(&t->gather_mutex);
         return stk_gather_send(t, conn, iov, n);
     }
-    if (t->out.len == 0 && locked)
-        t->gather_since = stk_time_mono_ns();
     for (int i = 0; i < n; i++) {
         memcpy(t->out.buf + t->out.len, iov[i].iov_base, iov[i].iov_len);
         t->out.len += iov[i].iov_len;
     }
-    if (locked)
+    if (locked) {
+        if (t->gather_len == 0)
+            t->gather_since = stk_time_mono_ns();
+        t->gather_len = t->out.len;
         pthread_mutex_unlock(&t->gather_mutex);
+    }
     return 0;
 }
 
-/* Sends what one thread has gathered, by the stand-by; true while bytes are left. */
+/*
+ * Sends what one thread has gathered, by the stand-by, which acts as the thread while it holds the
+ * mutex: what the socket does not take goes to the queue. True while the thread gathers.
+ */
 static bool gather_flush(struct stk_serve_thread *t, stk_nsec now)
 {
     bool left;
 
     pthread_mutex_lock(&t->gather_mutex);
-    if (t->gathering && t->out.len > 0 && !t->gather_blocked &&
-        now - t->gather_since >= GATHER_AGE_NS) {
-        ssize_t n = stk_sys_send(t->gather_fd, t->out.buf, t->out.len, MSG_NOSIGNAL | MSG_DONTWAIT);
-
-        if (n > 0) {
-            t->out.len -= (size_t)n;
-            memmove(t->out.buf, t->out.buf + n, t->out.len);
-        } else if (errno != EINTR) {
-            t->gather_blocked = true; /* the thread itself finds out at its next send */
-        }
-    }
     left = t->gathering;
+    if (left && t->gather_sent < t->gather_len && !t->gather_blocked &&
+        now - t->gather_since >= GATHER_AGE_NS) {
+        struct iovec iov = {t->out.buf + t->gather_sent, t->gather_len - t->gather_sent};
+
+        if (stk_conn_send(t->gather_conn, &iov, 1) == 0)
+            t->gather_sent = t->gather_len;
+        else
+            t->gather_blocked = true; /* the thread itself finds out at its next send */
+    }
     pthread_mutex_unlock(&t->gather_mutex);
     return left;
 }
@@ -121,7 +145,7 @@ bool stk_server_flush_gathered(struct stk_server *server)
     stk_nsec now;
     bool left = false;
 
-    if (atomic_load_explicit(&server->gathering, memory_order_relaxed) == 0)
+    if (atomic_load(&server->gathering) == 0)
         return false;
     now = stk_time_mono_ns();
     for (unsigned i = 0; i < server->nthreads; i++)

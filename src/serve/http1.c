@@ -60,8 +60,8 @@ static void http1_init_request(struct stk_serve_request *rq, struct stk_conn *co
     memset(rq, 0, sizeof *rq);
     rq->conn = conn;
     rq->t = t;
-    rq->keep_alive = head->keep_alive;
-    rq->mark = t->out.len;
+    rq->keep_alive = head->keep_alive && server->config->keepalive_timeout > 0;
+    t->out.mark = t->out.len;
     rq->base.ops = &stk_serve_request_ops;
     rq->base.head = head;
     rq->base.endpoint = conn->endpoint;
@@ -69,7 +69,8 @@ static void http1_init_request(struct stk_serve_request *rq, struct stk_conn *co
     rq->base.scheme = conn->endpoint->scheme;
     rq->base.host = stk_span_make(head->base + head->host_off, head->host_len);
     rq->base.script_name = stk_span_make("", 0);
-    rq->base.id = atomic_fetch_add_explicit(&server->next_id, 1, memory_order_relaxed);
+    rq->base.id = t->next_id;
+    t->next_id += server->nthreads;
     if (server->access_log != NULL)
         rq->base.started = stk_time_mono_ns();
     if (conn->trusted)
@@ -79,16 +80,11 @@ static void http1_init_request(struct stk_serve_request *rq, struct stk_conn *co
 /* Counters and the access log, after a response. */
 static void http1_account(struct stk_serve_request *rq)
 {
-    static const enum stk_counter classes[6] = {
-        STK_COUNTER_responses_5xx, STK_COUNTER_responses_1xx, STK_COUNTER_responses_2xx,
-        STK_COUNTER_responses_3xx, STK_COUNTER_responses_4xx, STK_COUNTER_responses_5xx,
-    };
     struct stk_server *server = rq->t->server;
 
-    stk_scoreboard_add(server->row, STK_COUNTER_requests, 1);
-    stk_scoreboard_add(server->row, classes[rq->status / 100 % 6], 1);
-    if (rq->failed)
-        stk_scoreboard_add(server->row, STK_COUNTER_exceptions, 1);
+    rq->t->answered[0]++;
+    rq->t->answered[rq->status / 100 % 6]++;
+    rq->t->exceptions += rq->failed;
     if (server->access_log != NULL) {
         struct stk_access_entry entry = {
             .req = &rq->base,
@@ -120,7 +116,7 @@ static enum http1_step http1_finish_close(struct stk_conn *conn, struct stk_lead
         t->out.len = 0;
         reason = STK_CLOSE_RESET;
     }
-    if (stk_conn_has_output(conn)) {
+    if (stk_conn_has_output(conn) && !stk_conn_is_gone(conn)) {
         conn->close_reason = (uint8_t)reason;
         conn->close_after_drain = true;
         stk_conn_forget(conn);
@@ -211,6 +207,8 @@ static enum http1_step http1_call(struct stk_serve_request *rq, struct stk_lead_
     stk_lead_enter(thread);
     server->host_ops->call(server->host, thread->host_thread, &rq->base);
     (void)stk_lead_leave(thread);
+    if (stk_unlikely(!stk_server_has_standby(server)))
+        stk_loop_refresh(server->loop); /* nobody did while the application ran */
     stk_response_end(rq);
     http1_account(rq);
     conn->served = true;
@@ -225,8 +223,8 @@ static enum http1_step http1_call(struct stk_serve_request *rq, struct stk_lead_
     if (stk_likely(rq->keep_alive))
         return STEP_ANSWERED;
     if (rq->gone)
-        reason = STK_CLOSE_RESET;
-    else if (rq->failed || (rq->has_length && rq->remaining > 0 && !rq->no_body))
+        reason = conn->stalled ? STK_CLOSE_SEND_TIMEOUT : STK_CLOSE_RESET;
+    else if (rq->truncated || (rq->has_length && rq->remaining > 0 && !rq->no_body))
         reason = STK_CLOSE_TRUNCATED;
     else if (atomic_load_explicit(&server->draining, memory_order_relaxed))
         reason = STK_CLOSE_DRAINING;
@@ -278,7 +276,8 @@ static enum http1_step http1_body(struct stk_serve_request *rq, struct stk_lead_
 
     if (conn->body != NULL) { /* gathered before */
         rq->body = conn->body;
-        rq->base.body_length = stk_body_length(conn->body);
+        rq->base.body_length = head->has_content_length ? (int64_t)head->content_length
+                                                        : stk_body_length(conn->body);
         return STEP_ANSWERED;
     }
     if (config->limit_request_body > 0 && head->has_content_length &&
@@ -332,6 +331,8 @@ static enum http1_step http1_next(struct stk_conn *conn, struct stk_lead_thread 
             if (!http1_keep_head(conn, buf, *off, head->len, body_off + used, len))
                 return http1_refuse_body(conn, thread, head, -ENOMEM);
             head->base = buf + body_off + used - head->len;
+            if (head->expect_continue && t->out.len > 0 && stk_gather_send(t, conn, NULL, 0) < 0)
+                t->out.len = 0; /* the client is gone, as the next read will show */
             stk_http1_continue(conn, head);
             stk_conn_set_state(conn, STK_CONN_BODY, conn->server->config->body_timeout);
             return STEP_KEPT;
@@ -345,6 +346,9 @@ static enum http1_step http1_next(struct stk_conn *conn, struct stk_lead_thread 
         return kept ? http1_post(conn) : http1_refuse_body(conn, thread, head, -ENOMEM);
     }
     *off = body_off + used;
+    if (stk_unlikely(rq.body != NULL && !stk_body_is_complete(rq.body)) && t->out.len > 0 &&
+        stk_gather_send(t, conn, NULL, 0) < 0)
+        t->out.len = 0; /* 100 Continue may come between; a client that is gone is seen by that */
     return http1_call(&rq, thread);
 }
 
@@ -368,10 +372,12 @@ static void http1_settle(struct stk_conn *conn, struct stk_lead_thread *thread, 
     if (stk_unlikely(stk_conn_has_output(conn))) {
         stk_conn_set_state(conn, STK_CONN_DRAIN, server->config->send_timeout);
         conn->body_after_drain = kept;
-    } else if (!kept) {
-        if (conn->src_events != EPOLLIN)
+    } else {
+        if (stk_unlikely(conn->src_events != EPOLLIN))
             stk_conn_want_output(conn, false);
-        if (len == 0) {
+        if (kept) {
+            /* state BODY, set where it began */
+        } else if (len == 0) {
             if (stk_unlikely(atomic_load_explicit(&server->draining, memory_order_relaxed))) {
                 stk_conn_close(conn, thread, STK_CLOSE_DRAINING);
                 return;
@@ -423,6 +429,7 @@ void stk_http1_job(struct stk_job *job, struct stk_lead_thread *thread)
 
     STK_CHECK_MAGIC(conn, STK_CONN_MAGIC);
     http1_process(conn, thread, http1_load(conn, stk_serve_thread_of(thread)));
+    stk_server_publish(stk_serve_thread_of(thread));
 }
 
 /* More of a body that began in an earlier turn. */
@@ -431,7 +438,9 @@ static void http1_read_body(struct stk_conn *conn, struct stk_lead_thread *threa
     struct stk_serve_thread *t = stk_serve_thread_of(thread);
     const struct stk_config *config = conn->server->config;
     size_t rest = 0;
-    int r = stk_body_recv(conn->body, conn->src.fd, t, &rest);
+    /* What follows the body goes to where its head will be in front of it. */
+    int r = stk_body_recv(conn->body, conn->src.fd, t->read_buf + conn->head_len,
+                          STK_SERVE_READ_BUFFER - conn->head_len, &rest);
 
     if (r == STK_BODY_PARTIAL) {
         if (stk_body_is_too_slow(conn->body, config->body_min_rate,
@@ -447,7 +456,6 @@ static void http1_read_body(struct stk_conn *conn, struct stk_lead_thread *threa
         return;
     }
     /* Head, then what follows the body: as if the body had never been between them. */
-    memmove(t->read_buf + conn->head_len, t->read_buf, rest);
     memcpy(t->read_buf, conn->in, conn->head_len);
     http1_process(conn, thread, conn->head_len + rest);
 }

@@ -19,5 +19,5 @@ void stk_http1_job(struct stk_job *job, struct stk_lead_thread *thread);
 void stk_http1_drained(struct stk_conn *conn, struct stk_lead_thread *thread);
 /* The deadline of state HEAD or BODY is over; by the owner of the loop. */
 void stk_http1_timed_out(struct stk_conn *conn, struct stk_lead_thread *thread);
-/* Sends 100 Continue once, if the client waits for it. */
+/* Sends 100 Continue once, if the client waits for it; earlier answers have to have left. */
 void stk_http1_continue(struct stk_conn *conn, const struct stk_head *head);

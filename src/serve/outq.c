@@ -26,6 +26,7 @@
 enum {
     OUTQ_CHUNK = 64 * 1024,
     OUTQ_SENDFILE_MAX = 1024 * 1024,
+    OUTQ_TURN_MAX = 4 * 1024 * 1024, /* sent by one call */
 };
 
 struct outq_segment {
@@ -163,17 +164,17 @@ int stk_outq_append(struct stk_outq *q, const struct iovec *iov, int iovcnt, siz
                     const struct stk_outq_limits *limits)
 {
     uint64_t total = 0;
-    bool to_file;
+    bool over;
     int r = 0;
 
     pthread_mutex_lock(&q->mutex);
     for (int i = 0; i < iovcnt; i++)
         total += iov[i].iov_len;
     total -= skip;
-    to_file = q->memory > 0 && q->memory + total > limits->memory;
+    over = q->memory + total > limits->memory;
     if (q->error < 0)
         r = q->error;
-    else if (to_file && q->tmplen + total > limits->file)
+    else if (over && !stk_list_is_empty(&q->segments) && q->tmplen + total > limits->file)
         r = -EAGAIN;
     for (int i = 0; r == 0 && i < iovcnt; i++) {
         size_t len = iov[i].iov_len;
@@ -182,8 +183,9 @@ int stk_outq_append(struct stk_outq *q, const struct iovec *iov, int iovcnt, siz
         skip -= cut;
         if (len == cut)
             continue;
-        r = to_file ? outq_append_tmp(q, (char *)iov[i].iov_base + cut, len - cut, limits->tmpdir)
-                    : outq_append_memory(q, (char *)iov[i].iov_base + cut, len - cut);
+        r = over && limits->file > 0
+                ? outq_append_tmp(q, (char *)iov[i].iov_base + cut, len - cut, limits->tmpdir)
+                : outq_append_memory(q, (char *)iov[i].iov_base + cut, len - cut);
     }
     if (r < 0 && r != -EAGAIN)
         q->error = r;
@@ -191,10 +193,11 @@ int stk_outq_append(struct stk_outq *q, const struct iovec *iov, int iovcnt, siz
     return r;
 }
 
-int stk_outq_append_file(struct stk_outq *q, int fd, int64_t off, uint64_t len)
+int stk_outq_append_file(struct stk_outq *q, int fd, int64_t off, uint64_t len, stk_span tail)
 {
     struct outq_segment *s;
     int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    int r = 0;
 
     if (copy < 0)
         return -errno;
@@ -205,13 +208,16 @@ int stk_outq_append_file(struct stk_outq *q, int fd, int64_t off, uint64_t len)
         s->own_fd = true;
         s->off = off;
         s->len = len;
+        r = outq_append_memory(q, tail.ptr, tail.len);
+        if (r < 0)
+            q->error = r;
     }
     pthread_mutex_unlock(&q->mutex);
     if (s == NULL) {
         stk_fd_close(&copy);
         return -ENOMEM;
     }
-    return 0;
+    return r;
 }
 
 /* Sends of one segment; > 0: bytes, or a negative errno. */
@@ -234,22 +240,27 @@ static ssize_t segment_send(struct outq_segment *s, int sock)
 
 int stk_outq_drain(struct stk_outq *q, int sock, bool *ret_sent)
 {
-    bool sent = false;
+    uint64_t total = 0;
     int r;
 
     pthread_mutex_lock(&q->mutex);
     r = q->error;
     while (r == 0 && !stk_list_is_empty(&q->segments)) {
         struct outq_segment *s = stk_container_of(q->segments.next, struct outq_segment, link);
-        ssize_t n = segment_send(s, sock);
+        ssize_t n;
 
+        if (total >= OUTQ_TURN_MAX) {
+            r = 1;
+            break;
+        }
+        n = segment_send(s, sock);
         if (n < 0) {
             if (n == -EINTR)
                 continue;
             r = n == -EAGAIN ? 1 : (int)n;
             break;
         }
-        sent = true;
+        total += (uint64_t)n;
         s->off += n;
         s->len -= (uint64_t)n;
         if (s->len == 0)
@@ -263,7 +274,7 @@ int stk_outq_drain(struct stk_outq *q, int sock, bool *ret_sent)
         q->tmplen = 0;
     }
     pthread_mutex_unlock(&q->mutex);
-    *ret_sent = sent;
+    *ret_sent = total > 0;
     return r;
 }
 

@@ -10,26 +10,32 @@
 #include <sys/uio.h>
 
 #include "base/macros.h"
+#include "base/span.h"
 
 struct stk_outq;
 
 struct stk_outq_limits {
     uint64_t memory; /* bytes held in memory */
-    uint64_t file;   /* bytes held in the temporary file; beyond: -EAGAIN */
+    uint64_t file;   /* bytes held in the temporary file; beyond: -EAGAIN. 0: no file */
     const char *tmpdir;
 };
 
 /* An empty queue; NULL without memory. */
 struct stk_outq *stk_outq_new(void) STK_MUST_CHECK;
 struct stk_outq *stk_outq_free(struct stk_outq *q);
-/* Appends bytes, skipping the first `skip`. 0; -EAGAIN: full, nothing taken; -ENOMEM; -EIO ... */
+/*
+ * Appends bytes, skipping the first `skip`. 0; -EAGAIN: full, nothing taken; -ENOMEM; -EIO ... An
+ * empty queue takes everything, so that what a socket has begun to send can always be ended.
+ */
 int stk_outq_append(struct stk_outq *q, const struct iovec *iov, int iovcnt, size_t skip,
                     const struct stk_outq_limits *limits) STK_MUST_CHECK;
-/* Appends a piece of a file; the descriptor is duplicated. */
-int stk_outq_append_file(struct stk_outq *q, int fd, int64_t off, uint64_t len) STK_MUST_CHECK;
+/* Appends a piece of a file, and some bytes behind it; the descriptor is duplicated. */
+int stk_outq_append_file(struct stk_outq *q, int fd, int64_t off, uint64_t len, stk_span tail)
+    STK_MUST_CHECK;
 /*
- * Sends what the socket takes. 0: empty now; 1: bytes are left (*ret_sent: progress was made);
- * -EPIPE or another negative errno: nothing more can be sent.
+ * Sends what the socket takes, but only some MiB, so that other connections get their turn. 0:
+ * empty now; 1: bytes are left (*ret_sent: progress was made); -EPIPE or another negative errno:
+ * nothing more can be sent.
  */
 int stk_outq_drain(struct stk_outq *q, int sock, bool *ret_sent) STK_MUST_CHECK;
 bool stk_outq_is_empty(struct stk_outq *q);

@@ -20,12 +20,17 @@
 static int body_receive(struct stk_serve_request *rq)
 {
     const struct stk_config *config = rq->t->server->config;
+    const struct stk_head *head = rq->base.head;
     stk_msec now = stk_time_mono_coarse_ms();
+    size_t offset = (size_t)(head->base - rq->t->read_buf) + head->len;
     size_t rest = 0;
     int r;
 
-    stk_http1_continue(rq->conn, rq->base.head);
-    r = stk_body_recv(rq->body, rq->conn->src.fd, rq->t, &rest);
+    if (!rq->committed)
+        stk_http1_continue(rq->conn, head);
+    /* The head in front of the body in the read buffer is still in use. */
+    r = stk_body_recv(rq->body, rq->conn->src.fd, rq->t->read_buf + offset,
+                      STK_SERVE_READ_BUFFER - offset, &rest);
     if (r < 0)
         return r;
     if (rest > 0) {
@@ -116,12 +121,11 @@ static bool request_is_disconnected(struct stk_request *req)
 static void request_wait_for(struct stk_request *req, struct stk_wait *ret_wait)
 {
     struct stk_serve_request *rq = stk_serve_request_of(req);
-    const struct stk_config *config = rq->t->server->config;
 
     *ret_wait = (struct stk_wait){.fd = rq->conn->src.fd};
     if (stk_conn_has_output(rq->conn)) {
         ret_wait->events = POLLOUT;
-        ret_wait->timeout = config->send_timeout;
+        ret_wait->timeout = stk_conn_send_left(rq->conn) + 1;
     } else {
         ret_wait->events = POLLIN;
         ret_wait->timeout = 1000; /* the minimum rate is looked at as well */

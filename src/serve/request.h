@@ -27,12 +27,12 @@ struct stk_serve_request {
     struct stk_body *body;
 
     /* The response. */
-    size_t mark;         /* where its head begins in t->out */
     uint64_t body_bytes; /* sent or queued, without framing */
     uint64_t remaining;  /* of the announced Content-Length */
     stk_nsec last_block; /* when the last block was sent, for gathering */
     uint16_t status;
     bool started, committed, ended, failed;
+    bool truncated; /* it failed behind its head */
     bool has_length; /* Content-Length is set, by the application or by us */
     bool has_date, has_server;
     bool chunked;

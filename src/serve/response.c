@@ -83,7 +83,7 @@ int stk_response_start(struct stk_request *req, unsigned status, stk_span reason
     if (status < 200 || status > 599 || !stk_http1_is_field_value(reason))
         return STK_RESPONSE_E_STATUS;
     if (rq->started)
-        out->len = rq->mark;
+        out->len = out->mark;
     p = out_reserve(rq, reason.len + 16);
     if (p == NULL) {
         /* Answers of earlier, pipelined requests fill the buffer: they leave first. */
@@ -94,7 +94,7 @@ int stk_response_start(struct stk_request *req, unsigned status, stk_span reason
         if (p == NULL)
             return STK_RESPONSE_E_HEAD_SIZE;
     }
-    rq->mark = out->len;
+    out->mark = out->len;
     rq->started = true;
     rq->has_length = rq->has_date = rq->has_server = false;
     rq->status = (uint16_t)status;
@@ -128,105 +128,120 @@ static int response_set_length(struct stk_serve_request *rq, stk_span value)
     return 0;
 }
 
-/* Fields that the server minds, told apart by their length first. 0, 1: leave the field out, or an
- * error. */
+/* Content-Length of the application. 0; -1: it says the same again; > 0: an error. */
+static int response_length_field(struct stk_serve_request *rq, stk_span value)
+{
+    bool repeated = rq->has_length;
+    int r = response_set_length(rq, value);
+
+    if (r != 0)
+        return r;
+    rq->has_length = true;
+    return repeated || rq->status == 204 ? -1 : 0; /* 204: RFC 9110 8.6 */
+}
+
+/*
+ * Fields that the server minds, told apart by their length first. 0: take it; -1: leave it out; >
+ * 0: an error.
+ */
 static int response_known(struct stk_serve_request *rq, stk_span name, stk_span value)
 {
-    static const struct {
-        stk_span name;
-    } hop_by_hop[] = {
-        {STK_SPAN_LIT("te")},
-        {STK_SPAN_LIT("trailer")},
-        {STK_SPAN_LIT("upgrade")},
-        {STK_SPAN_LIT("trailers")},
-        {STK_SPAN_LIT("connection")},
-        {STK_SPAN_LIT("keep-alive")},
-        {STK_SPAN_LIT("proxy-authenticate")},
-        {STK_SPAN_LIT("transfer-encoding")},
-        {STK_SPAN_LIT("proxy-authorization")},
-    };
+    bool forbidden = false;
 
+#define IS(lit) stk_span_ieq(name, STK_SPAN_LIT(lit))
     switch (name.len) {
+    case 2:
+        forbidden = IS("te");
+        break;
     case 4:
-        rq->has_date = rq->has_date || stk_span_ieq(name, STK_SPAN_LIT("date"));
+        rq->has_date = rq->has_date || IS("date");
         break;
     case 6:
-        rq->has_server = rq->has_server || stk_span_ieq(name, STK_SPAN_LIT("server"));
+        rq->has_server = rq->has_server || IS("server");
+        break;
+    case 7:
+        forbidden = IS("trailer") || IS("upgrade");
+        break;
+    case 8:
+        forbidden = IS("trailers");
+        break;
+    case 10:
+        forbidden = IS("connection") || IS("keep-alive");
         break;
     case 14:
-        if (stk_span_ieq(name, STK_SPAN_LIT("content-length"))) {
-            bool repeated = rq->has_length;
-            int r = response_set_length(rq, value);
-
-            if (r != 0)
-                return -r;
-            rq->has_length = true;
-            return repeated ? 1 : 0;
-        }
+        return IS("content-length") ? response_length_field(rq, value) : 0;
+    case 17:
+        forbidden = IS("transfer-encoding");
+        break;
+    case 18:
+        forbidden = IS("proxy-authenticate");
+        break;
+    case 19:
+        forbidden = IS("proxy-authorization");
         break;
     default:
         break;
     }
-    for (size_t i = 0; i < STK_ARRAY_LEN(hop_by_hop); i++) {
-        if (name.len == hop_by_hop[i].name.len && stk_span_ieq(name, hop_by_hop[i].name))
-            return -STK_RESPONSE_E_HOP_BY_HOP;
-    }
-    return 0;
+#undef IS
+    return forbidden ? STK_RESPONSE_E_HOP_BY_HOP : 0;
 }
 
-/* The lengths of the names that response_known looks at, as bits. */
-#define RESPONSE_KNOWN_LENGTHS                                                                     \
-    (1u << 2 | 1u << 4 | 1u << 6 | 1u << 7 | 1u << 8 | 1u << 10 | 1u << 14 | 1u << 17 | 1u << 18 | \
-     1u << 19)
+/* Moves the head that is being made to the front of the buffer, and sends the answers before it. */
+static char *response_make_room(struct stk_serve_request *rq, size_t len)
+{
+    struct stk_out *out = &rq->t->out;
+    size_t head, mark;
+
+    stk_gather_end(rq->t); /* which may move both */
+    mark = out->mark;
+    head = out->len - mark;
+    if (mark == 0)
+        return NULL;
+    out->len = mark;
+    if (stk_gather_send(rq->t, rq->conn, NULL, 0) < 0)
+        rq->gone = true;
+    memmove(out->buf, out->buf + mark, head);
+    out->mark = 0;
+    out->len = head;
+    return out_reserve(rq, len);
+}
 
 int stk_response_header(struct stk_request *req, stk_span name, stk_span value)
 {
     struct stk_serve_request *rq = stk_serve_request_of(req);
     struct stk_out *out = &rq->t->out;
-    char *p;
+    char *begin, *p;
+    int r;
 
     if (stk_unlikely(rq->committed))
         return STK_RESPONSE_E_STARTED;
     if (stk_unlikely(!rq->started))
         return STK_RESPONSE_E_NOT_STARTED;
-    if (stk_unlikely(!stk_http1_is_token(name)))
+    begin = out_reserve(rq, name.len + value.len + 4);
+    if (stk_unlikely(begin == NULL)) {
+        begin = response_make_room(rq, name.len + value.len + 4);
+        if (begin == NULL)
+            return STK_RESPONSE_E_HEAD_SIZE;
+    }
+    /* Copied first and checked there, where bytes behind the end may be read. */
+    p = put(begin, name.ptr, name.len);
+    if (stk_unlikely(!stk_http1_is_token_padded(begin, name.len)))
         return STK_RESPONSE_E_NAME;
-    if (stk_unlikely(!stk_http1_is_field_value(value)))
-        return STK_RESPONSE_E_VALUE;
-    if (name.len < 20 && RESPONSE_KNOWN_LENGTHS & 1u << name.len) {
-        int r = response_known(rq, name, value);
-
-        if (r != 0)
-            return r < 0 ? -r : 0;
-    }
-    p = out_reserve(rq, name.len + value.len + 4);
-    if (stk_unlikely(p == NULL)) {
-        size_t len = out->len - rq->mark;
-
-        if (rq->mark == 0)
-            return STK_RESPONSE_E_HEAD_SIZE;
-        /* Answers of earlier, pipelined requests fill the buffer: they leave first. */
-        out->len = rq->mark;
-        if (stk_gather_send(rq->t, rq->conn, NULL, 0) < 0)
-            rq->gone = true;
-        memmove(out->buf, out->buf + rq->mark, len);
-        rq->mark = 0;
-        out->len = len;
-        p = out_reserve(rq, name.len + value.len + 4);
-        if (p == NULL)
-            return STK_RESPONSE_E_HEAD_SIZE;
-    }
-    p = put(p, name.ptr, name.len);
     *p++ = ':';
     *p++ = ' ';
     p = put(p, value.ptr, value.len);
+    if (stk_unlikely(!stk_http1_is_field_value_padded(p - value.len, value.len)))
+        return STK_RESPONSE_E_VALUE;
+    r = response_known(rq, name, value);
+    if (stk_unlikely(r != 0))
+        return r < 0 ? 0 : r;
     *p++ = '\r';
     *p++ = '\n';
     out->len = (size_t)(p - out->buf);
     return 0;
 }
 
-/* The thread's Date text, rendered once a second. */
+/* The thread's Date field, rendered once a second. */
 static const char *response_date(struct stk_serve_thread *t)
 {
     struct timespec ts;
@@ -234,7 +249,9 @@ static const char *response_date(struct stk_serve_thread *t)
     clock_gettime(CLOCK_REALTIME_COARSE, &ts);
     if (ts.tv_sec != t->date_second) {
         t->date_second = ts.tv_sec;
-        stk_http_date_format(t->date, ts.tv_sec);
+        memcpy(t->date, "Date: ", 6);
+        stk_http_date_format(t->date + 6, ts.tv_sec);
+        memcpy(t->date + 6 + STK_HTTP_DATE_LEN, "\r\n", 2);
     }
     return t->date;
 }
@@ -275,22 +292,13 @@ static char *response_framing(struct stk_serve_request *rq, char *p, int64_t len
 static int response_commit(struct stk_serve_request *rq, int64_t length)
 {
     struct stk_out *out = &rq->t->out;
-    const char *server = rq->t->server->config->server_header;
     char *p = out->buf + out->len;
 
     STK_ASSERT(out->len + RESPONSE_TAIL_MAX <= out->cap);
-    if (!rq->has_date) {
-        p = PUT_LIT(p, "Date: ");
-        p = put(p, response_date(rq->t), STK_HTTP_DATE_LEN);
-        p = PUT_LIT(p, "\r\n");
-    }
-    if (!rq->has_server && server != NULL && *server != '\0') {
-        size_t n = strnlen(server, 200);
-
-        p = PUT_LIT(p, "Server: ");
-        p = put(p, server, n);
-        p = PUT_LIT(p, "\r\n");
-    }
+    if (!rq->has_date)
+        p = put(p, response_date(rq->t), STK_SERVE_DATE_LINE);
+    if (!rq->has_server)
+        p = put(p, rq->t->server->server_line, rq->t->server->server_line_len);
     p = response_framing(rq, p, length);
     if (atomic_load_explicit(&rq->t->server->draining, memory_order_relaxed))
         rq->keep_alive = false;
@@ -312,8 +320,8 @@ static bool response_may_gather(struct stk_serve_request *rq, unsigned flags)
     stk_nsec now;
     bool fast;
 
-    if (flags & STK_WRITE_END)
-        return true; /* the caller of the host sends it in a moment */
+    if (flags & STK_WRITE_END) /* the caller of the host sends it in a moment: what can be sent */
+        return !stk_conn_has_output(rq->conn);
     if (stk_lead_standby(rq->t->lead_thread->lead) == NULL)
         return false;
     now = stk_time_mono_ns();
@@ -442,13 +450,10 @@ int stk_response_sendfile(struct stk_request *req, int fd, int64_t off, uint64_t
     }
     r = stk_gather_send(rq->t, rq->conn, &iov, 1);
     if (r == 0)
-        r = stk_conn_sendfile(rq->conn, fd, off, len);
-    if (r == 0 && rq->chunked) {
-        static char tail[] = "\r\n0\r\n\r\n";
-
-        iov = (struct iovec){tail, flags & STK_WRITE_END ? 7 : 2};
-        r = stk_gather_send(rq->t, rq->conn, &iov, 1);
-    }
+        r = stk_conn_sendfile(rq->conn, fd, off, len,
+                              !rq->chunked            ? stk_span_make("", 0)
+                              : flags & STK_WRITE_END ? STK_SPAN_LIT("\r\n0\r\n\r\n")
+                                                      : STK_SPAN_LIT("\r\n"));
     return response_sent(rq, r, len, flags);
 }
 
@@ -493,13 +498,15 @@ void stk_response_fail(struct stk_request *req)
         return;
     }
     /* The end of the connection without the end of the body is what tells the client. */
-    rq->ended = true;
+    rq->ended = rq->truncated = true;
     rq->keep_alive = false;
 }
 
 void stk_response_end(struct stk_serve_request *rq)
 {
     stk_gather_end(rq->t);
-    if (!rq->ended)
+    if (stk_unlikely(rq->gone))
+        rq->keep_alive = false;
+    else if (stk_unlikely(!rq->ended))
         stk_response_fail(&rq->base);
 }

@@ -8,6 +8,7 @@
 #include "serve/server.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -33,6 +34,8 @@ enum {
     SERVER_ACCEPT_PAUSE_MS = 200, /* after running out of descriptors */
     SERVER_CROWD_LOOK = 256,      /* connections looked at to find an idle one */
     SERVER_FD_RESERVE = 64,       /* descriptors left to the application, at least */
+    SERVER_DRAIN_LOOK_MS = 250,   /* between two looks for connections that have become idle */
+    SERVER_DRAIN_FIRST_MS = 1000, /* for the first request of a connection that was accepted late */
 };
 
 /* Makes room by closing the connection that has been idle longest among some; false: none is idle.
@@ -69,6 +72,30 @@ static void server_crowded(struct stk_server *server, const char *what)
                     what, (unsigned long long)server->nconns);
 }
 
+/*
+ * While draining: closes the connections that are idle, and looks again for those that become so.
+ * A request that has come already is served, and a client that has just connected may send one.
+ */
+static void server_close_idle(struct stk_server *server)
+{
+    struct stk_lead_thread nobody = {.own = true};
+
+    stk_timer_set(server->loop, &server->accept_timer, SERVER_DRAIN_LOOK_MS);
+    stk_list_for_each_safe (it, &server->conns) {
+        struct stk_conn *conn = stk_container_of(it, struct stk_conn, link);
+
+        if (atomic_load(&conn->word) & STK_CONN_BUSY || conn->state != STK_CONN_IDLE ||
+            stk_conn_has_input(conn))
+            continue;
+        if (conn->served) {
+            stk_conn_close(conn, &nobody, STK_CLOSE_DRAINING);
+        } else if (conn->deadline > stk_loop_now(server->loop) + SERVER_DRAIN_FIRST_MS) {
+            stk_conn_set_state(conn, STK_CONN_IDLE, SERVER_DRAIN_FIRST_MS);
+            stk_conn_check_timer(conn);
+        }
+    }
+}
+
 /* Stops accepting for a moment. */
 static void server_pause(struct stk_server *server)
 {
@@ -86,12 +113,18 @@ static void server_on_accept_timer(struct stk_timer *timer, void *who)
 {
     struct stk_server *server = stk_container_of(timer, struct stk_server, accept_timer);
 
+    if (atomic_load(&server->draining)) {
+        server_close_idle(server);
+        return;
+    }
     server->accept_paused = false;
     for (size_t i = 0; i < server->nlisteners; i++) {
         struct stk_server_listener *l = &server->listeners[i];
 
-        if (l->attached && stk_loop_add(server->loop, &l->src, EPOLLIN) < 0)
+        if (l->attached && l->src.events == 0 && stk_loop_add(server->loop, &l->src, EPOLLIN) < 0) {
             server_pause(server);
+            return;
+        }
     }
 }
 
@@ -205,6 +238,19 @@ static void server_make_limits(struct stk_server *server)
     server->conn_fds = stk_new0_array(uint8_t, server->conn_fds_len);
 }
 
+/* Renders the Server field; an empty server-header leaves it out. */
+static void server_make_line(struct stk_server *server)
+{
+    const char *value = server->config->server_header;
+    int n;
+
+    if (value == NULL || *value == '\0')
+        return;
+    n = snprintf(server->server_line, sizeof server->server_line, "Server: %.200s\r\n", value);
+    STK_ASSERT(n > 0 && n < (int)sizeof server->server_line);
+    server->server_line_len = (size_t)n;
+}
+
 static void server_make_threads(struct stk_server *server, unsigned n)
 {
     server->nthreads = n;
@@ -216,7 +262,7 @@ static void server_make_threads(struct stk_server *server, unsigned n)
         t->read_buf = stk_new0_array(char, STK_SERVE_READ_BUFFER);
         t->out.buf = stk_new0_array(char, STK_SERVE_OUT_BUFFER);
         t->out.cap = STK_SERVE_OUT_BUFFER;
-        t->gather_fd = -1;
+        t->next_id = i + 1;
         pthread_mutex_init(&t->gather_mutex, NULL);
     }
 }
@@ -236,6 +282,7 @@ int stk_server_new(struct stk_server **ret_server, const struct stk_server_param
     pthread_mutex_init(&server->garbage_mutex, NULL);
     server_make_endpoints(server, params);
     server_make_limits(server);
+    server_make_line(server);
     server_make_threads(server, params->threads + 1);
     for (size_t i = 0; i < params->config->forwarded_allow.n; i++) {
         char *error = NULL;
@@ -335,8 +382,6 @@ void stk_server_unlisten(struct stk_server *server, unsigned slot)
 
 void stk_server_drain(struct stk_server *server)
 {
-    struct stk_lead_thread nobody = {.own = true};
-
     if (atomic_exchange(&server->draining, true))
         return;
     for (size_t i = 0; i < server->nlisteners; i++) {
@@ -346,13 +391,9 @@ void stk_server_drain(struct stk_server *server)
             stk_loop_del(server->loop, &l->src);
         l->attached = false;
     }
-    stk_list_for_each_safe (it, &server->conns) {
-        struct stk_conn *conn = stk_container_of(it, struct stk_conn, link);
-
-        if (!(atomic_load(&conn->word) & STK_CONN_BUSY) && conn->state == STK_CONN_IDLE)
-            stk_conn_close(conn, &nobody, STK_CLOSE_DRAINING);
-    }
-    if (server->nconns == 0 && server->on_drained != NULL)
+    if (server->nconns > 0)
+        server_close_idle(server);
+    else if (server->on_drained != NULL)
         server->on_drained(server->on_drained_arg);
 }
 
@@ -368,6 +409,25 @@ void stk_server_abort(struct stk_server *server)
             stk_conn_close(conn, &nobody, STK_CLOSE_DRAINING);
         }
     }
+}
+
+void stk_server_publish(struct stk_serve_thread *t)
+{
+    static const enum stk_counter classes[6] = {
+        STK_COUNTER_requests,      STK_COUNTER_responses_1xx, STK_COUNTER_responses_2xx,
+        STK_COUNTER_responses_3xx, STK_COUNTER_responses_4xx, STK_COUNTER_responses_5xx,
+    };
+
+    if (t->answered[0] == 0)
+        return;
+    for (size_t i = 0; i < STK_ARRAY_LEN(classes); i++) {
+        if (t->answered[i] > 0)
+            stk_scoreboard_add(t->server->row, classes[i], t->answered[i]);
+    }
+    if (t->exceptions > 0)
+        stk_scoreboard_add(t->server->row, STK_COUNTER_exceptions, t->exceptions);
+    memset(t->answered, 0, sizeof t->answered);
+    t->exceptions = 0;
 }
 
 void stk_server_discard(struct stk_server *server, void *buffer)

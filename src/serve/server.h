@@ -22,6 +22,7 @@ struct stk_config;
 struct stk_listener;
 struct stk_scoreboard_row;
 struct stk_access_log;
+struct stk_conn;
 struct stk_server;
 
 enum stk_close_reason {
@@ -44,8 +45,18 @@ struct stk_server_listener {
     bool attached;
 };
 
+enum {
+    STK_SERVE_READ_BUFFER = 128 * 1024,
+    STK_SERVE_OUT_BUFFER = 64 * 1024, /* gathered responses and blocks; a response head fits in it */
+    STK_SERVE_COPY_MAX = 16 * 1024,   /* larger blocks are sent from where they are */
+    STK_SERVE_DATE_LINE = 6 + STK_HTTP_DATE_LEN + 2,
+    STK_SERVE_SERVER_LINE = 256,
+};
+
 struct stk_server {
     const struct stk_config *config;
+    char server_line[STK_SERVE_SERVER_LINE]; /* the Server field, rendered */
+    size_t server_line_len;
     struct stk_loop *loop;
     struct stk_lead *lead;
     const struct stk_host_ops *host_ops;
@@ -64,7 +75,7 @@ struct stk_server {
 
     struct stk_list conns; /* struct stk_conn.link; of the owner of the loop */
     uint64_t nconns;
-    struct stk_timer accept_timer; /* listens again after running out of descriptors */
+    struct stk_timer accept_timer; /* listens again after running out of descriptors; later drains */
     bool accept_paused;
     stk_msec crowded_logged;
     _Atomic stk_msec tls_hint_logged;
@@ -72,8 +83,6 @@ struct stk_server {
     _Atomic bool draining;
     void (*on_drained)(void *arg); /* all connections are gone; by the owner of the loop */
     void *on_drained_arg;
-
-    _Atomic uint64_t next_id;
 
     /* One byte a descriptor, set for connections: a child that the application forks closes them.
      */
@@ -90,17 +99,12 @@ struct stk_server {
     _Atomic unsigned gathering; /* threads with gathered bytes */
 };
 
-/* Bytes that go to one socket together; `lock` only matters while `gathering`. */
+
+/* Bytes that go to one socket together. */
 struct stk_out {
     char *buf;
     size_t len, cap;
-};
-
-enum {
-    STK_SERVE_READ_BUFFER = 128 * 1024,
-    STK_SERVE_OUT_BUFFER =
-        64 * 1024,                  /* gathered responses and blocks; a response head fits in it */
-    STK_SERVE_COPY_MAX = 16 * 1024, /* larger blocks are sent from where they are */
+    size_t mark; /* where the head of the present request's response begins */
 };
 
 /* What a thread needs to serve: big buffers that connections borrow while they are served. */
@@ -110,15 +114,21 @@ struct stk_serve_thread {
     char *read_buf;
     struct stk_out out;
     struct stk_head head;
+    uint64_t next_id;
+    /* What this thread has answered since it was last added to the scoreboard: [0] all, [1-5] by class. */
+    uint32_t answered[6];
+    uint32_t exceptions;
     time_t date_second;
-    char date[STK_HTTP_DATE_LEN];
+    char date[STK_SERVE_DATE_LINE];
 
-    /* Bytes in `out` that the stand-by may send on behalf of this thread. */
+    /* Bytes at the front of `out` that the stand-by may send on behalf of this thread. */
     pthread_mutex_t gather_mutex;
-    bool gathering; /* under the mutex */
-    int gather_fd;
+    bool gathering; /* under the mutex, as what follows */
+    struct stk_conn *gather_conn;
+    size_t gather_len;     /* so many bytes */
+    size_t gather_sent;    /* of which it has sent these */
     stk_nsec gather_since; /* of the oldest byte */
-    bool gather_blocked;   /* the socket takes no more: leave it to the thread */
+    bool gather_blocked;   /* the queue is full or the client gone: leave it to the thread */
 };
 
 struct stk_server_params {
@@ -152,6 +162,8 @@ void stk_server_unlisten(struct stk_server *server, unsigned slot);
 void stk_server_drain(struct stk_server *server);
 /* Closes every connection that is not in the application; by the owner of the loop. */
 void stk_server_abort(struct stk_server *server);
+/* Adds what a thread has counted to the scoreboard; by that thread. */
+void stk_server_publish(struct stk_serve_thread *t);
 /* Sends what threads have gathered for longer than a tick; true while some is left. By the
  * stand-by. */
 bool stk_server_flush_gathered(struct stk_server *server);
@@ -165,6 +177,12 @@ static inline void stk_server_note_fd(struct stk_server *server, int fd, bool us
 {
     if ((size_t)fd < server->conn_fds_len)
         server->conn_fds[fd] = used;
+}
+
+/* Whether a stand-by thread turns the loop while the application runs. */
+static inline bool stk_server_has_standby(const struct stk_server *server)
+{
+    return server->threads[server->nthreads - 1].lead_thread != NULL;
 }
 
 /* The serving state of a thread. */

@@ -572,6 +572,16 @@ bool stk_http1_is_field_value(stk_span s)
     return s.len == 0 || h1_skip_value(s.ptr, s.ptr + s.len) == s.ptr + s.len;
 }
 
+bool stk_http1_is_token_padded(const char *p, size_t len)
+{
+    return h1_is_plain_name_padded(p, len) || stk_http1_is_token(stk_span_make(p, len));
+}
+
+bool stk_http1_is_field_value_padded(const char *p, size_t len)
+{
+    return h1_is_value_padded(p, len);
+}
+
 enum stk_head_known stk_http1_known_field(stk_span name)
 {
     if (!stk_http1_is_token(name))

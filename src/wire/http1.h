@@ -69,6 +69,12 @@ const char *stk_http1_error_text(enum stk_http1_result error);
 bool stk_http1_is_token(stk_span s);
 /* RFC 9110 5.5 field value: no CR, LF, NUL or other control but tab; the empty one is fine. */
 bool stk_http1_is_field_value(stk_span s);
+/*
+ * The same two for bytes that have at least 16 readable bytes behind them, as in an output buffer
+ * with room left: 16 at a time, and the bytes behind the end may be anything.
+ */
+bool stk_http1_is_token_padded(const char *p, size_t len);
+bool stk_http1_is_field_value_padded(const char *p, size_t len);
 /* The enum stk_head_known of a field name, in any case. */
 enum stk_head_known stk_http1_known_field(stk_span name);
 /*

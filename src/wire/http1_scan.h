@@ -132,6 +132,60 @@ static inline const char *h1_skip_value(const char *p, const char *end)
     return p;
 }
 
+/* Whether len > 0 bytes are letters, digits and "-"; up to 15 bytes behind them are read. */
+static inline bool h1_is_plain_name_padded(const char *p, size_t len)
+{
+#ifdef H1_SSE2
+    const __m128i fold = _mm_set1_epi8(0x20);
+    const char *end = p + len;
+
+    for (; p < end; p += 16) {
+        __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
+        __m128i letter = _mm_sub_epi8(_mm_or_si128(v, fold), _mm_set1_epi8('a'));
+        __m128i digit = _mm_sub_epi8(v, _mm_set1_epi8('0'));
+        __m128i good = _mm_or_si128(_mm_cmpeq_epi8(_mm_min_epu8(letter, _mm_set1_epi8(25)), letter),
+                                    _mm_cmpeq_epi8(_mm_min_epu8(digit, _mm_set1_epi8(9)), digit));
+        unsigned others;
+
+        good = _mm_or_si128(good, _mm_cmpeq_epi8(v, _mm_set1_epi8('-')));
+        others = (unsigned)_mm_movemask_epi8(good) ^ 0xffff;
+        if (end - p < 16)
+            others &= (1u << (end - p)) - 1;
+        if (others)
+            return false;
+    }
+    return len > 0;
+#else
+    return false;
+#endif
+}
+
+/* Whether all bytes are of a field value; up to 15 bytes behind them are read. */
+static inline bool h1_is_value_padded(const char *p, size_t len)
+{
+#ifdef H1_SSE2
+    const __m128i last_ctl = _mm_set1_epi8(0x1f), tab = _mm_set1_epi8('\t');
+    const __m128i del = _mm_set1_epi8(0x7f);
+    const char *end = p + len;
+
+    for (; p < end; p += 16) {
+        __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
+        __m128i ctl = _mm_cmpeq_epi8(_mm_min_epu8(v, last_ctl), v);
+        __m128i bad =
+            _mm_or_si128(_mm_andnot_si128(_mm_cmpeq_epi8(v, tab), ctl), _mm_cmpeq_epi8(v, del));
+        unsigned mask = (unsigned)_mm_movemask_epi8(bad);
+
+        if (end - p < 16)
+            mask &= (1u << (end - p)) - 1;
+        if (mask)
+            return false;
+    }
+    return true;
+#else
+    return h1_skip_value(p, p + len) == p + len;
+#endif
+}
+
 enum { H1_KNOWN_LEN_MAX = 17 };
 
 /* The known fields by the length of their name, at most two of a length. */

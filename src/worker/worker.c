@@ -193,6 +193,7 @@ static void worker_on_turn(void *arg, struct stk_lead_thread *thread)
 {
     struct worker *w = arg;
 
+    stk_server_publish(stk_serve_thread_of(thread));
     stk_server_collect(w->server);
     if (thread->index == 0)
         w->params->host_ops->check_signals(w->params->host, thread->host_thread);
@@ -202,6 +203,7 @@ static bool worker_on_tick(void *arg)
 {
     struct worker *w = arg;
 
+    stk_server_publish(stk_serve_thread_of(stk_lead_standby(w->lead)));
     return stk_server_flush_gathered(w->server);
 }
 
