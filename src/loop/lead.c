@@ -10,12 +10,14 @@
  *
  * Nobody waits for the interpreter's lock while it owns the loop, except in WAIT_LOCK, from which
  * the loop can be taken. A thread that lost the loop throws its batch of events away: the set is
- * level-triggered, so the new owner gets them again.
+ * level-triggered, so the new owner gets them again. The stand-by gives the loop away (FREE) only
+ * to a thread that is parked, and takes it back when that does not come for it within a tick.
  *
  * The stand-by costs nothing while nothing happens, and little under load: it sleeps on a timerfd
  * which the leader arms when it wakes up from epoll and disarms before it blocks again (two cheap
  * system calls instead of a wake-up); under load it is left ticking, every 250 µs after a
- * take-over and up to 1 ms apart as long as each tick sees progress.
+ * take-over and up to 1 ms apart as long as each tick sees progress. It goes back to sleep only
+ * while the leader waits in epoll, because only a leader that wakes up there arms it again.
  */
 #include "loop/lead.h"
 
@@ -67,6 +69,7 @@ struct stk_lead {
     _Atomic bool stopping;
     _Atomic bool quitting;
     _Atomic bool wanted; /* a parked thread would lead */
+    _Atomic bool roused; /* on_tick has to be called soon: do not disarm */
     stk_msec arm_ms;     /* the millisecond of the last burst, and how many it had */
     unsigned arms;
 
@@ -149,14 +152,20 @@ static void lead_disarm(struct stk_lead *lead)
         lead->arm_ms = lead->loop->now;
         lead->arms = 0;
     }
-    if (atomic_compare_exchange_strong(&lead->watch, &armed, LEAD_ASLEEP))
-        lead_set_timer(lead, 0, 0);
+    if (!atomic_compare_exchange_strong(&lead->watch, &armed, LEAD_ASLEEP))
+        return;
+    lead_set_timer(lead, 0, 0);
+    if (atomic_load(&lead->roused))
+        lead_arm(lead);
+    if (atomic_load(&lead->watch) == LEAD_ARMED) /* armed before the timer was stopped: again */
+        lead_set_timer(lead, LEAD_TICK_MIN_NS, 0);
 }
 
 void stk_lead_rouse(struct stk_lead *lead)
 {
     if (!lead->has_standby)
         return;
+    atomic_store(&lead->roused, true);
     switch (atomic_load(&lead->watch)) {
     case LEAD_ASLEEP:
         lead_arm(lead);
@@ -201,8 +210,8 @@ static int lead_wait(struct stk_lead *lead, struct epoll_event *events, stk_nsec
 
         n = (int)syscall(SYS_epoll_pwait2, lead->loop->epfd, events, STK_LOOP_BATCH, &ts, NULL,
                          sizeof(sigset_t));
-        if (n >= 0 || errno != ENOSYS)
-            return n < 0 ? 0 : n;
+        if (n >= 0 || errno == EINTR)
+            return n < 0 ? 0 : n; /* else the kernel, or a filter of system calls, lacks it */
 #endif
         n = stk_sys_epoll_wait(lead->loop->epfd, events, STK_LOOP_BATCH, 1);
     } else {
@@ -247,10 +256,10 @@ static void lead_turn(struct stk_lead_thread *t)
 
         stk_loop_refresh(lead->loop);
         timeout = lead_timeout(lead);
-        lead_disarm(lead);
         if (timeout != 0) {
             bool own;
 
+            lead_disarm(lead);
             lead->ops->unlock(lead->arg, t);
             lead_store(t, STK_LEAD_BLOCKED);
             if (atomic_load(&lead->stopping))
@@ -266,8 +275,6 @@ static void lead_turn(struct stk_lead_thread *t)
     }
     stk_loop_refresh(lead->loop);
     lead_dispatch(t, events, n);
-    if (lead->ops->on_turn != NULL)
-        lead->ops->on_turn(lead->arg, t);
 }
 
 static struct stk_job *lead_pop(struct stk_lead *lead)
@@ -296,7 +303,19 @@ static bool lead_acquire(struct stk_lead_thread *t)
     }
     if (STK_LEAD_STATE(seen) != STK_LEAD_FREE && STK_LEAD_STATE(seen) != STK_LEAD_SB_BLOCKED)
         return false;
-    return lead_take(t, seen, STK_LEAD_TURNING);
+    if (!lead_take(t, seen, STK_LEAD_TURNING))
+        return false;
+    atomic_store(&lead->wanted, false);
+    lead_arm(lead); /* it may call the application before it blocks for the first time */
+    return true;
+}
+
+/* Whether the loop can be had. */
+static bool lead_is_to_have(struct stk_lead *lead)
+{
+    enum stk_lead_state state = STK_LEAD_STATE(atomic_load(&lead->word.word));
+
+    return state == STK_LEAD_FREE || state == STK_LEAD_SB_BLOCKED;
 }
 
 /* Sleeps until there is a job, the loop is free, or all is to stop. */
@@ -308,7 +327,7 @@ static void lead_park(struct stk_lead_thread *t)
     pthread_mutex_lock(&lead->mutex);
     atomic_fetch_add(&lead->idle, 1);
     while (lead->tokens == 0 && stk_list_is_empty(&lead->jobs) && !atomic_load(&lead->stopping) &&
-           STK_LEAD_STATE(atomic_load(&lead->word.word)) != STK_LEAD_FREE)
+           !lead_is_to_have(lead))
         pthread_cond_wait(&lead->cond, &lead->mutex);
     if (lead->tokens > 0)
         lead->tokens--;
@@ -326,12 +345,18 @@ void stk_lead_run(struct stk_lead_thread *t)
     while (!atomic_load_explicit(&lead->stopping, memory_order_relaxed)) {
         struct stk_job *job = lead_pop(lead);
 
-        if (job != NULL)
+        if (job != NULL) {
             job->run(job, t);
-        else if (t->own || lead_acquire(t))
+        } else if (t->own) {
             lead_turn(t);
-        else
-            lead_park(t);
+        } else {
+            /* After taking the loop jobs are looked for again: the last ones may be as new. */
+            if (!lead_acquire(t))
+                lead_park(t);
+            continue;
+        }
+        if (lead->ops->on_turn != NULL)
+            lead->ops->on_turn(lead->arg, t);
     }
     __atomic_store_n(&t->attached, false, __ATOMIC_RELEASE);
     if (t->own) {
@@ -415,27 +440,44 @@ void stk_lead_post(struct stk_lead *lead, struct stk_job *job)
     pthread_mutex_unlock(&lead->mutex);
 }
 
-/* Between two turns of the leading stand-by: wakes threads for the jobs; false: it gave the loop
- * away. */
-static bool standby_share(struct stk_lead *lead)
+/* After a turn of the leading stand-by: wakes parked threads for the jobs. */
+static void standby_share(struct stk_lead *lead)
+{
+    if (stk_lead_jobs(lead) == 0 || stk_lead_idle(lead) == 0 || lead_is_computing(lead))
+        return;
+    pthread_mutex_lock(&lead->mutex);
+    lead_wake_locked(lead);
+    pthread_mutex_unlock(&lead->mutex);
+}
+
+/*
+ * With nothing ready: gives the loop to a thread that wanted it and is parked. One that wanted it
+ * and found a job instead does not come for it.
+ */
+static bool standby_give(struct stk_lead *lead)
 {
     struct stk_lead_thread *t = &lead->standby;
+    bool give;
 
-    if (stk_lead_jobs(lead) > 0) {
-        if (stk_lead_idle(lead) > 0 && !lead_is_computing(lead)) {
-            pthread_mutex_lock(&lead->mutex);
-            lead_wake_locked(lead);
-            pthread_mutex_unlock(&lead->mutex);
-        }
-    } else if (atomic_exchange(&lead->wanted, false)) {
+    if (!atomic_load(&lead->wanted))
+        return false;
+    pthread_mutex_lock(&lead->mutex);
+    give = atomic_load(&lead->idle) > 0 && stk_list_is_empty(&lead->jobs);
+    if (give) {
+        atomic_store(&lead->wanted, false);
         t->own = false;
         lead_store(t, STK_LEAD_FREE);
-        pthread_mutex_lock(&lead->mutex);
         pthread_cond_signal(&lead->cond);
-        pthread_mutex_unlock(&lead->mutex);
-        return false;
     }
-    return true;
+    pthread_mutex_unlock(&lead->mutex);
+    return give;
+}
+
+/* Calls on_tick; true while there is something to look after. */
+static bool standby_look(struct stk_lead *lead)
+{
+    atomic_store(&lead->roused, false);
+    return lead->ops->on_tick != NULL && lead->ops->on_tick(lead->arg);
 }
 
 /* Turns the loop until a thread of the application takes it back. */
@@ -445,7 +487,7 @@ static void standby_lead(struct stk_lead *lead)
     struct epoll_event events[STK_LOOP_BATCH];
 
     while (!atomic_load_explicit(&lead->quitting, memory_order_relaxed)) {
-        bool pending = lead->ops->on_tick != NULL && lead->ops->on_tick(lead->arg);
+        bool pending = standby_look(lead);
         int n;
 
         stk_loop_reap(lead->loop);
@@ -453,7 +495,7 @@ static void standby_lead(struct stk_lead *lead)
         if (n == 0) {
             stk_nsec timeout;
 
-            if (!standby_share(lead))
+            if (standby_give(lead))
                 return;
             stk_loop_refresh(lead->loop);
             timeout = lead_timeout(lead);
@@ -467,6 +509,7 @@ static void standby_lead(struct stk_lead *lead)
         }
         stk_loop_refresh(lead->loop);
         lead_dispatch(t, events, n);
+        standby_share(lead);
     }
     t->own = false;
     lead_store(t, STK_LEAD_FREE);
@@ -479,25 +522,32 @@ struct standby_view {
     unsigned quiet;
 };
 
-/* Whether the state of the loop is one that must be watched. */
-static bool standby_must_watch(uint64_t word)
+/* Whether the loop is to be taken if it stays in this state for a tick. */
+static bool standby_must_watch(const struct stk_lead *lead, uint64_t word)
 {
-    return STK_LEAD_STATE(word) == STK_LEAD_IN_APP || STK_LEAD_STATE(word) == STK_LEAD_WAIT_LOCK;
+    switch (STK_LEAD_STATE(word)) {
+    case STK_LEAD_IN_APP:
+    case STK_LEAD_WAIT_LOCK:
+        return true;
+    case STK_LEAD_FREE: /* given to a thread that waits for the interpreter */
+        return !atomic_load(&lead->stopping);
+    default:
+        return false;
+    }
 }
 
 /* Goes to sleep after enough quiet ticks, unless the leader has woken up in the meantime. */
 static void standby_rest(struct stk_lead *lead, struct standby_view *view, uint64_t word,
                          bool pending)
 {
-    if (pending || ++view->quiet < LEAD_QUIET_TICKS)
+    if (pending || ++view->quiet < LEAD_QUIET_TICKS || STK_LEAD_STATE(word) == STK_LEAD_TURNING)
         return;
     atomic_store(&lead->watch, LEAD_ASLEEP);
-    if (atomic_load(&lead->word.word) != word) {
+    if (atomic_load(&lead->word.word) != word || atomic_load(&lead->roused)) {
         int asleep = LEAD_ASLEEP;
 
         /* The leader may have armed the timer already, and then that is as good. */
-        if (atomic_compare_exchange_strong(&lead->watch, &asleep, LEAD_TICKING))
-            return;
+        (void)atomic_compare_exchange_strong(&lead->watch, &asleep, LEAD_TICKING);
         return;
     }
     lead_set_timer(lead, 0, 0);
@@ -518,12 +568,12 @@ static void standby_set_tick(struct stk_lead *lead, struct standby_view *view, l
 /* One tick: takes the loop when the leader is where it was at the last one. */
 static void standby_tick(struct stk_lead *lead, struct standby_view *view)
 {
-    bool pending = lead->ops->on_tick != NULL && lead->ops->on_tick(lead->arg);
+    bool pending = standby_look(lead);
     uint64_t word = atomic_load(&lead->word.word);
     bool same = word == view->word;
 
     view->word = word;
-    if (standby_must_watch(word)) {
+    if (standby_must_watch(lead, word)) {
         view->quiet = 0;
         if (same) {
             atomic_store(&lead->watch, LEAD_LEADING);

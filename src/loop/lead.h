@@ -60,7 +60,7 @@ struct stk_lead_ops {
     /* Releases and takes the interpreter's lock on this application thread. */
     void (*unlock)(void *arg, struct stk_lead_thread *thread);
     void (*lock)(void *arg, struct stk_lead_thread *thread);
-    /* Once per turn of an application thread, with the lock held. May be NULL. */
+    /* Once per turn or job of an application thread, with the lock held. May be NULL. */
     void (*on_turn)(void *arg, struct stk_lead_thread *thread);
     /* By the stand-by once a tick, whoever leads: true while there is something to look after. */
     bool (*on_tick)(void *arg);

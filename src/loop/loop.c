@@ -130,6 +130,11 @@ void stk_timer_stop(struct stk_loop *loop, struct stk_timer *timer)
         loop->occupied[slot / 64] &= ~(UINT64_C(1) << (slot % 64));
 }
 
+bool stk_timer_is_set(const struct stk_timer *timer)
+{
+    return timer->slot != STK_LOOP_NO_SLOT;
+}
+
 static void timer_link(struct stk_loop *loop, struct stk_timer *timer)
 {
     uint64_t due = ((uint64_t)timer->deadline + STK_LOOP_SLOT_MS - 1) / STK_LOOP_SLOT_MS;

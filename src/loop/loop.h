@@ -56,9 +56,13 @@ void stk_timer_init(struct stk_timer *timer, stk_timer_fn fn);
 /* (Re)arms for `timeout` milliseconds from now. */
 void stk_timer_set(struct stk_loop *loop, struct stk_timer *timer, stk_msec timeout);
 void stk_timer_stop(struct stk_loop *loop, struct stk_timer *timer);
+/* Whether it is going to fire. */
+bool stk_timer_is_set(const struct stk_timer *timer);
 
 /* Time of the current turn, monotonic milliseconds; may be read by any thread. */
 stk_msec stk_loop_now(const struct stk_loop *loop);
+/* Reads the clock again; by the owner of the loop, after what may have taken long. */
+void stk_loop_refresh(struct stk_loop *loop);
 
 /* Ends a wait early; from any thread or signal handler. */
 void stk_loop_wake(struct stk_loop *loop);

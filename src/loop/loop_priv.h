@@ -24,8 +24,6 @@ struct stk_loop {
     struct stk_list deferred;
 };
 
-/* Reads the clock into loop->now. */
-void stk_loop_refresh(struct stk_loop *loop);
 /* Milliseconds until the next occupied timer slot, or -1. */
 stk_msec stk_loop_next_timeout(const struct stk_loop *loop);
 /* Fires the timers that are due. */
