@@ -156,9 +156,9 @@ static inline int environ_put_name(const struct stk_environ *env, PyObject *dict
 /* ---- templates ----------------------------------------------------------------------------- */
 
 /* The keys that depend on the worker only. */
-static PyObject *environ_common(const struct stk_environ *env, const struct stk_host_params *params)
+static PyObject *environ_common(const struct stk_environ *env, const struct stk_pyhost *host,
+                                const struct stk_host_params *params)
 {
-    struct stk_state *st = env->st;
     PyObject *dict = PyDict_New();
     int r = 0;
 
@@ -177,10 +177,10 @@ static PyObject *environ_common(const struct stk_environ *env, const struct stk_
     r |= environ_put(env, dict, STK_NAME_GATEWAY_INTERFACE, PyUnicode_FromString("CGI/1.1"));
     r |= environ_put(env, dict, STK_NAME_stoker_version, PyUnicode_FromString(STK_VERSION));
     r |= environ_put(env, dict, STK_NAME_wsgi_version, Py_BuildValue("(ii)", 1, 0));
-    r |= environ_put(env, dict, STK_NAME_wsgi_input, stk_py_newref(st->empty_input));
-    r |= environ_put(env, dict, STK_NAME_wsgi_errors, stk_py_newref(st->errors));
+    r |= environ_put(env, dict, STK_NAME_wsgi_input, stk_py_newref(host->empty_input));
+    r |= environ_put(env, dict, STK_NAME_wsgi_errors, stk_py_newref(host->errors));
     r |= environ_put(env, dict, STK_NAME_wsgi_file_wrapper,
-                     stk_py_newref((PyObject *)st->file_wrapper_type));
+                     stk_py_newref((PyObject *)env->st->file_wrapper_type));
     r |= environ_put(env, dict, STK_NAME_wsgi_multithread, PyBool_FromLong(params->threads > 1));
     r |= environ_put(env, dict, STK_NAME_wsgi_multiprocess, PyBool_FromLong(params->workers > 1));
     r |= environ_put(env, dict, STK_NAME_wsgi_run_once, PyBool_FromLong(0));
@@ -634,17 +634,18 @@ static int environ_pin_fields(struct stk_environ *env)
     return 0;
 }
 
-struct stk_environ *stk_environ_new(struct stk_state *st, const struct stk_host_params *params)
+struct stk_environ *stk_environ_new(const struct stk_pyhost *host,
+                                    const struct stk_host_params *params)
 {
     struct stk_environ *env = stk_new0(struct stk_environ);
 
-    env->st = st;
+    env->st = host->st;
     env->endpoints = params->endpoints;
     env->nendpoints = params->nendpoints;
     env->templates = stk_new0_array(struct environ_template, params->nendpoints * 4 + 1);
     env->paths = stk_strings_new(256);
     env->words = stk_strings_new(64);
-    env->common = environ_common(env, params);
+    env->common = environ_common(env, host, params);
     if (!env->common || environ_pin_fields(env) < 0) {
         stk_environ_free(env);
         return NULL;

@@ -6,7 +6,8 @@
 struct stk_environ;
 
 /* NULL with an exception. The endpoints must outlive it. */
-struct stk_environ *stk_environ_new(struct stk_state *st, const struct stk_host_params *params);
+struct stk_environ *stk_environ_new(const struct stk_pyhost *host,
+                                    const struct stk_host_params *params);
 void stk_environ_free(struct stk_environ *env);
 /* The environ of a request; `input` is its wsgi.input, NULL for the shared empty one. A new dict,
  * or NULL with an exception. */

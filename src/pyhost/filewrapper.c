@@ -88,7 +88,7 @@ static PyObject *filewrapper_close(PyObject *op, PyObject *unused)
     PyObject *close;
     PyObject *result;
 
-    if (!st || !filelike)
+    if (!st || !stk_state_name(st, STK_NAME_close) || !filelike) /* the interpreter ends */
         Py_RETURN_NONE;
     switch (stk_py_lookup_attr(filelike, stk_state_name(st, STK_NAME_close), &close)) {
     case 0:

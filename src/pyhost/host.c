@@ -10,7 +10,9 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "pyhost/environ.h"
+#include "pyhost/errors.h"
 #include "pyhost/fork.h"
+#include "pyhost/input.h"
 #include "pyhost/loader.h"
 #include "pyhost/pyhost.h"
 #include "pyhost/report.h"
@@ -101,12 +103,14 @@ void *stk_pyhost_new(PyObject *module)
 
     host->magic = STK_PYHOST_MAGIC;
     host->st = stk_state_of(module);
+    host->module = stk_py_newref(module);
     host->watch = PyList_New(0);
-    if (!host->watch) {
-        free(host);
+    host->empty_input = stk_input_new_empty(host->st);
+    host->errors = stk_errors_new(host->st);
+    if (!host->watch || !host->empty_input || !host->errors) {
+        stk_pyhost_free(host);
         return NULL;
     }
-    host->module = stk_py_newref(module);
     stk_fork_claim(host);
     return host;
 }
@@ -122,6 +126,8 @@ void stk_pyhost_free(void *host)
     stk_environ_free(h->environ);
     Py_CLEAR(h->app);
     Py_CLEAR(h->watch);
+    Py_CLEAR(h->empty_input);
+    Py_CLEAR(h->errors);
     stk_fork_unclaim(h);
     Py_CLEAR(h->module);
     free(h);

@@ -17,9 +17,11 @@ enum { STK_PYHOST_MAGIC = 0x73746b68, STK_PYTHREAD_MAGIC = 0x73746b74 };
 struct stk_pyhost {
     uint32_t magic;
     struct stk_state *st;
-    PyObject *module; /* keeps st alive */
-    PyObject *app;    /* the callable; NULL before load */
-    PyObject *watch;  /* list: source files of an application that failed to load */
+    PyObject *module;      /* keeps st alive */
+    PyObject *app;         /* the callable; NULL before load */
+    PyObject *empty_input; /* wsgi.input of every request without body: always at its end */
+    PyObject *errors;      /* wsgi.errors */
+    PyObject *watch;       /* list: source files of an application that failed to load */
     struct stk_environ *environ;
     /*
      * One byte in a page that the kernel wipes in every child of a fork (MADV_WIPEONFORK): 1 in

@@ -94,20 +94,55 @@ static char *hint_no_target(const char *missing)
     return hint;
 }
 
+/* What to install for a module whose distribution has another name. */
+static const char *hint_distribution(const char *module)
+{
+    static const struct {
+        const char *module, *distribution;
+    } known[] = {
+        {"MySQLdb", "mysqlclient"},
+        {"PIL", "Pillow"},
+        {"bs4", "beautifulsoup4"},
+        {"cv2", "opencv-python"},
+        {"dateutil", "python-dateutil"},
+        {"dotenv", "python-dotenv"},
+        {"jwt", "PyJWT"},
+        {"psycopg2", "psycopg2-binary"},
+        {"rest_framework", "djangorestframework"},
+        {"sklearn", "scikit-learn"},
+        {"yaml", "PyYAML"},
+    };
+
+    for (size_t i = 0; i < STK_ARRAY_LEN(known); i++) {
+        if (strcmp(known[i].module, module) == 0)
+            return known[i].distribution;
+    }
+    return module;
+}
+
+/* sys.<name>, or the other text. */
+static const char *hint_sys(const char *name, const char *otherwise)
+{
+    PyObject *value = PySys_GetObject(name);
+    const char *text = value && PyUnicode_Check(value) ? PyUnicode_AsUTF8(value) : NULL;
+
+    PyErr_Clear();
+    return text && *text ? text : otherwise;
+}
+
 /* A module that the application imports was not found. */
 static char *hint_no_dependency(const char *missing)
 {
-    PyObject *prefix = PySys_GetObject("prefix");
-    PyObject *executable = PySys_GetObject("executable");
-    const char *where = prefix && PyUnicode_Check(prefix) ? PyUnicode_AsUTF8(prefix) : NULL;
-    const char *python =
-        executable && PyUnicode_Check(executable) ? PyUnicode_AsUTF8(executable) : NULL;
+    STK_CLEANUP(stk_mem_freep) char *top = stk_mem_strndup(missing, strcspn(missing, "."));
 
-    PyErr_Clear();
+    if (strcmp(top, missing) != 0 && PyDict_GetItemString(PyImport_GetModuleDict(), top))
+        return stk_mem_printf("No module named '%s': the package '%s' is installed in this "
+                              "environment (%s), in a version that does not have it",
+                              missing, top, hint_sys("prefix", "?"));
     return stk_mem_printf("No module named '%s': is it installed in this environment (%s)? For "
                           "example: %s -m pip install %s",
-                          missing, where ? where : "?", python && *python ? python : "python3",
-                          missing);
+                          missing, hint_sys("prefix", "?"), hint_sys("executable", "python3"),
+                          hint_distribution(top));
 }
 
 /* Whether `missing` is `target` or a package that `target` lies in. */

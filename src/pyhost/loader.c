@@ -434,7 +434,7 @@ int stk_loader_load(void *host, const struct stk_host_params *params)
         r = loader_check(app, params->target);
     if (r == 0) {
         stk_environ_free(h->environ);
-        h->environ = stk_environ_new(h->st, params);
+        h->environ = stk_environ_new(h, params);
         if (!h->environ)
             r = loader_fail_import(h, params->target, &target);
     }

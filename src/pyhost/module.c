@@ -67,10 +67,6 @@ static int module_exec(PyObject *module)
 
     if (module_add_names(st) < 0 || module_add_types(module, st) < 0)
         return -1;
-    st->empty_input = stk_input_new_empty(st);
-    st->errors = stk_errors_new(st);
-    if (!st->empty_input || !st->errors)
-        return -1;
     if (PyModule_AddStringConstant(module, "__version__", STK_VERSION) < 0)
         return -1;
     return stk_cli_methods ? PyModule_AddFunctions(module, stk_cli_methods) : 0;
@@ -85,8 +81,6 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->file_wrapper_type);
     Py_VISIT(st->start_type);
     Py_VISIT(st->write_type);
-    Py_VISIT(st->empty_input);
-    Py_VISIT(st->errors);
     return 0;
 }
 
@@ -94,8 +88,6 @@ static int module_clear(PyObject *module)
 {
     struct stk_state *st = stk_state_of(module);
 
-    Py_CLEAR(st->empty_input);
-    Py_CLEAR(st->errors);
     Py_CLEAR(st->input_type);
     Py_CLEAR(st->errors_type);
     Py_CLEAR(st->file_wrapper_type);

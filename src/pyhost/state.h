@@ -1,6 +1,8 @@
 /*
- * The state of the module stoker._core: its types, the interned names it uses, and the objects that
- * all requests share. There is one per module object; nothing of Python lives outside of it.
+ * The state of the module stoker._core: its types and the interned names it uses. There is one per
+ * module object. It holds no instance of a type: the garbage collector does not see that an
+ * instance without references of its own holds its type, and with it the module, so that neither
+ * would go.
  */
 #pragma once
 
@@ -69,8 +71,6 @@ struct stk_state {
     PyTypeObject *start_type;
     PyTypeObject *write_type;
     PyObject *names[STK_NAME_COUNT];
-    PyObject *empty_input; /* wsgi.input of a request without body: always at its end */
-    PyObject *errors;      /* wsgi.errors */
 };
 
 /* The state of the module that stk_core_def made. */

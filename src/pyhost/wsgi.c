@@ -417,5 +417,5 @@ STK_HOT void stk_wsgi_call(void *host, void *thread, struct stk_request *req)
     Py_XDECREF(env);
     if (call.input)
         stk_input_release(call.input);
-    stk_errors_flush(h->st->errors);
+    stk_errors_flush(h->errors);
 }

@@ -217,11 +217,13 @@ def test_application_is_dropped_with_its_host(wsgi):
     assert gone() is None
 
 
-def test_module_can_be_loaded_again(wsgi):
-    """Multi-phase initialisation: each module object has a state of its own."""
+def test_module_can_be_loaded_again_and_goes(wsgi):
+    """Multi-phase initialisation: each module object has a state of its own, and dies with it."""
     import importlib.machinery
     import importlib.util
+    import weakref
 
+    gone = []
     for _ in range(3):
         loader = importlib.machinery.ExtensionFileLoader("_core", wsgi.core.__spec__.origin)
         core = importlib.util.module_from_spec(importlib.util.spec_from_loader("_core", loader))
@@ -232,8 +234,11 @@ def test_module_can_be_loaded_again(wsgi):
         sys.modules["again"].app = plain
         assert core.load(host, "again") == 0
         assert core.request(host, GET)[1] == b"hello"
+        gone.append(weakref.ref(core.FileWrapper))
+        gone.append(weakref.ref(core))
         del core, host
-        gc.collect()
+    gc.collect()
+    assert [ref() for ref in gone] == [None] * 6
 
 
 # ---- wsgiref.validate
