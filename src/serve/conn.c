@@ -153,7 +153,7 @@ static enum stk_conn_state conn_ending(struct stk_conn *conn)
 
     if (!close_lingers[reason] || conn->eof || stk_conn_is_gone(conn))
         return STK_CONN_CLOSE;
-    if ((reason == STK_CLOSE_REQUESTED || reason == STK_CLOSE_RESPONSE_END) &&
+    if ((reason == STK_CLOSE_REQUESTED || reason == STK_CLOSE_RESPONSE_END) && !conn->lingers &&
         !stk_conn_has_input(conn))
         return STK_CONN_CLOSE;
     return STK_CONN_LINGER;

@@ -58,6 +58,7 @@ struct stk_conn {
     bool continued;         /* 100 Continue has been sent for this request */
     bool close_after_drain; /* the response that drains is the last one */
     bool body_after_drain;  /* a body is awaited behind the output that drains */
+    bool lingers;           /* closing waits for the client's end in any case */
     bool stalled;           /* the client took nothing of a full queue for send-timeout */
     struct stk_peer peer;
 

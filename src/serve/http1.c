@@ -31,6 +31,8 @@
 #include "serve/trust.h"
 #include "wire/http1.h"
 
+enum { HTTP1_LINGER_BYTES = 32 * 1024 }; /* a larger response may not leave at once */
+
 /* How a piece of input was dealt with. */
 enum http1_step {
     STEP_ANSWERED, /* a request has been answered: go on with what follows */
@@ -222,6 +224,9 @@ static enum http1_step http1_call(struct stk_serve_request *rq, struct stk_lead_
     }
     if (stk_likely(rq->keep_alive))
         return STEP_ANSWERED;
+    /* A byte that comes after the close resets the connection: what has not left by then is lost. */
+    if (rq->body_bytes > HTTP1_LINGER_BYTES)
+        conn->lingers = true;
     if (rq->gone)
         reason = conn->stalled ? STK_CLOSE_SEND_TIMEOUT : STK_CLOSE_RESET;
     else if (rq->truncated || (rq->has_length && rq->remaining > 0 && !rq->no_body))
@@ -349,6 +354,7 @@ static enum http1_step http1_next(struct stk_conn *conn, struct stk_lead_thread 
     if (stk_unlikely(rq.body != NULL && !stk_body_is_complete(rq.body)) && t->out.len > 0 &&
         stk_gather_send(t, conn, NULL, 0) < 0)
         t->out.len = 0; /* 100 Continue may come between; a client that is gone is seen by that */
+    conn->lingers = *off < len;
     return http1_call(&rq, thread);
 }
 
