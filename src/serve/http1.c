@@ -224,7 +224,7 @@ static enum http1_step http1_call(struct stk_serve_request *rq, struct stk_lead_
     }
     if (stk_likely(rq->keep_alive))
         return STEP_ANSWERED;
-    /* A byte that comes after the close resets the connection: what has not left by then is lost. */
+    /* A byte that comes after the close resets the connection: what has not left then is lost. */
     if (rq->body_bytes > HTTP1_LINGER_BYTES)
         conn->lingers = true;
     if (rq->gone)
