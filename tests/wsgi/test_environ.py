@@ -3,6 +3,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.smoke
+
 
 def head(target="/", method="GET", *fields, version="1.1", host="example.org"):
     lines = ["%s %s HTTP/%s" % (method, target, version)]

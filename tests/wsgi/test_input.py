@@ -7,6 +7,8 @@ import threading
 
 import pytest
 
+pytestmark = pytest.mark.smoke
+
 POST = b"POST / HTTP/1.1\r\nHost: a\r\n\r\n"
 TEXT = b"first line\nsecond\n\nfourth, without an end"
 

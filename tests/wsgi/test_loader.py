@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.smoke
+
 HERE = Path(__file__).resolve().parent
 APP = '''
 def %s(environ, start_response):

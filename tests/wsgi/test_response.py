@@ -9,6 +9,8 @@ import traceback
 
 import pytest
 
+pytestmark = pytest.mark.smoke
+
 HEAD = b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n"
 END, FLUSH = 1, 2
 
