@@ -41,6 +41,7 @@ enum {
     LEAD_TICK_MIN_NS = 250 * 1000,
     LEAD_TICK_MAX_NS = 1000 * 1000,
     LEAD_COMPUTE_NS = 5 * 1000 * 1000, /* a computing thread gets a rival for the lock after this */
+    LEAD_SAMPLE_NS = 200 * 1000,       /* between two looks at the CPU clocks */
     LEAD_ARMS_PER_MS = 4,              /* more bursts a millisecond than this: leave the tick on */
     LEAD_QUIET_TICKS = 3,              /* ticks without a sign of life before it sleeps */
     LEAD_STACK = 256 * 1024,
@@ -68,9 +69,11 @@ struct stk_lead {
     _Atomic int watch;
     _Atomic bool stopping;
     _Atomic bool quitting;
-    _Atomic bool wanted; /* a parked thread would lead */
-    _Atomic bool roused; /* on_tick has to be called soon: do not disarm */
-    stk_msec arm_ms;     /* the millisecond of the last burst, and how many it had */
+    _Atomic bool wanted;    /* a parked thread would lead */
+    _Atomic bool roused;    /* on_tick has to be called soon: do not disarm */
+    _Atomic bool computing; /* a thread computes: others leave the interpreter to it */
+    stk_nsec sampled_at;    /* of the stand-by: when the CPU clocks were looked at */
+    stk_msec arm_ms;        /* the millisecond of the last burst, and how many it had */
     unsigned arms;
 
     pthread_mutex_t mutex; /* of what follows */
@@ -277,11 +280,27 @@ static void lead_turn(struct stk_lead_thread *t)
     lead_dispatch(t, events, n);
 }
 
+static bool lead_is_any_running(const struct stk_lead *lead)
+{
+    for (unsigned i = 0; i < lead->nthreads; i++) {
+        if (atomic_load_explicit(&lead->threads[i].calls, memory_order_relaxed) & 1)
+            return true;
+    }
+    return false;
+}
+
+/* Whether a thread without work may take a job: not when it would only fight for the interpreter.
+ */
+static bool lead_may_run(const struct stk_lead *lead)
+{
+    return !atomic_load(&lead->computing) || !lead_is_any_running(lead);
+}
+
 static struct stk_job *lead_pop(struct stk_lead *lead)
 {
     struct stk_list *node;
 
-    if (atomic_load_explicit(&lead->njobs, memory_order_relaxed) == 0)
+    if (atomic_load_explicit(&lead->njobs, memory_order_relaxed) == 0 || !lead_may_run(lead))
         return NULL;
     pthread_mutex_lock(&lead->mutex);
     node = stk_list_pop(&lead->jobs);
@@ -326,8 +345,8 @@ static void lead_park(struct stk_lead_thread *t)
     lead->ops->unlock(lead->arg, t);
     pthread_mutex_lock(&lead->mutex);
     atomic_fetch_add(&lead->idle, 1);
-    while (lead->tokens == 0 && stk_list_is_empty(&lead->jobs) && !atomic_load(&lead->stopping) &&
-           !lead_is_to_have(lead))
+    while (lead->tokens == 0 && !atomic_load(&lead->stopping) &&
+           !(lead_may_run(lead) && (!stk_list_is_empty(&lead->jobs) || lead_is_to_have(lead))))
         pthread_cond_wait(&lead->cond, &lead->mutex);
     if (lead->tokens > 0)
         lead->tokens--;
@@ -351,7 +370,7 @@ void stk_lead_run(struct stk_lead_thread *t)
             lead_turn(t);
         } else {
             /* After taking the loop jobs are looked for again: the last ones may be as new. */
-            if (!lead_acquire(t))
+            if (!lead_may_run(lead) || !lead_acquire(t))
                 lead_park(t);
             continue;
         }
@@ -395,38 +414,29 @@ static bool lead_is_computing(struct stk_lead *lead)
             continue;
         cpu = (stk_nsec)ts.tv_sec * STK_NSEC_PER_SEC + ts.tv_nsec;
         if (calls != t->seen_calls) {
-            /* A call that began since: it counts as computing until the next look. */
             t->seen_calls = calls;
             t->seen_since = now;
-            computing = true;
-        } else if ((cpu - t->seen_cpu) * 2 > now - t->seen_at) {
-            computing = computing || now - t->seen_since < LEAD_COMPUTE_NS;
         }
+        if ((cpu - t->seen_cpu) * 2 > now - t->seen_at && now - t->seen_since < LEAD_COMPUTE_NS)
+            computing = true;
         t->seen_cpu = cpu;
         t->seen_at = now;
     }
     return computing;
 }
 
-/* Wakes as many parked threads as there are jobs for. Mutex held. */
-static void lead_wake_locked(struct stk_lead *lead)
+/* Wakes as many parked threads as there are jobs for, at most `most`. Mutex held. */
+static void lead_wake_locked(struct stk_lead *lead, unsigned most)
 {
     unsigned idle = atomic_load_explicit(&lead->idle, memory_order_relaxed);
     unsigned jobs = atomic_load_explicit(&lead->njobs, memory_order_relaxed);
 
+    if (jobs > most)
+        jobs = most;
     while (lead->tokens < idle && lead->tokens < jobs) {
         lead->tokens++;
         pthread_cond_signal(&lead->cond);
     }
-}
-
-static bool lead_is_any_running(const struct stk_lead *lead)
-{
-    for (unsigned i = 0; i < lead->nthreads; i++) {
-        if (atomic_load_explicit(&lead->threads[i].calls, memory_order_relaxed) & 1)
-            return true;
-    }
-    return false;
 }
 
 void stk_lead_post(struct stk_lead *lead, struct stk_job *job)
@@ -436,17 +446,28 @@ void stk_lead_post(struct stk_lead *lead, struct stk_job *job)
     stk_list_append(&lead->jobs, &job->link);
     atomic_fetch_add_explicit(&lead->njobs, 1, memory_order_relaxed);
     if (!lead_is_any_running(lead))
-        lead_wake_locked(lead);
+        lead_wake_locked(lead, 1);
     pthread_mutex_unlock(&lead->mutex);
 }
 
 /* After a turn of the leading stand-by: wakes parked threads for the jobs. */
 static void standby_share(struct stk_lead *lead)
 {
-    if (stk_lead_jobs(lead) == 0 || stk_lead_idle(lead) == 0 || lead_is_computing(lead))
+    stk_nsec now;
+
+    if (stk_lead_jobs(lead) == 0 || lead->nthreads == 1)
         return;
+    now = stk_time_mono_ns();
+    if (now - lead->sampled_at < LEAD_SAMPLE_NS)
+        return;
+    lead->sampled_at = now;
+    if (lead_is_computing(lead)) {
+        atomic_store(&lead->computing, true);
+        return;
+    }
+    atomic_store(&lead->computing, false);
     pthread_mutex_lock(&lead->mutex);
-    lead_wake_locked(lead);
+    lead_wake_locked(lead, UINT_MAX);
     pthread_mutex_unlock(&lead->mutex);
 }
 
@@ -480,6 +501,18 @@ static bool standby_look(struct stk_lead *lead)
     return lead->ops->on_tick != NULL && lead->ops->on_tick(lead->arg);
 }
 
+/* How long the leading stand-by may wait: a tick while something has to be looked after. */
+static stk_nsec standby_timeout(struct stk_lead *lead, bool pending, stk_nsec timeout)
+{
+    stk_nsec most = -1;
+
+    if (pending)
+        most = LEAD_TICK_MIN_NS;
+    else if (stk_lead_jobs(lead) > 0 && lead->nthreads > 1)
+        most = stk_lead_idle(lead) > 0 ? LEAD_TICK_MIN_NS : LEAD_TICK_MAX_NS;
+    return most > 0 && (timeout < 0 || timeout > most) ? most : timeout;
+}
+
 /* Turns the loop until a thread of the application takes it back. */
 static void standby_lead(struct stk_lead *lead)
 {
@@ -498,10 +531,7 @@ static void standby_lead(struct stk_lead *lead)
             if (standby_give(lead))
                 return;
             stk_loop_refresh(lead->loop);
-            timeout = lead_timeout(lead);
-            if ((pending || (stk_lead_jobs(lead) > 0 && stk_lead_idle(lead) > 0)) &&
-                (timeout < 0 || timeout > LEAD_TICK_MIN_NS))
-                timeout = LEAD_TICK_MIN_NS;
+            timeout = standby_timeout(lead, pending, lead_timeout(lead));
             lead_store(t, STK_LEAD_SB_BLOCKED);
             n = lead_wait(lead, events, timeout);
             if (!lead_swap(t, STK_LEAD_SB_TURNING))
@@ -581,6 +611,7 @@ static void standby_tick(struct stk_lead *lead, struct standby_view *view)
                 lead_set_timer(lead, 0, 0);
                 view->tick_ns = 0;
                 standby_lead(lead);
+                atomic_store(&lead->computing, false);
             }
             atomic_store(&lead->watch, LEAD_TICKING);
             view->word = atomic_load(&lead->word.word);
