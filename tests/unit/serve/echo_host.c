@@ -3,9 +3,11 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/mem.h"
 #include "base/time.h"
@@ -100,8 +102,8 @@ static void echo_wait(struct echo_host *host, struct stk_request *req)
     echo_lock(host, NULL);
 }
 
-static void echo_write(struct echo_host *host, struct stk_request *req, const char *data, size_t len,
-                       unsigned flags)
+static void echo_write(struct echo_host *host, struct stk_request *req, const char *data,
+                       size_t len, unsigned flags)
 {
     while (req->ops->write(req, data, len, flags) == -EAGAIN)
         echo_wait(host, req);
@@ -164,6 +166,87 @@ static void echo_stream(struct echo_host *host, struct stk_request *req)
     echo_write(host, req, NULL, 0, STK_WRITE_END);
 }
 
+static void echo_fill(char *buf, size_t off, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        buf[i] = echo_pattern(off + i);
+}
+
+/* N bytes in blocks of `block`; one block: with the end of the body. */
+static void echo_size(struct echo_host *host, struct stk_request *req, size_t n, size_t block)
+{
+    char *buf = stk_mem_zalloc(block);
+    struct timespec nap = {.tv_nsec = 1000 * 1000};
+
+    echo_start(req, NULL);
+    for (size_t off = 0; off < n; off += block) {
+        echo_fill(buf, off, block);
+        echo_write(host, req, buf, block, n == block ? STK_WRITE_END : 0);
+        if (block == 1024 && off % 16384 == 0) {
+            echo_unlock(host, NULL);
+            nanosleep(&nap, NULL);
+            echo_lock(host, NULL);
+        }
+    }
+    if (n != block)
+        echo_write(host, req, NULL, 0, STK_WRITE_END);
+    free(buf);
+}
+
+static void echo_file(struct echo_host *host, struct stk_request *req, size_t n)
+{
+    char *buf = stk_mem_zalloc(n + 1);
+    FILE *file = tmpfile();
+
+    if (file == NULL)
+        abort();
+    echo_fill(buf, 0, n);
+    if (fwrite(buf, 1, n, file) != n || fflush(file) != 0)
+        abort();
+    free(buf);
+    echo_start(req, NULL);
+    while (req->ops->sendfile(req, fileno(file), 0, n, 0) == -EAGAIN)
+        echo_wait(host, req);
+    fclose(file);
+    echo_write(host, req, "end", 3, STK_WRITE_END);
+}
+
+static void echo_fork(struct echo_host *host, struct stk_request *req)
+{
+    char text[24];
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        pause();
+        _exit(0);
+    }
+    echo_start(req, NULL);
+    echo_write(host, req, text, (size_t)snprintf(text, sizeof text, "%d", (int)pid), STK_WRITE_END);
+}
+
+/* Paths that end with a number; false: this is none of them. */
+static bool echo_call_number(struct echo_host *host, struct stk_request *req, stk_span path)
+{
+    char text[64];
+    size_t n = 0;
+
+    if (path.len >= sizeof text)
+        return false;
+    memcpy(text, path.ptr, path.len);
+    text[path.len] = '\0';
+    if (sscanf(text, "/size/%zu", &n) == 1)
+        echo_size(host, req, n, n);
+    else if (sscanf(text, "/blocks/%zu", &n) == 1)
+        echo_size(host, req, n * 65536, 65536);
+    else if (sscanf(text, "/lines/%zu", &n) == 1)
+        echo_size(host, req, n * 1024, 1024);
+    else if (sscanf(text, "/file/%zu", &n) == 1)
+        echo_file(host, req, n);
+    else
+        return false;
+    return true;
+}
+
 static void echo_call(void *arg, void *thread, struct stk_request *req)
 {
     struct echo_host *host = arg;
@@ -180,6 +263,14 @@ static void echo_call(void *arg, void *thread, struct stk_request *req)
         echo_start(req, NULL);
         echo_write(host, req, big, 1 << 20, STK_WRITE_END);
         free(big);
+    } else if (stk_span_eq(path, STK_SPAN_LIT("/cut"))) {
+        echo_start(req, NULL);
+        echo_write(host, req, "some", 4, STK_WRITE_FLUSH);
+        req->ops->fail(req);
+    } else if (stk_span_eq(path, STK_SPAN_LIT("/fork"))) {
+        echo_fork(host, req);
+    } else if (echo_call_number(host, req, path)) {
+        return;
     } else if (stk_span_eq(path, STK_SPAN_LIT("/fail"))) {
         req->ops->fail(req);
     } else if (stk_span_eq(path, STK_SPAN_LIT("/short"))) {

@@ -1,16 +1,28 @@
 /*
- * An application host in C, for tests of the server without Python. One mutex plays the interpreter's lock.
+ * An application host in C, for tests of the server without Python. One mutex plays the
+ * interpreter's lock.
  *
  *   /            "Hello, World!"          /echo       the request body
  *   /sleep       sleeps 50 ms unlocked    /spin       computes 20 ms, locked
  *   /stream      64 blocks of 1 kB        /big        1 MiB in one block
  *   /fail        no response              /short      less than its Content-Length
+ *   /cut         fails behind its first block
+ *   /size/N      N bytes of the pattern in one block
+ *   /blocks/N    N blocks of 64 KiB of the pattern, /lines/N of 1 KiB with a nap now and then
+ *   /file/N      N bytes of the pattern from a file, then "end"
+ *   /fork        forks a child that stays; its pid
  */
 #pragma once
 
 #include "app/host.h"
 
 struct echo_host;
+
+/* Byte number i of the pattern: printable, and different wherever a block is lost or doubled. */
+static inline char echo_pattern(size_t i)
+{
+    return (char)('!' + (i ^ i >> 7 ^ i >> 13) % 90);
+}
 
 struct echo_host *echo_host_new(void);
 void echo_host_free(struct echo_host *host);

@@ -1,12 +1,12 @@
 /*
- * The server with the C application, as a program: echo_server PORT [THREADS] [no-takeover]. For the
- * benchmark of the engine without Python, and to try things by hand. Ends when standard input does.
+ * The server with the C application, as a program: echo_server PORT [THREADS] [no-takeover]. For
+ * the benchmark of the engine without Python, and to try things by hand. Ends on SIGTERM.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/mem.h"
@@ -46,7 +46,7 @@ int main(int argc, char **argv)
     struct stk_scoreboard *board;
     char spec[64];
     char *error = NULL;
-    int fds[2], row;
+    int fds[2], row, code;
 
     snprintf(spec, sizeof spec, "127.0.0.1:%s", argc > 1 ? argv[1] : "0");
     if (stk_listen_set_open(&set, spec, 1, &options, &error) != 0) {
@@ -64,5 +64,11 @@ int main(int argc, char **argv)
     heritage.row = &board->rows[row];
     heritage.channel = fds[0];
     params.host = echo_host_new();
-    return stk_worker_main(&params, &heritage);
+    code = stk_worker_main(&params, &heritage);
+    echo_host_free(params.host);
+    stk_listen_set_deinit(&set);
+    stk_scoreboard_free(board);
+    free(config.access_log);
+    free(config.error_log);
+    return code;
 }
