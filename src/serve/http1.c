@@ -281,8 +281,8 @@ static enum http1_step http1_body(struct stk_serve_request *rq, struct stk_lead_
 
     if (conn->body != NULL) { /* gathered before */
         rq->body = conn->body;
-        rq->base.body_length = head->has_content_length ? (int64_t)head->content_length
-                                                        : stk_body_length(conn->body);
+        rq->base.body_length =
+            head->has_content_length ? (int64_t)head->content_length : stk_body_length(conn->body);
         return STEP_ANSWERED;
     }
     if (config->limit_request_body > 0 && head->has_content_length &&

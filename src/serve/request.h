@@ -32,7 +32,7 @@ struct stk_serve_request {
     stk_nsec last_block; /* when the last block was sent, for gathering */
     uint16_t status;
     bool started, committed, ended, failed;
-    bool truncated; /* it failed behind its head */
+    bool truncated;  /* it failed behind its head */
     bool has_length; /* Content-Length is set, by the application or by us */
     bool has_date, has_server;
     bool chunked;

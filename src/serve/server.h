@@ -47,8 +47,9 @@ struct stk_server_listener {
 
 enum {
     STK_SERVE_READ_BUFFER = 128 * 1024,
-    STK_SERVE_OUT_BUFFER = 64 * 1024, /* gathered responses and blocks; a response head fits in it */
-    STK_SERVE_COPY_MAX = 16 * 1024,   /* larger blocks are sent from where they are */
+    STK_SERVE_OUT_BUFFER =
+        64 * 1024,                  /* gathered responses and blocks; a response head fits in it */
+    STK_SERVE_COPY_MAX = 16 * 1024, /* larger blocks are sent from where they are */
     STK_SERVE_DATE_LINE = 6 + STK_HTTP_DATE_LEN + 2,
     STK_SERVE_SERVER_LINE = 256,
 };
@@ -75,7 +76,8 @@ struct stk_server {
 
     struct stk_list conns; /* struct stk_conn.link; of the owner of the loop */
     uint64_t nconns;
-    struct stk_timer accept_timer; /* listens again after running out of descriptors; later drains */
+    struct stk_timer
+        accept_timer; /* listens again after running out of descriptors; later drains */
     bool accept_paused;
     stk_msec crowded_logged;
     _Atomic stk_msec tls_hint_logged;
@@ -99,7 +101,6 @@ struct stk_server {
     _Atomic unsigned gathering; /* threads with gathered bytes */
 };
 
-
 /* Bytes that go to one socket together. */
 struct stk_out {
     char *buf;
@@ -115,7 +116,8 @@ struct stk_serve_thread {
     struct stk_out out;
     struct stk_head head;
     uint64_t next_id;
-    /* What this thread has answered since it was last added to the scoreboard: [0] all, [1-5] by class. */
+    /* What this thread has answered since it was last added to the scoreboard: [0] all, [1-5] by
+     * class. */
     uint32_t answered[6];
     uint32_t exceptions;
     time_t date_second;
