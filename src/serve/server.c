@@ -38,7 +38,16 @@ enum {
     SERVER_DRAIN_FIRST_MS = 1000, /* for the first request of a connection that was accepted late */
 };
 
-/* Makes room by closing the connection that has been idle longest among some; false: none is idle.
+/* Since when a connection has been idle: its deadline counts from there. */
+static stk_msec server_idle_since(const struct stk_server *server, const struct stk_conn *conn)
+{
+    return conn->deadline -
+           (conn->served ? server->config->keepalive_timeout : server->config->head_timeout);
+}
+
+/*
+ * Makes room by closing the connection that has been idle longest among some, but for those whose
+ * request has come and was not read yet; false: none is idle.
  */
 static bool server_evict(struct stk_server *server, struct stk_lead_thread *thread)
 {
@@ -51,7 +60,9 @@ static bool server_evict(struct stk_server *server, struct stk_lead_thread *thre
         if (looked++ == SERVER_CROWD_LOOK)
             break;
         if (!(atomic_load(&conn->word) & STK_CONN_BUSY) && conn->state == STK_CONN_IDLE &&
-            (victim == NULL || conn->deadline < victim->deadline))
+            (victim == NULL ||
+             server_idle_since(server, conn) < server_idle_since(server, victim)) &&
+            !stk_conn_has_input(conn))
             victim = conn;
     }
     if (victim == NULL)
@@ -154,6 +165,8 @@ static void server_on_accept(struct stk_source *src, uint32_t events, void *who)
         int fd;
 
         if (stk_unlikely(server->nconns >= server->max_connections)) {
+            if (i > 0)
+                return; /* perhaps nobody waits: the next event tells */
             server_crowded(server, "max-connections is reached");
             if (!server_evict(server, who)) {
                 server_pause(server);
