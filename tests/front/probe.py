@@ -53,11 +53,20 @@ def big(environ, start_response):
     return reply(start_response, b"x" * int(environ["PATH_INFO"].rpartition("/")[2]))
 
 
+def blocks(environ, start_response):
+    """/blocks/COUNT: so many blocks of 64 KiB, one after the other."""
+    count = int(environ["PATH_INFO"].rpartition("/")[2])
+    start_response(
+        "200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(count * 65536))]
+    )
+    return (b"%08d" % number * 8192 for number in range(count))
+
+
 def app(environ, start_response):
     path = environ["PATH_INFO"]
     if path == "/calls":
         return say_calls(environ, start_response)
     calls.append([environ["REQUEST_METHOD"], environ["REQUEST_URI"]])
     name = path.split("/")[1] if path.startswith("/") else ""
-    views = {"echo": echo, "unread": unread, "stream": stream, "status": status, "big": big}
+    views = {"echo": echo, "unread": unread, "stream": stream, "status": status, "big": big, "blocks": blocks}
     return views.get(name, say_all)(environ, start_response)
