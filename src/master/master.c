@@ -1,0 +1,327 @@
+/*
+ * The master: one loop over a signalfd, the channels of the children and, for autoreload, inotify.
+ * Nothing here is periodic: an idle server's master sleeps until something happens.
+ *
+ * It is the process that must never crash, so it does little: no request, no application code, no
+ * byte from a client. Everything it learns comes as a signal, a checked message, or the death of a
+ * child, and every turn ends with waiting for the dead, so that no order of those events matters.
+ */
+#include "master/master.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "ipc/channel.h"
+#include "ipc/scoreboard.h"
+#include "master/master_priv.h"
+#include "master/watch.h"
+
+/* From STOP to SIGKILL when the server is to stop now. */
+#define MASTER_STOP_NOW_MS 1000
+
+static const int master_signals[] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGCHLD};
+
+static const char *master_signal_name(uint32_t number)
+{
+    switch (number) {
+    case SIGTERM:
+        return "SIGTERM";
+    case SIGINT:
+        return "SIGINT";
+    default:
+        return "SIGQUIT";
+    }
+}
+
+static void master_stop_proc(struct stk_master *m, struct stk_proc *p, bool now)
+{
+    if (now)
+        stk_proc_stop(p, MASTER_STOP_NOW_MS);
+    else if (p->kind == STK_PROC_TEMPLATE)
+        stk_proc_stop(p, m->config->exit_timeout);
+    else if (p->state < STK_PROC_DRAINING)
+        stk_proc_drain(p, m->config->graceful_timeout);
+}
+
+/* Applies to all children; none leaves the list meanwhile, they do so when they are waited for. */
+static void master_stop_procs(struct stk_master *m, bool now)
+{
+    stk_list_for_each (it, &m->procs) {
+        master_stop_proc(m, stk_container_of(it, struct stk_proc, link), now);
+    }
+}
+
+void stk_master_stop(struct stk_master *m, bool now)
+{
+    if (m->stopping >= (now ? 2 : 1))
+        return;
+    m->stopping = now ? 2 : 1;
+    m->waits_for_save = false;
+    master_stop_procs(m, now);
+    /* What the workers hold stays open until they have taken what is queued. */
+    stk_listen_set_close(&m->listeners);
+}
+
+void stk_master_fail(struct stk_master *m, int exit_code)
+{
+    if (m->exit_code == STK_MASTER_EXIT_OK)
+        m->exit_code = exit_code;
+    stk_master_stop(m, true);
+}
+
+static void master_on_stop_signal(struct stk_master *m, uint32_t number)
+{
+    const char *name = master_signal_name(number);
+
+    if (number == SIGQUIT || m->stopping > 0) {
+        if (m->stopping < 2)
+            stk_log_warning("%s: stopping now", name);
+        stk_master_stop(m, true);
+        return;
+    }
+    stk_log_info("%s: stopping, requests in progress have %.0f s", name,
+                 (double)m->config->graceful_timeout / 1000);
+    stk_master_stop(m, false);
+}
+
+static void master_on_hup(struct stk_master *m, const struct signalfd_siginfo *info)
+{
+    /* The kernel sends it when the terminal is closed; a person or a tool means a reload. */
+    if (info->ssi_code == SI_KERNEL) {
+        if (m->hup_ignored)
+            return;
+        stk_log_info("the terminal was closed: stopping");
+        stk_master_stop(m, false);
+        return;
+    }
+    stk_log_info("SIGHUP: restarting the workers");
+    stk_reload_rolling(m);
+}
+
+static void master_on_usr1(struct stk_master *m)
+{
+    stk_log_reopen();
+    stk_list_for_each (it, &m->procs) {
+        struct stk_proc *p = stk_container_of(it, struct stk_proc, link);
+
+        if (p->state >= STK_PROC_STARTING)
+            stk_proc_send(p, STK_MESSAGE_REOPEN, 0, 0);
+    }
+    stk_log_info("SIGUSR1: the log files are opened again");
+}
+
+static void master_on_signal(struct stk_source *src, uint32_t events, void *who)
+{
+    struct stk_master *m = stk_container_of(src, struct stk_master, signals);
+    struct signalfd_siginfo info;
+
+    STK_CHECK_MAGIC(m, STK_MASTER_MAGIC);
+    while (read(src->fd, &info, sizeof info) == (ssize_t)sizeof info) {
+        switch (info.ssi_signo) {
+        case SIGTERM:
+        case SIGINT:
+        case SIGQUIT:
+            master_on_stop_signal(m, info.ssi_signo);
+            break;
+        case SIGHUP:
+            master_on_hup(m, &info);
+            break;
+        case SIGUSR1:
+            master_on_usr1(m);
+            break;
+        default: /* SIGCHLD: the end of the turn waits for the dead */
+            break;
+        }
+    }
+}
+
+static int master_take_signals(struct stk_master *m)
+{
+    struct sigaction sa = {.sa_handler = SIG_DFL};
+    struct sigaction hup;
+    sigset_t set;
+
+    sigemptyset(&sa.sa_mask);
+    sigemptyset(&set);
+    for (size_t i = 0; i < STK_ARRAY_LEN(master_signals); i++)
+        sigaddset(&set, master_signals[i]);
+    if (sigaction(SIGHUP, NULL, &hup) == 0)
+        m->hup_ignored = hup.sa_handler == SIG_IGN;
+    /* An inherited SIG_IGN would let the kernel wait for our children itself. */
+    STK_ASSERT(sigaction(SIGCHLD, &sa, &m->saved_chld) == 0);
+    sa.sa_handler = SIG_IGN;
+    STK_ASSERT(sigaction(SIGPIPE, &sa, &m->saved_pipe) == 0);
+    STK_ASSERT(sigprocmask(SIG_BLOCK, &set, &m->saved_mask) == 0);
+    m->signals_taken = true;
+    m->signals.fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+    if (m->signals.fd < 0)
+        return -errno;
+    return stk_loop_add(m->loop, &m->signals, EPOLLIN);
+}
+
+static void master_restore_signals(struct stk_master *m)
+{
+    struct signalfd_siginfo info;
+
+    /* What came while stopping was meant for the server, not for what runs after it. */
+    while (m->signals.fd >= 0 && read(m->signals.fd, &info, sizeof info) > 0) {
+    }
+    stk_fd_close(&m->signals.fd);
+    STK_ASSERT(sigaction(SIGCHLD, &m->saved_chld, NULL) == 0);
+    STK_ASSERT(sigaction(SIGPIPE, &m->saved_pipe, NULL) == 0);
+    STK_ASSERT(sigprocmask(SIG_SETMASK, &m->saved_mask, NULL) == 0);
+    if (m->subreaper_set && prctl(PR_SET_CHILD_SUBREAPER, 0) < 0) {
+        /* It stays the reaper of what is left, which is harmless. */
+    }
+}
+
+/* Binds everything. 0, or the exit code, the reason logged. */
+static int master_listen(struct stk_master *m)
+{
+    const struct stk_config *config = m->config;
+    const struct stk_listen_options options = {.backlog = (int)config->backlog,
+                                               .socket_mode = config->socket_mode,
+                                               .socket_owner = config->socket_owner};
+
+    for (size_t i = 0; i < config->bind.n; i++) {
+        STK_CLEANUP(stk_mem_freep) char *error = NULL;
+
+        if (stk_listen_set_open(&m->listeners, config->bind.items[i], m->params->nworkers, &options,
+                                &error) != 0) {
+            stk_log_critical("%s", error);
+            return STK_MASTER_EXIT_CONFIG;
+        }
+    }
+    for (size_t i = 0; i < m->listeners.nwarnings; i++)
+        stk_log_warning("%s", m->listeners.warnings[i]);
+    for (size_t i = 0; i < m->listeners.n; i++)
+        m->has_slots = m->has_slots || !m->listeners.items[i]->shared;
+    if (m->listeners.n == 0) {
+        stk_log_critical("there is no address to listen on: give one by --bind");
+        return STK_MASTER_EXIT_CONFIG;
+    }
+    return 0;
+}
+
+static int master_write_pidfile(struct stk_master *m)
+{
+    STK_CLEANUP(stk_mem_freep) char *error = NULL;
+
+    if (m->config->pidfile == NULL || m->config->pidfile[0] == '\0')
+        return 0;
+    if (stk_pidfile_write(m->config->pidfile, &m->pidfile, &error) == 0)
+        return 0;
+    stk_log_critical("%s", error);
+    return STK_MASTER_EXIT_CONFIG;
+}
+
+/* Loop, signals, shared memory. 0, or a negative errno. */
+static int master_build(struct stk_master *m)
+{
+    /* Each slot's worker, its replacement, and two that drain still. */
+    unsigned rows = m->params->nworkers * 4 + 4;
+    int r = stk_loop_new(&m->loop);
+
+    if (r == 0)
+        r = master_take_signals(m);
+    if (r == 0)
+        r = stk_scoreboard_new(rows, &m->scoreboard);
+    if (r < 0)
+        return r;
+    stk_reap_init(m);
+    stk_slot_init(m);
+    return stk_reload_init(m);
+}
+
+static void master_free_dead(struct stk_master *m)
+{
+    struct stk_list *node;
+
+    while ((node = stk_list_pop(&m->dead)) != NULL) {
+        struct stk_proc *p = stk_container_of(node, struct stk_proc, link);
+
+        STK_CHECK_MAGIC(p, STK_PROC_MAGIC);
+        p->magic = 0;
+        free(p);
+    }
+}
+
+static void master_serve(struct stk_master *m)
+{
+    stk_slot_fill(m);
+    while (m->stopping == 0 || !stk_list_is_empty(&m->procs)) {
+        int r = stk_loop_run_once(m->loop, -1, m);
+
+        if (r < 0) {
+            errno = -r;
+            stk_log_critical("the master's event loop failed: %m");
+            stk_master_fail(m, STK_MASTER_EXIT_CONFIG);
+        }
+        stk_reap_all(m);
+        master_free_dead(m);
+    }
+    if (m->exit_code == STK_MASTER_EXIT_OK)
+        stk_log_info("stopped after %llu requests",
+                     (unsigned long long)stk_scoreboard_total(m->scoreboard, STK_COUNTER_requests));
+}
+
+static void master_destroy(struct stk_master *m)
+{
+    m->watch = stk_watch_free(m->watch);
+    stk_pidfile_remove(&m->pidfile);
+    stk_listen_set_deinit(&m->listeners);
+    if (m->signals_taken)
+        master_restore_signals(m);
+    m->scoreboard = stk_scoreboard_free(m->scoreboard);
+    m->loop = stk_loop_free(m->loop);
+    free(m->slots);
+    free(m->prior);
+    m->magic = 0;
+    free(m);
+}
+
+int stk_master_run(const struct stk_master_params *params)
+{
+    struct stk_master *m = stk_new0(struct stk_master);
+    int code, r;
+
+    STK_ASSERT(params->nworkers > 0 && params->worker_main != NULL);
+    STK_ASSERT(!params->config->preload || params->template_load != NULL);
+    m->magic = STK_MASTER_MAGIC;
+    m->params = params;
+    m->config = params->config;
+    m->started = stk_time_mono_ns();
+    m->signals = (struct stk_source){.fn = master_on_signal, .fd = -1};
+    m->pidfile.fd = -1;
+    stk_list_init(&m->procs);
+    stk_list_init(&m->dead);
+    stk_log_set_process("master");
+    code = master_listen(m);
+    if (code == 0)
+        code = master_write_pidfile(m);
+    if (code == 0) {
+        r = master_build(m);
+        if (r < 0) {
+            errno = -r;
+            stk_log_critical("the master cannot be set up: %m");
+            code = STK_MASTER_EXIT_CONFIG;
+        }
+    }
+    if (code == 0) {
+        if (params->on_listening != NULL)
+            params->on_listening(params->on_listening_arg, m->listeners.items, m->listeners.n);
+        master_serve(m);
+        code = m->exit_code;
+    }
+    master_destroy(m);
+    return code;
+}

@@ -1,0 +1,210 @@
+/*
+ * The inside of the master, shared by its files:
+ *   master.c    set-up, signals, the loop, stopping
+ *   spawn.c     forking: the parent's side and the child's
+ *   template.c  the life of a template process
+ *   proc.c      one child process: its channel, its messages, how it is ended
+ *   reap.c      waiting for the dead, and saying what they died of
+ *   slot.c      who serves which slot: first start, respawn, adoption
+ *   reload.c    replacing workers: one by one (HUP), or all at once (autoreload)
+ */
+#pragma once
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/list.h"
+#include "base/macros.h"
+#include "base/time.h"
+#include "loop/loop.h"
+#include "master/master.h"
+#include "master/pidfile.h"
+#include "net/listen.h"
+
+#define STK_PROC_MAGIC   0x50524f43u
+#define STK_MASTER_MAGIC 0x4d415354u
+
+struct stk_master;
+struct stk_scoreboard;
+struct stk_scoreboard_row;
+struct stk_watch;
+
+enum stk_proc_kind {
+    STK_PROC_WORKER,
+    STK_PROC_TEMPLATE,
+};
+
+enum stk_proc_state {
+    STK_PROC_FORKING,  /* asked of a template; its process id is not known yet */
+    STK_PROC_STARTING, /* loads the application */
+    STK_PROC_READY,    /* serves, or can fork */
+    STK_PROC_DRAINING, /* finishes what was begun */
+    STK_PROC_STOPPING, /* told to exit now; SIGKILL comes next */
+    STK_PROC_KILLED,   /* SIGKILL was sent */
+};
+
+/* One child process of ours, from the fork until it has been waited for. */
+struct stk_proc {
+    uint32_t magic;
+    enum stk_proc_kind kind;
+    enum stk_proc_state state;
+    struct stk_list link; /* in master->procs, or master->dead until the turn ends */
+    struct stk_master *master;
+    pid_t pid; /* 0: not known yet */
+    unsigned slot;
+    uint32_t generation;
+    struct stk_scoreboard_row *row; /* of a worker */
+    struct stk_source channel;      /* fd -1: closed */
+    struct stk_timer deadline;      /* what comes next when it does not end */
+    stk_nsec started;
+    bool was_ready;
+    bool asked; /* its end was ours to order: DRAIN, STOP or SIGKILL was sent */
+};
+
+/* A worker's place: its sockets and its number, which outlive processes. */
+struct stk_slot {
+    struct stk_master *master;
+    unsigned index;
+    struct stk_proc *current; /* serves the slot, or will when it is ready */
+    struct stk_proc *next;    /* its replacement, not ready yet (reload) */
+    struct stk_proc *adopter; /* accepts for this slot while current does not */
+    struct stk_timer respawn;
+    bool waits;       /* respawn is armed */
+    bool failed;      /* could not load at the first start; tried again when another could */
+    stk_msec backoff; /* the last pause before a respawn */
+};
+
+struct stk_master {
+    uint32_t magic;
+    const struct stk_master_params *params;
+    const struct stk_config *config;
+    struct stk_loop *loop;
+    struct stk_listen_set listeners;
+    bool has_slots; /* a listener with a socket of its own for each slot */
+    struct stk_scoreboard *scoreboard;
+    struct stk_pidfile pidfile;
+
+    struct stk_list procs;
+    struct stk_list dead;
+    struct stk_slot *slots;
+    uint32_t generation;
+
+    /* templates (preload) */
+    struct stk_proc *template;
+    struct stk_proc *template_next;
+    struct stk_timer template_retry;
+    stk_msec template_backoff;
+    bool template_waits;
+
+    /* the first start */
+    bool held;           /* only slot 0 is started until it is ready, or a second has passed */
+    bool ever_ready;     /* a worker has been ready */
+    bool announced;      /* all were ready at once, and the log said so */
+    unsigned early_dead; /* deaths before any worker was ready */
+    struct stk_timer release;
+    stk_nsec started;
+
+    /* reload */
+    bool reloading;
+    bool reload_stuck; /* waits for a row of the scoreboard: a draining worker's */
+    unsigned reload_slot;
+    bool waits_for_save; /* autoreload, after a failed load */
+    struct stk_watch *watch;
+
+    /* stopping: 0, 1 gracefully, 2 now */
+    int stopping;
+    int exit_code;
+
+    /* signals */
+    struct stk_source signals;
+    sigset_t saved_mask;
+    struct sigaction saved_chld, saved_pipe;
+    bool signals_taken;
+    bool hup_ignored; /* nohup */
+    bool reaps_strangers;
+    bool subreaper_set;
+    pid_t *prior; /* children that were there before us */
+    size_t nprior;
+};
+
+/* master.c */
+void stk_master_stop(struct stk_master *m, bool now);
+/* Ends with this exit code: the reason has been logged. */
+void stk_master_fail(struct stk_master *m, int exit_code);
+
+/* spawn.c */
+/* Starts a worker for a slot, by fork or by the template. 0; -ENOSPC: no row is free; -errno. */
+int stk_spawn_worker(struct stk_master *m, unsigned slot, struct stk_proc **ret_proc)
+    STK_MUST_CHECK;
+int stk_spawn_template(struct stk_master *m, struct stk_proc **ret_proc) STK_MUST_CHECK;
+/* In a child: closes what is the master's, and gives signals back. `keep` is left open. */
+void stk_spawn_child_setup(struct stk_master *m, int keep, const char *name);
+/* In a child: the name in ps and in the log, "worker 1". */
+void stk_spawn_set_name(const char *name);
+/* In a child: lives a worker's life and ends the process. */
+STK_NORETURN void stk_spawn_run_worker(struct stk_master *m, const struct stk_heritage *heritage);
+
+/* template.c */
+/* In a child: loads the application and forks workers until told to stop. */
+STK_NORETURN void stk_template_run(struct stk_master *m, int channel);
+
+/* proc.c */
+struct stk_proc *stk_proc_new(struct stk_master *m, enum stk_proc_kind kind, unsigned slot,
+                              int channel);
+/* "worker 2" or "template", and its process id: "worker 2 (123)". */
+char *stk_proc_name(const struct stk_proc *p);
+void stk_proc_send(struct stk_proc *p, int type, unsigned slot, int64_t value);
+/* Asks it to finish within `timeout`, then to stop, then kills it. */
+void stk_proc_drain(struct stk_proc *p, stk_msec timeout);
+/* Asks it to stop; kills it when it has not within `grace`. */
+void stk_proc_stop(struct stk_proc *p, stk_msec grace);
+void stk_proc_kill(struct stk_proc *p);
+bool stk_proc_is_serving(const struct stk_proc *p);
+/* It has been waited for: hears its last messages first, then as stk_proc_gone. */
+void stk_proc_exited(struct stk_proc *p, int status);
+/* It is gone (its status as of waitpid, -1: unknown): tells the slots and frees it after the turn.
+ */
+void stk_proc_gone(struct stk_proc *p, int status);
+
+/* reap.c */
+void stk_reap_all(struct stk_master *m);
+/* Remembers the children that are not ours; from then on others are waited for where needed. */
+void stk_reap_init(struct stk_master *m);
+/* "was killed by SIGSEGV (core dumped)", "ended with exit code 4"; free it. */
+char *stk_reap_describe(int status);
+
+/* slot.c */
+void stk_slot_init(struct stk_master *m);
+/* Starts what is missing. */
+void stk_slot_fill(struct stk_master *m);
+/* Gives orphan slots to ready workers, and takes them back. */
+void stk_slot_balance(struct stk_master *m);
+void stk_slot_on_ready(struct stk_proc *p);
+/* A worker is gone. */
+void stk_slot_on_gone(struct stk_proc *p, int status);
+/* A worker drains by its own decision: its slot needs another now. */
+void stk_slot_on_leaving(struct stk_proc *p);
+void stk_slot_on_template_ready(struct stk_proc *p);
+void stk_slot_on_template_gone(struct stk_proc *p, int status);
+/* The end of holding back the other workers at the first start. */
+void stk_slot_release(struct stk_master *m);
+/* Forgets pauses and failures, as after a reload. */
+void stk_slot_reset(struct stk_master *m);
+
+/* reload.c */
+/* HUP: each worker is replaced when its replacement is ready. */
+void stk_reload_rolling(struct stk_master *m);
+/* Autoreload: no request from now on sees the old code. */
+void stk_reload_fresh(struct stk_master *m);
+/* Goes on with a rolling reload. */
+void stk_reload_step(struct stk_master *m);
+/* A replacement did not become ready: what serves stays. */
+void stk_reload_abort(struct stk_master *m, const char *who);
+void stk_reload_on_sources(struct stk_proc *p, int file);
+/* The application could not be loaded and autoreload is on: waits for a change. */
+void stk_reload_wait_for_save(struct stk_master *m);
+/* Makes the watcher where config->autoreload. 0 or a negative errno. */
+int stk_reload_init(struct stk_master *m) STK_MUST_CHECK;
