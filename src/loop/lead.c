@@ -126,8 +126,9 @@ static void lead_set_timer(struct stk_lead *lead, long first_ns, long every_ns)
 {
     struct itimerspec its = {.it_value.tv_nsec = first_ns, .it_interval.tv_nsec = every_ns};
 
-    if (timerfd_settime(lead->timerfd, 0, &its, NULL) < 0)
-        STK_ASSERT(!"timerfd_settime");
+    int r = timerfd_settime(lead->timerfd, 0, &its, NULL);
+
+    STK_ASSERT(r == 0);
 }
 
 /* The leader wakes up: from now on somebody must watch it. */

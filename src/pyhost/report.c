@@ -11,6 +11,23 @@
 
 enum { REPORT_TARGET_MAX = 256 };
 
+#define REPORT_FROZEN "  File \"<frozen importlib"
+
+/* Takes the frames of the import system out of a list of lines: they say nothing to its reader. */
+static int report_cut_frames(PyObject *lines)
+{
+    for (Py_ssize_t i = PyList_GET_SIZE(lines) - 1; i >= 0; i--) {
+        const char *line = PyUnicode_AsUTF8(PyList_GET_ITEM(lines, i));
+
+        if (!line)
+            PyErr_Clear(); /* lone surrogates in a path: not a frame of ours */
+        else if (strncmp(line, REPORT_FROZEN, sizeof REPORT_FROZEN - 1) == 0 &&
+                 PyList_SetSlice(lines, i, i + 1, NULL) < 0)
+            return -1;
+    }
+    return 0;
+}
+
 /* The text of the traceback as UTF-8 bytes, or NULL without an exception. */
 static PyObject *report_format(PyObject *exc)
 {
@@ -24,7 +41,7 @@ static PyObject *report_format(PyObject *exc)
     if (module)
         lines = PyObject_CallMethod(module, "format_exception", "OOO", (PyObject *)Py_TYPE(exc),
                                     exc, tb ? tb : Py_None);
-    if (lines)
+    if (lines && PyList_Check(lines) && report_cut_frames(lines) == 0)
         empty = PyUnicode_FromString("");
     if (empty)
         text = PyUnicode_Join(empty, lines);
