@@ -60,6 +60,7 @@ struct stk_proc {
     struct stk_source channel;      /* fd -1: closed */
     struct stk_timer deadline;      /* what comes next when it does not end */
     stk_nsec started;
+    uint64_t cut; /* connections that were open when it ended */
     bool was_ready;
     bool asked; /* its end was ours to order: DRAIN, STOP or SIGKILL was sent */
 };

@@ -293,8 +293,10 @@ void stk_proc_gone(struct stk_proc *p, int status)
     stk_list_append(&m->dead, &p->link);
     stk_timer_stop(m->loop, &p->deadline);
     proc_close_channel(p);
-    if (p->row != NULL)
+    if (p->row != NULL) {
+        p->cut = stk_scoreboard_get(p->row, STK_COUNTER_connections_open);
         stk_scoreboard_retire(p->row);
+    }
     if (p->kind == STK_PROC_WORKER)
         stk_slot_on_gone(p, status);
     else

@@ -271,7 +271,7 @@ static void slot_log_death(const struct stk_proc *p, int status, const char *the
             "%s %s%s after %.1f s and %llu requests, with %llu connections open; %s", name, how,
             hint, slot_uptime(p),
             (unsigned long long)stk_scoreboard_get(p->row, STK_COUNTER_requests),
-            (unsigned long long)stk_scoreboard_get(p->row, STK_COUNTER_connections_open), then);
+            (unsigned long long)p->cut, then);
 }
 
 static void slot_log_ordered_end(const struct stk_proc *p, int status)
