@@ -517,8 +517,16 @@ int stk_conn_send(struct stk_conn *conn, struct iovec *iov, int iovcnt)
     size_t total = 0;
     ssize_t n;
 
-    if (stk_unlikely(stk_conn_has_output(conn)))
-        return conn_queue(conn, iov, iovcnt, 0);
+    if (stk_unlikely(stk_conn_has_output(conn))) {
+        /* Tries the socket first: an endless response to a client that has left must not fill the
+         * temporary file, nor one without a stand-by wait for the end of the call. */
+        int r = conn_make_room(conn, conn_outq(conn));
+
+        if (r < 0)
+            return r;
+        if (stk_conn_has_output(conn))
+            return conn_queue(conn, iov, iovcnt, 0);
+    }
     for (int i = 0; i < iovcnt; i++)
         total += iov[i].iov_len;
     do {
