@@ -169,7 +169,9 @@ static int filewrapper_locate(const struct stk_state *st, PyObject *file, int *r
         PyErr_Clear();
         return 0;
     }
-    if (fd < 0 || fd > INT_MAX || pos < 0 || fstat((int)fd, &stat) < 0 || !S_ISREG(stat.st_mode))
+    /* A file of /proc or /sys says that it is empty: only reading it tells. */
+    if (fd < 0 || fd > INT_MAX || pos < 0 || fstat((int)fd, &stat) < 0 || !S_ISREG(stat.st_mode) ||
+        stat.st_size == 0)
         return 0;
     *ret_fd = (int)fd;
     *ret_off = pos;
