@@ -35,6 +35,7 @@ struct peer {
     struct stk_source src;
     struct stk_job job;
     struct world *w;
+    atomic_bool busy; /* as in a connection, what it is handed over by */
     unsigned seed;
 };
 
@@ -106,6 +107,7 @@ static void serve(struct peer *p, struct stk_lead_thread *t)
     }
     (void)stk_lead_leave(t);
     /* The token is spent; the source goes back into the set, whoever owns the loop now. */
+    atomic_store(&p->busy, false);
     assert_int_equal(stk_loop_add(w->loop, &p->src, EPOLLIN), 0);
     if (atomic_fetch_add(&w->served, 1) + 1 == w->goal)
         stk_lead_stop(w->lead);
@@ -125,6 +127,7 @@ static void peer_event(struct stk_source *src, uint32_t events, void *who)
     uint64_t one;
 
     assert_true(t->own);
+    assert_false(atomic_exchange(&p->busy, true));
     assert_int_equal(atomic_fetch_add(&w->owners, 1), 0);
     assert_int_equal(read(src->fd, &one, sizeof one), sizeof one);
     stk_loop_del(w->loop, src);
