@@ -190,7 +190,7 @@ static enum http1_step http1_refuse_body(struct stk_conn *conn, struct stk_lead_
     default:
         stk_log_error("a request body could not be stored: %s", strerror(-error));
         return http1_refuse(conn, thread, head, error == -ENOMEM ? 503 : 500, "",
-                            STK_CLOSE_IO_ERROR);
+                            STK_CLOSE_NOT_STORED);
     }
 }
 
