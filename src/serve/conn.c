@@ -1,6 +1,6 @@
 /*
  * Connections. The request path touches no timer and no list: a connection's deadline is a number
- * that its timer looks at when it fires, at most STK_CONN_LOOK_MS later.
+ * that its timer looks at when it fires, at most conn_look() later.
  *
  * A busy connection (see conn.h) is released by compare-and-swap. The order of the two sides keeps
  * an event from being lost: the owner of the loop takes the connection out of the epoll set first
@@ -31,7 +31,9 @@
 #include "serve/outq.h"
 
 enum {
-    STK_CONN_LOOK_MS = 10 * 1000, /* how late a deadline may be seen that was set while busy */
+    /* how late a deadline may be seen that was set while busy */
+    STK_CONN_LOOK_MS = 10 * 1000,
+    STK_CONN_LOOK_MIN_MS = 500,
     STK_CONN_LAST_MS = 100,
     STK_CONN_LINGER_MS = 2000,          /* without a byte of the client */
     STK_CONN_LINGER_MAX_MS = 30 * 1000, /* in all */
@@ -333,20 +335,30 @@ static void conn_on_event(struct stk_source *src, uint32_t events, void *who)
     }
 }
 
+/* The longest time between two looks at a deadline: as short as the one that every request sets. */
+static stk_msec conn_look(const struct stk_server *server)
+{
+    stk_msec timeout = server->config->keepalive_timeout;
+
+    if (timeout == 0 || timeout > STK_CONN_LOOK_MS)
+        return STK_CONN_LOOK_MS;
+    return timeout < STK_CONN_LOOK_MIN_MS ? STK_CONN_LOOK_MIN_MS : timeout;
+}
+
 static void conn_on_timer(struct stk_timer *timer, void *who)
 {
     struct stk_conn *conn = stk_container_of(timer, struct stk_conn, timer);
     struct stk_server *server = conn->server;
+    stk_msec look = conn_look(server);
     stk_msec left;
 
     if (atomic_load_explicit(&conn->word, memory_order_acquire) & STK_CONN_BUSY) {
-        stk_timer_set(server->loop, timer, STK_CONN_LOOK_MS);
+        stk_timer_set(server->loop, timer, look);
         return;
     }
-    left = conn->deadline == STK_CONN_NEVER ? STK_CONN_LOOK_MS
-                                            : conn->deadline - stk_loop_now(server->loop);
+    left = conn->deadline == STK_CONN_NEVER ? look : conn->deadline - stk_loop_now(server->loop);
     if (left > 0) {
-        stk_timer_set(server->loop, timer, left < STK_CONN_LOOK_MS ? left : STK_CONN_LOOK_MS);
+        stk_timer_set(server->loop, timer, left < look ? left : look);
         return;
     }
     switch (conn->state) {
@@ -411,8 +423,8 @@ int stk_conn_open(struct stk_server *server, const struct stk_endpoint *endpoint
     stk_server_note_fd(server, fd, true);
     stk_conn_set_state(conn, STK_CONN_IDLE, server->config->head_timeout);
     stk_timer_set(server->loop, &conn->timer,
-                  server->config->head_timeout < STK_CONN_LOOK_MS ? server->config->head_timeout
-                                                                  : STK_CONN_LOOK_MS);
+                  server->config->head_timeout < conn_look(server) ? server->config->head_timeout
+                                                                   : conn_look(server));
     stk_scoreboard_add_owned(server->row, STK_COUNTER_connections, 1);
     stk_scoreboard_set(server->row, STK_COUNTER_connections_open, server->nconns);
     return 0;
