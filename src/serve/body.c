@@ -136,7 +136,8 @@ static int body_store(struct stk_body *body, const char *data, size_t len)
         r = stk_fd_write_all(body->fd, data, len);
         if (r < 0)
             return r;
-    } else if (len > 0) { /* mem is NULL before the first byte */
+    } else if (len > 0) { /* mem is NULL before the first byte, and mem_cap 0 */
+        /* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker) */
         memcpy(body->mem + body->received, data, len);
     }
     body->received = total;
