@@ -276,6 +276,7 @@ static void server_make_threads(struct stk_server *server, unsigned n)
         t->out.buf = stk_new0_array(char, STK_SERVE_OUT_BUFFER);
         t->out.cap = STK_SERVE_OUT_BUFFER;
         t->next_id = i + 1;
+        t->memo.serial = (uint64_t)i << 48;
         pthread_mutex_init(&t->gather_mutex, NULL);
     }
 }

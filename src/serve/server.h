@@ -115,6 +115,7 @@ struct stk_serve_thread {
     char *read_buf;
     struct stk_out out;
     struct stk_head head;
+    struct stk_http1_memo memo; /* of head */
     uint64_t next_id;
     /* What this thread has answered since it was last added to the scoreboard: [0] all, [1-5] by
      * class. */

@@ -58,6 +58,7 @@ enum stk_target_form {
 
 struct stk_head {
     const char *base;
+    uint64_t serial; /* heads of the same bytes may share it, others never do; 0: unknown */
     uint32_t
         len; /* bytes of the head in the buffer, its final empty line and leading CRLFs included */
 

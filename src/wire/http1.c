@@ -28,7 +28,10 @@
 
 #define H1_E(id) STK_HTTP1_E_##id
 
-enum { H1_EMPTY_LINES_MAX = 4 };
+enum {
+    H1_EMPTY_LINES_MAX = 4,
+    H1_MEMO_MISSES = 16, /* after so many misses in a row only each 16th head is remembered */
+};
 
 #define H1_CONTENT_MAX       (UINT64_C(1) << 60)
 #define H1_HTTP2_PREFACE     "PRI * HTTP/2.0"
@@ -535,8 +538,41 @@ STK_HOT enum stk_http1_result stk_http1_parse(struct stk_head *ret_head, const c
     enum stk_http1_result r;
 
     ret_head->base = buf;
+    ret_head->serial = 0;
     r = h1_head(ret_head, buf + (full ? limits->head_max : len), limits);
     return stk_unlikely(full && r == STK_HTTP1_PARTIAL) ? H1_E(HEAD_TOO_LARGE) : r;
+}
+
+/* Parses, and remembers the bytes; rarely, when that has not paid for a while. */
+static enum stk_http1_result h1_parse_new(struct stk_http1_memo *memo, struct stk_head *head,
+                                          const char *buf, size_t len,
+                                          const struct stk_http1_limits *limits)
+{
+    enum stk_http1_result r = stk_http1_parse(head, buf, len, limits);
+
+    memo->len = 0;
+    if (stk_unlikely(r != STK_HTTP1_OK))
+        return r;
+    head->serial = ++memo->serial;
+    memo->misses++;
+    if (head->len <= STK_HTTP1_MEMO_MAX &&
+        (memo->misses < H1_MEMO_MISSES || memo->misses % H1_MEMO_MISSES == 0)) {
+        memcpy(memo->bytes, buf, head->len);
+        memo->len = head->len;
+    }
+    return r;
+}
+
+STK_HOT enum stk_http1_result stk_http1_parse_memo(struct stk_http1_memo *memo,
+                                                   struct stk_head *head, const char *buf,
+                                                   size_t len,
+                                                   const struct stk_http1_limits *limits)
+{
+    if (memo->len == 0 || len < memo->len || memcmp(buf, memo->bytes, memo->len) != 0)
+        return h1_parse_new(memo, head, buf, len, limits);
+    memo->misses = 0;
+    head->base = buf;
+    return STK_HTTP1_OK;
 }
 
 static const struct {

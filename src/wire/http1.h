@@ -60,6 +60,27 @@ struct stk_http1_limits {
 enum stk_http1_result stk_http1_parse(struct stk_head *ret_head, const char *buf, size_t len,
                                       const struct stk_http1_limits *limits);
 
+/*
+ * What a client asks for every second it asks for in the same words: the bytes of the last head
+ * that was parsed, for which `head` still holds the result. Zeroed, it remembers nothing.
+ */
+enum { STK_HTTP1_MEMO_MAX = 1024 };
+
+struct stk_http1_memo {
+    uint64_t serial; /* the last one given; begin each memo with a range of its own */
+    uint32_t len;    /* 0: nothing is remembered */
+    uint32_t misses; /* since the last hit */
+    char bytes[STK_HTTP1_MEMO_MAX];
+};
+
+/*
+ * As stk_http1_parse; `head` and the limits are always the same ones, and nobody else writes to
+ * `head` but its base. Sets head->serial.
+ */
+enum stk_http1_result stk_http1_parse_memo(struct stk_http1_memo *memo, struct stk_head *head,
+                                           const char *buf, size_t len,
+                                           const struct stk_http1_limits *limits);
+
 /* The HTTP status with which an error is answered (400, 414, 431, 501, 505, 417). */
 unsigned stk_http1_error_status(enum stk_http1_result error);
 /* A short lower-case text that says what was wrong. */

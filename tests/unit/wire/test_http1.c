@@ -578,6 +578,92 @@ static void test_characters(void **state)
     assert_true(stk_http1_is_field_value(stk_span_make(NULL, 0)));
 }
 
+/* Whether two results of parsing the same bytes say the same. */
+static void expect_same_head(const struct stk_head *a, const struct stk_head *b)
+{
+    size_t first = offsetof(struct stk_head, len), fields = offsetof(struct stk_head, fields);
+
+    assert_memory_equal((const char *)a + first, (const char *)b + first, fields - first);
+    assert_memory_equal(a->fields, b->fields, a->nfields * sizeof(a->fields[0]));
+}
+
+static void test_memo_says_what_parsing_says(void **state)
+{
+    static struct stk_http1_memo memo;
+    static struct stk_head head, plain;
+    uint64_t last = 0;
+
+    (void)state;
+    for (size_t i = 0; i < STK_ARRAY_LEN(cases); i++) {
+        const struct case_ *c = &cases[i];
+
+        memo.len = 0;
+        memset(&head, 0xa5, sizeof(head)); /* what is not set for a head is left alike in both */
+        for (unsigned round = 0; round < 2; round++) {
+            const char *bytes = edge_before(c->bytes, c->len);
+            enum stk_http1_result r = stk_http1_parse_memo(&memo, &head, bytes, c->len, &limits);
+
+            memset(&plain, 0xa5, sizeof(plain));
+            expect(c, "memo, round", round, r, stk_http1_parse(&plain, bytes, c->len, &limits));
+            if (r != OK)
+                continue;
+            assert_ptr_equal(head.base, bytes);
+            expect_same_head(&head, &plain);
+            if (round == 0)
+                assert_true(head.serial > last);
+            last = head.serial;
+        }
+    }
+}
+
+static void test_memo_sees_every_changed_byte(void **state)
+{
+    static const char bytes[] = "GET /a?b HTTP/1.1\r\nHost: h\r\nCookie: secret=1\r\n\r\n";
+    static struct stk_http1_memo memo;
+    static struct stk_head head, plain;
+    char changed[sizeof(bytes)];
+    size_t len = sizeof(bytes) - 1;
+
+    (void)state;
+    for (size_t at = 0; at < len; at++) {
+        enum stk_http1_result r;
+
+        assert_int_equal(stk_http1_parse_memo(&memo, &head, bytes, len, &limits), OK);
+        assert_int_equal(stk_http1_parse_memo(&memo, &head, bytes, at, &limits),
+                         stk_http1_parse(&plain, bytes, at, &limits));
+        assert_int_equal(stk_http1_parse_memo(&memo, &head, bytes, len, &limits), OK);
+        memcpy(changed, bytes, sizeof(bytes));
+        changed[at] ^= 1;
+        r = stk_http1_parse_memo(&memo, &head, changed, len, &limits);
+        assert_int_equal(r, stk_http1_parse(&plain, changed, len, &limits));
+        if (r == OK)
+            expect_same_head(&head, &plain);
+    }
+}
+
+static void test_memo_serials(void **state)
+{
+    static const char one[] = HEAD "A: 1\r\n\r\n", two[] = HEAD "A: 2\r\n\r\n";
+    static struct stk_http1_memo memo;
+    static struct stk_head head;
+    uint64_t serial = 0;
+
+    (void)state;
+    for (unsigned i = 0; i < 100; i++) { /* without a hit few are remembered, but told apart */
+        assert_int_equal(
+            stk_http1_parse_memo(&memo, &head, i & 1 ? two : one, sizeof(one) - 1, &limits), OK);
+        assert_true(head.serial > serial);
+        serial = head.serial;
+    }
+    for (unsigned i = 0; i < 100; i++)
+        assert_int_equal(stk_http1_parse_memo(&memo, &head, one, sizeof(one) - 1, &limits), OK);
+    serial = head.serial;
+    assert_int_equal(stk_http1_parse_memo(&memo, &head, one, sizeof(one) + 0, &limits), OK);
+    assert_int_equal(head.serial, serial);
+    assert_int_equal(stk_http1_parse(&head, one, sizeof(one) - 1, &limits), OK);
+    assert_int_equal(head.serial, 0);
+}
+
 static void test_error_texts(void **state)
 {
     (void)state;
@@ -612,6 +698,9 @@ int main(void)
         cmocka_unit_test(test_known_names_and_hashes),
         cmocka_unit_test(test_hashes_of_common_names_differ),
         cmocka_unit_test(test_characters),
+        cmocka_unit_test(test_memo_says_what_parsing_says),
+        cmocka_unit_test(test_memo_sees_every_changed_byte),
+        cmocka_unit_test(test_memo_serials),
         cmocka_unit_test(test_error_texts),
     };
 
