@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 import pytest
 
 pytest.importorskip("flask")
+pytestmark = pytest.mark.smoke
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "guestbook"
 PASSWORD = "correct horse"
