@@ -321,8 +321,7 @@ static enum http1_step http1_next(struct stk_conn *conn, struct stk_lead_thread 
     enum http1_step step;
     size_t used = 0, body_off;
 
-    result =
-        stk_http1_parse_memo(&t->memo, head, buf + *off, len - *off, &conn->server->limits);
+    result = stk_http1_parse_memo(&t->memo, head, buf + *off, len - *off, &conn->server->limits);
     if (result == STK_HTTP1_PARTIAL)
         return STEP_MORE;
     if (stk_unlikely(result != STK_HTTP1_OK))
