@@ -52,9 +52,18 @@ static void master_stop_proc(struct stk_master *m, struct stk_proc *p, bool now)
         stk_proc_drain(p, m->config->graceful_timeout);
 }
 
-/* Applies to all children; none leaves the list meanwhile, they do so when they are waited for. */
+/*
+ * Applies to all children. What they have said is heard first: one that has become ready a moment
+ * ago may have accepted connections, and is drained like the others.
+ */
 static void master_stop_procs(struct stk_master *m, bool now)
 {
+    stk_list_for_each_safe (it, &m->procs) {
+        struct stk_proc *p = stk_container_of(it, struct stk_proc, link);
+
+        if (p->state < STK_PROC_READY)
+            stk_proc_hear(p);
+    }
     stk_list_for_each (it, &m->procs) {
         master_stop_proc(m, stk_container_of(it, struct stk_proc, link), now);
     }

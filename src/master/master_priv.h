@@ -164,6 +164,8 @@ void stk_proc_drain(struct stk_proc *p, stk_msec timeout);
 void stk_proc_stop(struct stk_proc *p, stk_msec grace);
 void stk_proc_kill(struct stk_proc *p);
 bool stk_proc_is_serving(const struct stk_proc *p);
+/* Handles the messages that have arrived already. */
+void stk_proc_hear(struct stk_proc *p);
 /* It has been waited for: hears its last messages first, then as stk_proc_gone. */
 void stk_proc_exited(struct stk_proc *p, int status);
 /* It is gone (its status as of waitpid, -1: unknown): tells the slots and frees it after the turn.

@@ -212,10 +212,15 @@ static void proc_on_channel(struct stk_source *src, uint32_t events, void *who)
         proc_on_eof(p);
 }
 
-void stk_proc_exited(struct stk_proc *p, int status)
+void stk_proc_hear(struct stk_proc *p)
 {
     STK_CHECK_MAGIC(p, STK_PROC_MAGIC);
     (void)proc_receive(p);
+}
+
+void stk_proc_exited(struct stk_proc *p, int status)
+{
+    stk_proc_hear(p);
     stk_proc_gone(p, status);
 }
 
