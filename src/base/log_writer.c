@@ -467,6 +467,16 @@ struct stk_log_writer *stk_log_writer_free(struct stk_log_writer *writer)
     return NULL;
 }
 
+void stk_log_writer_finish(struct stk_log_writer *writer)
+{
+    if (writer == NULL || writer->pid != getpid())
+        return;
+    STK_CHECK_MAGIC(writer, WRITER_MAGIC);
+    if (!writer_await_end(writer))
+        stk_log_warning("%s: the last lines are lost, %s does not take them", writer->name,
+                        writer_target(writer));
+}
+
 void stk_log_writer_reopen(struct stk_log_writer *writer)
 {
     pthread_mutex_lock(&writer->lock);

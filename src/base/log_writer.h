@@ -29,6 +29,11 @@ int stk_log_writer_new(struct stk_log_writer **ret_writer, const char *name,
  */
 struct stk_log_writer *stk_log_writer_free(struct stk_log_writer *writer);
 /*
+ * The same without freeing, for a process that ends while other threads may still append: their
+ * lines are lost. Accepts NULL.
+ */
+void stk_log_writer_finish(struct stk_log_writer *writer);
+/*
  * Appends one line, its new line included, of at most STK_LOG_LINE_MAX bytes. From any thread;
  * never waits for I/O. False: there was no room, the line is dropped and counted.
  */

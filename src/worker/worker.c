@@ -105,7 +105,7 @@ static void worker_on_deadline(struct stk_timer *timer, void *who)
         return;
     }
     stk_log_warning("the application does not return from a request: the process ends without it");
-    stk_access_log_free(w->access_log);
+    stk_access_log_finish(w->access_log);
     _exit(WORKER_EXIT_OK);
 }
 
@@ -131,7 +131,7 @@ static void worker_on_message(struct worker *w, const struct stk_message *msg)
         worker_drain(w, msg->value);
         break;
     case STK_MESSAGE_STOP:
-        stk_access_log_free(w->access_log);
+        stk_access_log_finish(w->access_log);
         _exit(WORKER_EXIT_OK);
     case STK_MESSAGE_ADOPT:
         if (stk_server_listen(w->server, msg->slot) < 0)

@@ -281,6 +281,11 @@ static void echo_call(void *arg, void *thread, struct stk_request *req)
             echo_unlock(host, thread);
             nanosleep(&nap, NULL);
             echo_lock(host, thread);
+        } else if (stk_span_eq(path, STK_SPAN_LIT("/hang"))) {
+            nap.tv_sec = 60;
+            echo_unlock(host, thread);
+            nanosleep(&nap, NULL);
+            echo_lock(host, thread);
         } else if (stk_span_eq(path, STK_SPAN_LIT("/spin"))) {
             echo_spin();
         }

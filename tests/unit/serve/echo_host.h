@@ -10,6 +10,7 @@
  *   /size/N      N bytes of the pattern in one block
  *   /blocks/N    N blocks of 64 KiB of the pattern, /lines/N of 1 KiB with a nap now and then
  *   /file/N      N bytes of the pattern from a file, then "end"
+ *   /hang        sleeps for a minute, unlocked
  *   /fork        forks a child that stays; its pid
  */
 #pragma once

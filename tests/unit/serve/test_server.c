@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/macros.h"
+#include "base/mem.h"
 #include "server_fixture.h"
 
 #define HELLO "GET / HTTP/1.1\r\nHost: test\r\n\r\n"
@@ -578,6 +579,30 @@ static void a_forced_stop_ends(struct server_fixture *f)
     client_close(&slow);
 }
 
+/* Whether by its deadline or by the order to stop at once, and whatever the application does. */
+static void a_hanging_application_is_left(struct server_fixture *f)
+{
+    struct client hanging, other;
+
+    free(f->config.access_log);
+    f->config.access_log = stk_mem_strdup("/dev/null");
+    server_fixture_start(f);
+    hanging = client_open(f);
+    client_puts(&hanging, "GET /hang HTTP/1.1\r\nHost: t\r\n\r\n");
+    nap_ms(30);
+    other = client_open(f);
+    client_puts(&other, "nonsense\r\n\r\n");
+    expect_status(&other, 400, true);
+    client_close(&other);
+    if (f->config.threads == 1)
+        server_fixture_send(f, STK_MESSAGE_DRAIN, 0, 100);
+    else
+        server_fixture_send(f, STK_MESSAGE_STOP, 0, 0);
+    assert_int_equal(server_fixture_wait(f), 0);
+    client_expect_end(&hanging);
+    client_close(&hanging);
+}
+
 static void term_and_a_lost_master_drain(struct server_fixture *f)
 {
     struct client c;
@@ -689,6 +714,7 @@ int main(void)
         SERVER_TEST_TAKEOVER(bad_requests_do_not_wait_for_the_application),
         SERVER_TEST(draining_finishes_what_was_begun),
         SERVER_TEST(a_forced_stop_ends),
+        SERVER_TEST_TAKEOVER(a_hanging_application_is_left),
         SERVER_TEST(term_and_a_lost_master_drain),
         SERVER_TEST(sockets_are_adopted_and_released),
         SERVER_TEST(max_connections_closes_idle_ones),
