@@ -24,9 +24,15 @@ enum stk_message_type {
     STK_MESSAGE_TYPES,
 };
 
+/* Who takes what is queued in the sockets of a worker that drains. */
+enum stk_channel_drain {
+    STK_CHANNEL_DRAIN_SUCCESSOR = 0, /* another worker: leave it there */
+    STK_CHANNEL_DRAIN_LAST = 1,      /* nobody: accept it, then close all listening sockets */
+};
+
 struct stk_message {
     enum stk_message_type type;
-    uint32_t slot; /* ADOPT, RELEASE, FORK, FORKED */
+    uint32_t slot; /* ADOPT, RELEASE, FORK, FORKED; DRAIN: enum stk_channel_drain */
     int64_t value; /* by type, see message.def */
     int fd;        /* of types that carry one: the receiver owns it; else -1 */
 };

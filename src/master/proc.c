@@ -256,7 +256,9 @@ void stk_proc_drain(struct stk_proc *p, stk_msec timeout)
     }
     p->asked = true;
     proc_set_state(p, STK_PROC_DRAINING);
-    stk_proc_send(p, STK_MESSAGE_DRAIN, p->slot, timeout);
+    stk_proc_send(p, STK_MESSAGE_DRAIN,
+                  p->master->stopping != 0 ? STK_CHANNEL_DRAIN_LAST : STK_CHANNEL_DRAIN_SUCCESSOR,
+                  timeout);
     stk_timer_set(p->master->loop, &p->deadline, timeout + PROC_STOP_AFTER_MS);
 }
 

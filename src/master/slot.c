@@ -312,7 +312,9 @@ static void slot_on_early_death(struct stk_slot *slot, const struct stk_proc *p,
     if (slot_is_load_failure(status)) {
         slot->failed = true;
         if (!slot_has_workers(m)) {
-            stk_log_critical("the application cannot be loaded: the server ends");
+            stk_log_critical(WEXITSTATUS(status) == STK_MASTER_EXIT_LOAD
+                                 ? "the application cannot be loaded: the server ends"
+                                 : "no worker can be started: the server ends");
             stk_master_fail(m, WEXITSTATUS(status));
         }
         return;

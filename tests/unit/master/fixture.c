@@ -85,7 +85,8 @@ static int worker_serve(const struct stk_heritage *h)
         }
         switch (msg.type) {
         case STK_MESSAGE_DRAIN:
-            report("drain %u %lld", h->slot, (long long)msg.value);
+            report("drain %u %lld%s", h->slot, (long long)msg.value,
+                   msg.slot == STK_CHANNEL_DRAIN_LAST ? " last" : "");
             if (atomic_load(&shared->ignores_drain))
                 break;
             return 0;

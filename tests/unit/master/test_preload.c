@@ -54,7 +54,7 @@ static void test_workers_are_the_masters_children(void **state)
     assert_int_equal(fixture_stop(f), 0);
     fixture_expect(f, "unload");
     for (unsigned i = 0; i < 3; i++)
-        fixture_expect(f, "drain %u 30000", i);
+        fixture_expect(f, "drain %u 30000 last", i);
 }
 
 static void test_crash_is_replaced_from_the_template(void **state)

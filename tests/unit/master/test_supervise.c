@@ -29,7 +29,7 @@ static void test_start_and_stop(void **state)
         fixture_expect(f, "ready %u v0", i);
     assert_int_equal(fixture_stop(f), 0);
     for (unsigned i = 0; i < 3; i++)
-        fixture_expect(f, "drain %u 30000", i);
+        fixture_expect(f, "drain %u 30000 last", i);
     assert_true(fixture_log_has(f, "SIGTERM: stopping"));
     assert_true(fixture_log_has(f, "ready after"));
     /* The counters of the workers outlive them. */
@@ -118,7 +118,7 @@ static void test_backoff(void **state)
     fixture_expect(f, "start 1");
     atomic_store(&f->control->load[1], FIXTURE_ABORT);
     assert_int_equal(kill(fixture_pid(f, 1, 0), SIGKILL), 0);
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 4; i++)
         fixture_expect(f, "start 1");
     atomic_store(&f->control->load[1], FIXTURE_SERVE);
     fixture_expect(f, "ready 1 v0");
@@ -201,7 +201,7 @@ static void test_quit_is_now(void **state)
     assert_int_equal(fixture_wait(f), 0);
     fixture_expect(f, "stop 0");
     fixture_expect(f, "stop 1");
-    fixture_expect_not(f, "drain 0 30000");
+    fixture_expect_not(f, "drain 0 30000 last");
 }
 
 static void test_second_interrupt_is_now(void **state)
@@ -212,7 +212,7 @@ static void test_second_interrupt_is_now(void **state)
     fixture_start(f, 1);
     fixture_expect(f, "ready 0 v0");
     fixture_signal(f, SIGINT);
-    fixture_expect(f, "drain 0 30000");
+    fixture_expect(f, "drain 0 30000 last");
     fixture_signal(f, SIGINT);
     assert_int_equal(fixture_wait(f), 0);
     fixture_expect(f, "stop 0");
