@@ -4,18 +4,19 @@
  * The template (one per endpoint and scheme) has all keys that every request has, so many that
  * CPython has sized its table for twice as many: adding the HTTP_* keys then never resizes it. It
  * is ours alone, so it keeps the target and the peer of the last request: what is the same in the
- * next one costs a comparison. Other values come from the caches of strings.c; the key of a field
- * comes from a table by the field's hash, together with the last value seen. Fields that every
- * browser sends are in that table for good and their keys are interned, so that the application's
- * lookups end at the first comparison of addresses; names that a client makes up are never
- * interned, because interned strings may live for ever, and only displace each other.
+ * next one costs a comparison. Heads whose field names have been seen before have a template of
+ * their own, with all fields (environ_shape.c); the others get theirs added here. Values come from
+ * the caches of strings.c; the key of a field comes from a table by the field's hash, together with
+ * the last value seen. Fields that every browser sends are in that table for good and their keys
+ * are interned, so that the application's lookups end at the first comparison of addresses; names
+ * that a client makes up are never interned, because interned strings may live for ever, and only
+ * displace each other.
  */
-#include "pyhost/environ.h"
+#include "pyhost/environ_priv.h"
 
 #include <string.h>
 
 #include "base/mem.h"
-#include "pyhost/strings.h"
 #include "wire/http1.h"
 #include "wire/uri.h"
 
@@ -24,7 +25,7 @@ enum {
     FIELD_WINDOW = 4,  /* slots in which a field may stand */
     FIELD_NAME_MAX = 32,
     FIELD_VALUE_MAX = 512,
-    PORT_SLOTS = 256,
+    PORT_SLOTS = 2048, /* clients take every other port */
     PATH_STACK = 1024, /* escaped paths up to this are decoded on the stack */
 };
 
@@ -43,23 +44,12 @@ struct environ_port {
     PyObject *text;
 };
 
-/* A template, and what it has of the last request (borrowed from the dict). */
-struct environ_template {
-    PyObject *dict; /* NULL before its first use */
-    PyObject *method;
-    PyObject *script_name;
-    PyObject *uri; /* decides PATH_INFO and QUERY_STRING as well */
-    PyObject *addr;
-    uint16_t port; /* 0: there is no REMOTE_PORT, nor will be */
-    uint8_t version_minor;
-};
-
 struct stk_environ {
     struct stk_state *st;
     const struct stk_endpoint *endpoints;
     size_t nendpoints;
-    struct environ_template *templates; /* [endpoint * 4 + is https * 2 + has a port] */
-    PyObject *common;                   /* what all templates share */
+    struct stk_environ_template *templates; /* [endpoint * 4 + is https * 2 + has a port] */
+    PyObject *common;                       /* what all templates share */
     struct stk_strings *paths;
     struct stk_strings *words; /* addresses, methods, mount points */
     struct environ_port ports[PORT_SLOTS];
@@ -195,7 +185,7 @@ static PyObject *environ_common(const struct stk_environ *env, const struct stk_
 
 /* Adds what depends on the endpoint and the scheme: 22 keys and more, see the top of the file. */
 static STK_COLD int environ_make_template(struct stk_environ *env, const struct stk_request *req,
-                                          struct environ_template *t)
+                                          struct stk_environ_template *t)
 {
     const struct stk_endpoint *ep = req->endpoint;
     PyObject *dict = PyDict_Copy(env->common);
@@ -213,11 +203,12 @@ static STK_COLD int environ_make_template(struct stk_environ *env, const struct 
     if (req->peer.port)
         r |= environ_put_name(env, dict, STK_NAME_REMOTE_PORT, STK_NAME_EMPTY);
     /* The garbage collector may have run, and in it another thread, which has made one. */
-    if (r != 0 || t->dict) {
+    if (r != 0 || t->base.dict) {
         Py_DECREF(dict);
         return r != 0 ? -1 : 0;
     }
-    *t = (struct environ_template){
+    t->shapes = stk_new0_array(struct stk_environ_shape, STK_ENVIRON_SHAPES);
+    t->base = (struct stk_environ_image){
         .dict = dict,
         .method = stk_state_name(env->st, STK_NAME_GET),
         .script_name = empty,
@@ -228,10 +219,10 @@ static STK_COLD int environ_make_template(struct stk_environ *env, const struct 
     return 0;
 }
 
-static inline struct environ_template *environ_template(struct stk_environ *env,
-                                                        const struct stk_request *req)
+static inline struct stk_environ_template *environ_template(struct stk_environ *env,
+                                                            const struct stk_request *req)
 {
-    struct environ_template *t;
+    struct stk_environ_template *t;
 
     if (stk_unlikely(req->endpoint->index >= env->nendpoints)) {
         PyErr_SetString(PyExc_SystemError, "environ: the endpoint is not one of those loaded for");
@@ -239,7 +230,7 @@ static inline struct environ_template *environ_template(struct stk_environ *env,
     }
     t = &env->templates[(size_t)req->endpoint->index * 4 + (req->scheme.len == 5) * 2u +
                         (req->peer.port != 0)];
-    if (stk_unlikely(!t->dict) && environ_make_template(env, req, t) < 0)
+    if (stk_unlikely(!t->base.dict) && environ_make_template(env, req, t) < 0)
         return NULL;
     return t;
 }
@@ -345,6 +336,19 @@ static inline struct environ_field *environ_field_find(struct stk_environ *env, 
     return NULL;
 }
 
+PyObject *stk_environ_key(struct stk_environ *env, uint32_t hash, stk_span name)
+{
+    struct environ_field *e = environ_field_find(env, hash, name);
+    PyObject *key;
+
+    if (stk_likely(e != NULL))
+        return stk_py_newref(e->key);
+    key = environ_make_key(env, name);
+    if (key)
+        environ_field_add(env, hash, name, key);
+    return key;
+}
+
 /* The value of a field as str, borrowed from the table or, in *ret_owned, new. */
 static inline PyObject *environ_field_value(struct environ_field *e, stk_span value,
                                             PyObject **ret_owned)
@@ -402,13 +406,12 @@ static STK_COLD int environ_add_unknown(struct stk_environ *env, PyObject *dict,
                                         const struct stk_head *head, const struct stk_head_field *f)
 {
     stk_span name = stk_head_field_name(head, f);
-    PyObject *key = environ_make_key(env, name);
+    PyObject *key = stk_environ_key(env, f->hash, name);
     PyObject *value;
     int r;
 
     if (!key)
         return PyErr_Occurred() ? -1 : 0;
-    environ_field_add(env, f->hash, name, key);
     value = environ_latin1(stk_head_field_value(head, f));
     r = value ? environ_set_field(env, dict, key, value) : -1;
     Py_XDECREF(value);
@@ -478,7 +481,7 @@ static PyObject *environ_path_info(struct stk_environ *env, const struct stk_req
 }
 
 /* SCRIPT_NAME, PATH_INFO, QUERY_STRING, REQUEST_URI, RAW_URI. */
-static STK_COLD int environ_change_target(struct stk_environ *env, struct environ_template *t,
+static STK_COLD int environ_change_target(struct stk_environ *env, struct stk_environ_image *t,
                                           const struct stk_request *req)
 {
     const struct stk_head *head = req->head;
@@ -513,7 +516,7 @@ static STK_COLD int environ_change_target(struct stk_environ *env, struct enviro
 }
 
 /* REQUEST_METHOD and SERVER_PROTOCOL. */
-static STK_COLD int environ_change_line(struct stk_environ *env, struct environ_template *t,
+static STK_COLD int environ_change_line(struct stk_environ *env, struct stk_environ_image *t,
                                         const struct stk_head *head)
 {
     PyObject *method = stk_strings_get(env->words, stk_head_method(head));
@@ -533,7 +536,7 @@ static STK_COLD int environ_change_line(struct stk_environ *env, struct environ_
 
 /* ---- the peer ------------------------------------------------------------------------------ */
 
-static int environ_change_addr(struct stk_environ *env, struct environ_template *t, stk_span addr)
+static int environ_change_addr(struct stk_environ *env, struct stk_environ_image *t, stk_span addr)
 {
     PyObject *text = stk_strings_get(env->words, addr);
     int r = text ? environ_set(env, t->dict, STK_NAME_REMOTE_ADDR, text) : -1;
@@ -544,17 +547,28 @@ static int environ_change_addr(struct stk_environ *env, struct environ_template 
     return r;
 }
 
+static PyObject *environ_port_text(uint16_t port)
+{
+    char text[5];
+    size_t n = sizeof(text);
+
+    do
+        text[--n] = (char)('0' + port % 10);
+    while ((port /= 10) != 0);
+    return environ_latin1(stk_span_make(text + n, sizeof(text) - n));
+}
+
 /*
  * REMOTE_PORT is absent where there is none (a unix socket, a proxy that did not tell). Such peers
  * have a template of their own: no key is ever taken out of one, so that copying stays a copy of
  * the table, during which no other thread can run.
  */
-static int environ_change_port(struct stk_environ *env, struct environ_template *t, uint16_t port)
+static int environ_change_port(struct stk_environ *env, struct stk_environ_image *t, uint16_t port)
 {
-    struct environ_port *slot = &env->ports[port % PORT_SLOTS];
+    struct environ_port *slot = &env->ports[(port >> 1) % PORT_SLOTS];
 
     if (stk_unlikely(slot->port != port)) {
-        PyObject *text = PyUnicode_FromFormat("%u", (unsigned)port);
+        PyObject *text = environ_port_text(port);
 
         if (!text)
             return -1;
@@ -569,47 +583,79 @@ static int environ_change_port(struct stk_environ *env, struct environ_template 
 
 /* ---- all of it ----------------------------------------------------------------------------- */
 
-/* Brings the template up to date with the request. */
-static inline int environ_update(struct stk_environ *env, struct environ_template *t,
-                                 const struct stk_request *req)
+int stk_environ_update(struct stk_environ *env, struct stk_environ_image *image,
+                       const struct stk_request *req)
 {
     const struct stk_head *head = req->head;
     stk_span addr = stk_span_make(req->peer.addr, req->peer.addr_len);
+    bool same = image->serial != 0 && image->serial == head->serial;
     int r = 0;
 
-    if (!stk_strings_is(t->uri, stk_head_target(head)) ||
-        !stk_strings_is(t->script_name, req->script_name))
-        r |= environ_change_target(env, t, req);
-    if (stk_unlikely(!stk_strings_is(t->method, stk_head_method(head)) ||
-                     t->version_minor != head->version_minor))
-        r |= environ_change_line(env, t, head);
-    if (!stk_strings_is(t->addr, addr))
-        r |= environ_change_addr(env, t, addr);
-    if (t->port != req->peer.port)
-        r |= environ_change_port(env, t, req->peer.port);
+    if (!(same || stk_strings_is(image->uri, stk_head_target(head))) ||
+        !stk_strings_is(image->script_name, req->script_name))
+        r |= environ_change_target(env, image, req);
+    if (stk_unlikely(!same && (!stk_strings_is(image->method, stk_head_method(head)) ||
+                               image->version_minor != head->version_minor)))
+        r |= environ_change_line(env, image, head);
+    if (!stk_strings_is(image->addr, addr))
+        r |= environ_change_addr(env, image, addr);
+    if (image->port != req->peer.port)
+        r |= environ_change_port(env, image, req->peer.port);
+    if (stk_unlikely(r != 0))
+        image->serial = 0;
+    return r;
+}
+
+/* All fields into a copy of the template. */
+static PyObject *environ_build_whole(struct stk_environ *env, struct stk_environ_template *t,
+                                     const struct stk_request *req)
+{
+    PyObject *dict;
+
+    if (stk_unlikely(stk_environ_update(env, &t->base, req) != 0))
+        return NULL;
+    dict = PyDict_Copy(t->base.dict);
+    if (dict && stk_unlikely(environ_add_fields(env, dict, req->head) != 0))
+        Py_CLEAR(dict);
+    return dict;
+}
+
+/* What few requests have: all that is in no template. */
+static int environ_add_rest(struct stk_environ *env, PyObject *dict, const struct stk_request *req,
+                            PyObject *input, bool other_host)
+{
+    int r = 0;
+
+    if (other_host)
+        r = environ_put(env, dict, STK_NAME_HTTP_HOST, environ_latin1(req->host));
+    if (input && r == 0)
+        r = environ_set(env, dict, STK_NAME_wsgi_input, input);
+    /* A body that has been received has a length, however it came (RFC 3875 4.1.2). */
+    if (req->head->chunked && req->body_length >= 0 && r == 0)
+        r = environ_put(env, dict, STK_NAME_CONTENT_LENGTH,
+                        PyUnicode_FromFormat("%lld", (long long)req->body_length));
     return r;
 }
 
 STK_HOT PyObject *stk_environ_build(struct stk_environ *env, const struct stk_request *req,
-                                    PyObject *input)
+                                    PyObject *input, struct stk_environ_shape **ret_lender)
 {
-    struct environ_template *t = environ_template(env, req);
+    struct stk_environ_template *t = environ_template(env, req);
     const struct stk_head *head = req->head;
+    bool other_host;
+    bool whole;
     PyObject *dict;
-    int r;
 
-    if (stk_unlikely(!t || environ_update(env, t, req) != 0))
+    if (stk_unlikely(!t))
         return NULL;
-    dict = PyDict_Copy(t->dict);
-    if (stk_unlikely(!dict))
-        return NULL;
-    r = environ_add_fields(env, dict, head);
     /* A trusted proxy's word, or the authority of an absolute target (RFC 9112 3.2.2). */
-    if (req->host.ptr != stk_head_known_value(head, STK_HEAD_HOST).ptr && req->host.len && r == 0)
-        r = environ_put(env, dict, STK_NAME_HTTP_HOST, environ_latin1(req->host));
-    if (input && r == 0)
-        r = environ_set(env, dict, STK_NAME_wsgi_input, input);
-    if (stk_unlikely(r != 0))
+    other_host =
+        req->host.len > 0 && req->host.ptr != stk_head_known_value(head, STK_HEAD_HOST).ptr;
+    whole = !other_host && !input && !head->chunked;
+    dict = stk_environ_shape_build(env, t, req, whole, ret_lender);
+    if (stk_unlikely(!dict) && !PyErr_Occurred())
+        dict = environ_build_whole(env, t, req);
+    if (stk_unlikely(!whole) && dict && environ_add_rest(env, dict, req, input, other_host) != 0)
         Py_CLEAR(dict);
     return dict;
 }
@@ -642,7 +688,7 @@ struct stk_environ *stk_environ_new(const struct stk_pyhost *host,
     env->st = host->st;
     env->endpoints = params->endpoints;
     env->nendpoints = params->nendpoints;
-    env->templates = stk_new0_array(struct environ_template, params->nendpoints * 4 + 1);
+    env->templates = stk_new0_array(struct stk_environ_template, params->nendpoints * 4 + 1);
     env->paths = stk_strings_new(256);
     env->words = stk_strings_new(64);
     env->common = environ_common(env, host, params);
@@ -657,8 +703,10 @@ void stk_environ_free(struct stk_environ *env)
 {
     if (!env)
         return;
-    for (size_t i = 0; i < env->nendpoints * 4; i++)
-        Py_XDECREF(env->templates[i].dict);
+    for (size_t i = 0; i < env->nendpoints * 4; i++) {
+        stk_environ_shapes_free(&env->templates[i]);
+        Py_XDECREF(env->templates[i].base.dict);
+    }
     free(env->templates);
     Py_XDECREF(env->common);
     stk_strings_free(env->paths);

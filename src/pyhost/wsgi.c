@@ -398,6 +398,7 @@ STK_HOT void stk_wsgi_call(void *host, void *thread, struct stk_request *req)
     struct stk_pyhost *h = host;
     struct stk_pythread *t = thread;
     struct stk_call call = {.host = h, .ts = PyThreadState_Get(), .req = req, .length = -1};
+    struct stk_environ_shape *lender = NULL;
     PyObject *start = NULL;
     PyObject *env = NULL;
 
@@ -405,7 +406,7 @@ STK_HOT void stk_wsgi_call(void *host, void *thread, struct stk_request *req)
     STK_CHECK_MAGIC(t, STK_PYTHREAD_MAGIC);
     STK_ASSERT(h->app != NULL);
     if (req->body_length == 0 || (call.input = stk_input_new(&call)) != NULL)
-        env = stk_environ_build(h->environ, req, call.input);
+        env = stk_environ_build(h->environ, req, call.input, &lender);
     if (env)
         start = stk_respond_acquire(t, &call);
     if (stk_likely(start != NULL)) {
@@ -414,7 +415,8 @@ STK_HOT void stk_wsgi_call(void *host, void *thread, struct stk_request *req)
     } else {
         wsgi_fail(&call);
     }
-    Py_XDECREF(env);
+    if (stk_likely(env != NULL))
+        stk_environ_release(env, lender);
     if (call.input)
         stk_input_release(call.input);
     stk_errors_flush(h->errors);

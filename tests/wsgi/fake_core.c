@@ -163,27 +163,30 @@ static void fake_call_in_thread(void *arg, unsigned index, void *thread)
 
 /*
  * request(host, head, body=[], body_length=None, *, body_error=0, host_buffer=False, scheme="http",
- * script_name="", endpoint=0, forwarded_host=None, slow_reader=False, gone_after=-1)
+ * script_name="", endpoint=0, forwarded_host=None, slow_reader=False, gone_after=-1, serial=0,
+ * port=54321)
  */
 static PyObject *fake_do_request(PyObject *module, PyObject *args, PyObject *kwargs)
 {
     static char k0[] = "host", k1[] = "head", k2[] = "body", k3[] = "body_length",
                 k4[] = "body_error", k5[] = "host_buffer", k6[] = "scheme", k7[] = "script_name",
                 k8[] = "endpoint", k9[] = "forwarded_host", k10[] = "slow_reader",
-                k11[] = "gone_after";
-    static char *keywords[] = {k0, k1, k2, k3, k4, k5, k6, k7, k8, k9, k10, k11, NULL};
+                k11[] = "gone_after", k12[] = "serial", k13[] = "port";
+    static char *keywords[] = {k0, k1, k2, k3, k4, k5, k6, k7, k8, k9, k10, k11, k12, k13, NULL};
     PyObject *capsule, *pieces = NULL, *result = NULL;
     Py_ssize_t head_len;
     long long body_length = 0;
     const char *head, *scheme = "http", *script_name = "", *forwarded_host = NULL;
     int body_error = 0, host_buffer = 0, slow_reader = 0, gone_after = -1;
     unsigned endpoint = 0;
+    unsigned long long serial = 0;
+    unsigned port = 54321;
     struct fake_call call;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Oy#|O!LipssIzpi", keywords, &capsule, &head,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Oy#|O!LipssIzpiKI", keywords, &capsule, &head,
                                      &head_len, &PyList_Type, &pieces, &body_length, &body_error,
                                      &host_buffer, &scheme, &script_name, &endpoint,
-                                     &forwarded_host, &slow_reader, &gone_after))
+                                     &forwarded_host, &slow_reader, &gone_after, &serial, &port))
         return NULL;
     call.world = fake_world_of(capsule);
     if (!call.world)
@@ -195,7 +198,10 @@ static PyObject *fake_do_request(PyObject *module, PyObject *args, PyObject *kwa
         PyErr_SetString(PyExc_ValueError, "the head cannot be parsed");
         goto out;
     }
+    call.r->head.serial = serial;
     fake_request_init(call.r, call.world, scheme, endpoint);
+    if (endpoint == 0)
+        call.r->base.peer.port = (uint16_t)port;
     call.r->base.host =
         forwarded_host ? stk_span_str(forwarded_host) : stk_head_host(&call.r->head);
     call.r->base.script_name = stk_span_str(script_name);

@@ -180,12 +180,19 @@ def test_content_fields_are_absent_when_not_sent(wsgi):
     assert "CONTENT_LENGTH" not in environ
 
 
-def test_chunked_body_has_no_length(wsgi):
+def test_chunked_body_has_no_length_while_it_arrives(wsgi):
     environ = wsgi.environ(
         head("/", "POST", "Transfer-Encoding: chunked"), body=b"ab", length=-1
     )
     assert "CONTENT_LENGTH" not in environ
     assert environ["wsgi.input_terminated"] is True
+
+
+@pytest.mark.parametrize("body", [b"", b"ab"])
+def test_complete_chunked_body_has_a_length(wsgi, body):
+    environ = wsgi.environ(head("/", "POST", "Transfer-Encoding: chunked"), body=body)
+    assert environ["CONTENT_LENGTH"] == str(len(body))
+    assert environ["HTTP_TRANSFER_ENCODING"] == "chunked"
 
 
 @pytest.mark.parametrize("name", ["Proxy", "proxy", "PROXY"])
