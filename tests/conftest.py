@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 from tests.lib.server import Server  # noqa: E402
 
 
-# The distribution that the tests of tests/app/test_<word>*.py serve.
+# The distribution that the tests of a file test_<word>*.py serve.
 APPLICATIONS = {
     "guestbook": "Flask",
     "flask": "Flask",
