@@ -17,7 +17,7 @@
 enum { CLIENT_PATIENCE_S = 40 };
 
 /* A forced stop leaves threads behind on purpose. */
-const char *__tsan_default_options(void);
+__attribute__((visibility("default"))) const char *__tsan_default_options(void);
 const char *__tsan_default_options(void)
 {
     return "report_thread_leaks=0";
