@@ -392,10 +392,9 @@ void stk_conn_check_timer(struct stk_conn *conn)
 }
 
 int stk_conn_open(struct stk_server *server, const struct stk_endpoint *endpoint, int fd,
-                  const struct stk_peer *peer, bool trusted)
+                  const struct stk_peer *peer, bool trusted, struct stk_conn **ret_conn)
 {
     struct stk_conn *conn = stk_try_alloc(sizeof *conn);
-    int r;
 
     if (conn == NULL) {
         stk_fd_close(&fd);
@@ -412,12 +411,7 @@ int stk_conn_open(struct stk_server *server, const struct stk_endpoint *endpoint
     conn->job.run = stk_http1_job;
     conn->src_events = EPOLLIN;
     stk_timer_init(&conn->timer, conn_on_timer);
-    r = stk_loop_add(server->loop, &conn->src, EPOLLIN);
-    if (r < 0) {
-        stk_fd_close(&fd);
-        free(conn);
-        return r;
-    }
+    atomic_store_explicit(&conn->word, STK_CONN_DISARMED, memory_order_relaxed);
     stk_list_append(&server->conns, &conn->link);
     server->nconns++;
     stk_server_note_fd(server, fd, true);
@@ -427,6 +421,7 @@ int stk_conn_open(struct stk_server *server, const struct stk_endpoint *endpoint
                                                                    : conn_look(server));
     stk_scoreboard_add_owned(server->row, STK_COUNTER_connections, 1);
     stk_scoreboard_set(server->row, STK_COUNTER_connections_open, server->nconns);
+    *ret_conn = conn;
     return 0;
 }
 

@@ -74,9 +74,14 @@ struct stk_conn {
 
 #define STK_CONN_NEVER INT64_MAX
 
-/* Takes over an accepted socket. 0, or a negative errno and the socket is closed. */
+/*
+ * Takes over an accepted socket; it is not in the epoll set yet (DISARMED): the caller looks for a
+ * request at once, and what becomes of that adds it. 0, or a negative errno and the socket is
+ * closed.
+ */
 int stk_conn_open(struct stk_server *server, const struct stk_endpoint *endpoint, int fd,
-                  const struct stk_peer *peer, bool trusted) STK_MUST_CHECK;
+                  const struct stk_peer *peer, bool trusted, struct stk_conn **ret_conn)
+    STK_MUST_CHECK;
 /*
  * The one way to end a connection. By its owner (busy or not); it may not be touched afterwards
  * unless the thread is still its busy owner, and then only released. Pending output is sent first

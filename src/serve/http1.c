@@ -395,7 +395,7 @@ static void http1_settle(struct stk_conn *conn, struct stk_lead_thread *thread, 
     }
     if (thread->own && conn->state != STK_CONN_IDLE)
         stk_conn_check_timer(conn);
-    if (busy)
+    if (busy || atomic_load_explicit(&conn->word, memory_order_relaxed) & STK_CONN_DISARMED)
         stk_conn_release(conn, thread);
 }
 
@@ -485,8 +485,11 @@ void stk_http1_readable(struct stk_conn *conn, struct stk_lead_thread *thread)
         http1_process(conn, thread, len + (size_t)n);
         return;
     }
-    if (n < 0 && errno == EAGAIN)
+    if (n < 0 && errno == EAGAIN) {
+        if (atomic_load_explicit(&conn->word, memory_order_relaxed) & STK_CONN_DISARMED)
+            stk_conn_release(conn, thread); /* new: waits for its first byte */
         return;
+    }
     conn->eof = n == 0;
     stk_conn_close(conn, thread, n == 0 ? STK_CLOSE_CLIENT : STK_CLOSE_RESET);
 }

@@ -54,6 +54,8 @@ static inline struct stk_serve_request *stk_serve_request_of(struct stk_request 
 /* response.c: the services of a response. */
 int stk_response_start(struct stk_request *req, unsigned status, stk_span reason);
 int stk_response_header(struct stk_request *req, stk_span name, stk_span value);
+bool stk_response_head_save(const struct stk_request *req, struct stk_response_head *ret_head);
+int stk_response_head_load(struct stk_request *req, const struct stk_response_head *head);
 int stk_response_write(struct stk_request *req, const char *data, size_t len, unsigned flags);
 int stk_response_sendfile(struct stk_request *req, int fd, int64_t off, uint64_t len,
                           unsigned flags);

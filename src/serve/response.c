@@ -72,6 +72,32 @@ static char *put_hex(char *p, uint64_t v)
     return p;
 }
 
+/* Begins a head of so many bytes so far; NULL: the buffer is too small for it. */
+static inline char *response_begin(struct stk_serve_request *rq, unsigned status, size_t len)
+{
+    struct stk_out *out = &rq->t->out;
+    char *p;
+
+    if (rq->started)
+        out->len = out->mark;
+    p = out_reserve(rq, len);
+    if (stk_unlikely(p == NULL)) {
+        /* Answers of earlier, pipelined requests fill the buffer: they leave first. */
+        if (stk_gather_send(rq->t, rq->conn, NULL, 0) < 0)
+            rq->gone = true;
+        out->len = 0;
+        p = out_reserve(rq, len);
+        if (p == NULL)
+            return NULL;
+    }
+    out->mark = out->len;
+    rq->started = true;
+    rq->status = (uint16_t)status;
+    rq->base.status = status;
+    rq->no_body = rq->base.head->is_head || status == 204 || status == 304;
+    return p;
+}
+
 int stk_response_start(struct stk_request *req, unsigned status, stk_span reason)
 {
     struct stk_serve_request *rq = stk_serve_request_of(req);
@@ -82,24 +108,10 @@ int stk_response_start(struct stk_request *req, unsigned status, stk_span reason
         return STK_RESPONSE_E_STARTED;
     if (status < 200 || status > 599 || !stk_http1_is_field_value(reason))
         return STK_RESPONSE_E_STATUS;
-    if (rq->started)
-        out->len = out->mark;
-    p = out_reserve(rq, reason.len + 16);
-    if (p == NULL) {
-        /* Answers of earlier, pipelined requests fill the buffer: they leave first. */
-        if (stk_gather_send(rq->t, rq->conn, NULL, 0) < 0)
-            rq->gone = true;
-        out->len = 0;
-        p = out_reserve(rq, reason.len + 16);
-        if (p == NULL)
-            return STK_RESPONSE_E_HEAD_SIZE;
-    }
-    out->mark = out->len;
-    rq->started = true;
+    p = response_begin(rq, status, reason.len + 16);
+    if (p == NULL)
+        return STK_RESPONSE_E_HEAD_SIZE;
     rq->has_length = rq->has_date = rq->has_server = false;
-    rq->status = (uint16_t)status;
-    rq->base.status = status;
-    rq->no_body = rq->base.head->is_head || status == 204 || status == 304;
     p = PUT_LIT(p, "HTTP/1.1 ");
     *p++ = (char)('0' + status / 100);
     *p++ = (char)('0' + status / 10 % 10);
@@ -238,6 +250,43 @@ int stk_response_header(struct stk_request *req, stk_span name, stk_span value)
     *p++ = '\r';
     *p++ = '\n';
     out->len = (size_t)(p - out->buf);
+    return 0;
+}
+
+bool stk_response_head_save(const struct stk_request *req, struct stk_response_head *ret_head)
+{
+    const struct stk_serve_request *rq = (const void *)req;
+    const struct stk_out *out = &rq->t->out;
+    size_t len = out->len - out->mark;
+
+    if (!rq->started || rq->committed || len > sizeof ret_head->bytes)
+        return false;
+    ret_head->length = rq->has_length ? rq->remaining : 0;
+    ret_head->len = (uint16_t)len;
+    ret_head->status = rq->status;
+    ret_head->has_length = rq->has_length;
+    ret_head->has_date = rq->has_date;
+    ret_head->has_server = rq->has_server;
+    memcpy(ret_head->bytes, out->buf + out->mark, len);
+    return true;
+}
+
+int stk_response_head_load(struct stk_request *req, const struct stk_response_head *head)
+{
+    struct stk_serve_request *rq = stk_serve_request_of(req);
+    char *p;
+
+    if (stk_unlikely(rq->committed))
+        return STK_RESPONSE_E_STARTED;
+    p = response_begin(rq, head->status, head->len);
+    if (stk_unlikely(p == NULL))
+        return STK_RESPONSE_E_HEAD_SIZE;
+    rq->has_length = head->has_length;
+    rq->remaining = head->length;
+    rq->has_date = head->has_date;
+    rq->has_server = head->has_server;
+    memcpy(p, head->bytes, head->len);
+    rq->t->out.len += head->len;
     return 0;
 }
 

@@ -27,6 +27,7 @@
 #include "serve/access_log.h"
 #include "serve/body.h"
 #include "serve/conn.h"
+#include "serve/http1.h"
 #include "wire/head.h"
 
 enum {
@@ -139,25 +140,65 @@ static void server_on_accept_timer(struct stk_timer *timer, void *who)
     }
 }
 
-static void server_take(struct stk_server_listener *l, int fd, const struct stk_addr *addr)
+/* Makes a connection of an accepted socket; NULL: it was closed, the reason logged. */
+static struct stk_conn *server_open(struct stk_server_listener *l, int fd,
+                                    const struct stk_addr *addr)
 {
     struct stk_server *server = l->server;
+    struct stk_conn *conn = NULL;
     struct stk_peer peer;
-    bool trusted;
     int r;
 
     memset(&peer, 0, sizeof peer);
     peer.addr_len = (uint8_t)stk_addr_format(addr, peer.addr, &peer.port);
-    trusted = stk_cidr_set_match(&server->trusted, addr);
-    r = stk_conn_open(server, l->endpoint, fd, &peer, trusted);
+    r = stk_conn_open(server, l->endpoint, fd, &peer, stk_cidr_set_match(&server->trusted, addr),
+                      &conn);
     if (r < 0)
         stk_log_error("a connection could not be taken: %s", strerror(-r));
+    return conn;
+}
+
+/*
+ * Takes a connection and serves what it has sent already: a client that sends as it connects, and
+ * closes after the answer, never enters the epoll set.
+ */
+static void server_take(struct stk_server_listener *l, struct stk_lead_thread *thread, int fd,
+                        const struct stk_addr *addr)
+{
+    struct stk_conn *conn = server_open(l, fd, addr);
+
+    if (conn != NULL)
+        stk_http1_readable(conn, thread);
+}
+
+/* Takes all that wait in a socket which nobody will accept from again; their requests come as
+ * events. */
+static void server_accept_rest(struct stk_server_listener *l)
+{
+    struct stk_lead_thread nobody = {.own = true};
+
+    for (;;) {
+        struct stk_addr addr = {.len = sizeof addr.ss};
+        int fd = accept4(l->src.fd, (struct sockaddr *)&addr.ss, &addr.len,
+                         SOCK_NONBLOCK | SOCK_CLOEXEC);
+        struct stk_conn *conn;
+
+        if (fd < 0) {
+            if (errno == EINTR || errno == ECONNABORTED)
+                continue;
+            return;
+        }
+        conn = server_open(l, fd, &addr);
+        if (conn != NULL)
+            stk_conn_release(conn, &nobody);
+    }
 }
 
 static void server_on_accept(struct stk_source *src, uint32_t events, void *who)
 {
     struct stk_server_listener *l = stk_container_of(src, struct stk_server_listener, src);
     struct stk_server *server = l->server;
+    struct stk_lead_thread *thread = who;
     int batch = l->shared ? 1 : SERVER_ACCEPT_BATCH;
 
     for (int i = 0; i < batch; i++) {
@@ -176,7 +217,9 @@ static void server_on_accept(struct stk_source *src, uint32_t events, void *who)
         fd = accept4(l->src.fd, (struct sockaddr *)&addr.ss, &addr.len,
                      SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
-            server_take(l, fd, &addr);
+            server_take(l, thread, fd, &addr);
+            if (!thread->own)
+                return; /* its request took long: the loop has gone to another thread */
             continue;
         }
         if (errno == EAGAIN)
@@ -394,15 +437,18 @@ void stk_server_unlisten(struct stk_server *server, unsigned slot)
     }
 }
 
-void stk_server_drain(struct stk_server *server)
+void stk_server_drain(struct stk_server *server, bool last)
 {
     if (atomic_exchange(&server->draining, true))
         return;
     for (size_t i = 0; i < server->nlisteners; i++) {
         struct stk_server_listener *l = &server->listeners[i];
 
-        if (l->attached)
+        if (l->attached) {
             stk_loop_del(server->loop, &l->src);
+            if (last)
+                server_accept_rest(l);
+        }
         l->attached = false;
     }
     if (server->nconns > 0)

@@ -159,10 +159,11 @@ int stk_server_listen(struct stk_server *server, unsigned slot) STK_MUST_CHECK;
 /* Stops accepting from them. */
 void stk_server_unlisten(struct stk_server *server, unsigned slot);
 /*
- * Finishes what was begun: stops accepting, closes idle connections, and calls on_drained when the
- * last connection is gone. By the owner of the loop.
+ * Finishes what was begun: stops accepting (`last`: after taking what is queued, because no other
+ * worker will), closes idle connections, and calls on_drained when the last connection is gone. By
+ * the owner of the loop.
  */
-void stk_server_drain(struct stk_server *server);
+void stk_server_drain(struct stk_server *server, bool last);
 /* Closes every connection that is not in the application; by the owner of the loop. */
 void stk_server_abort(struct stk_server *server);
 /* Adds what a thread has counted to the scoreboard; by that thread. */

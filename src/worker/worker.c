@@ -28,6 +28,7 @@
 #include "ipc/scoreboard.h"
 #include "loop/lead.h"
 #include "loop/loop.h"
+#include "net/listen.h"
 #include "serve/access_log.h"
 #include "serve/server.h"
 #include "worker/fork_guard.h"
@@ -109,12 +110,32 @@ static void worker_on_deadline(struct stk_timer *timer, void *who)
     _exit(WORKER_EXIT_OK);
 }
 
-static void worker_drain(struct worker *w, stk_msec timeout)
+/* Closes the listening sockets of all slots, so that the address is free and clients are refused.
+ */
+static void worker_close_listeners(struct worker *w)
 {
-    if (atomic_load(&w->server->draining))
-        return;
-    stk_timer_set(w->loop, &w->deadline, timeout);
-    stk_server_drain(w->server);
+    for (size_t i = 0; i < w->heritage->nlisteners; i++) {
+        struct stk_listener *l = w->heritage->listeners[i];
+
+        for (unsigned s = 0; s < l->nslots; s++) {
+            int fd = l->slots[s];
+
+            if (s == 0 || !l->shared)
+                stk_fd_close(&fd);
+            l->slots[s] = -1;
+        }
+    }
+}
+
+/* `last`: no other worker will take what is queued in the sockets. */
+static void worker_drain(struct worker *w, stk_msec timeout, bool last)
+{
+    if (!atomic_load(&w->server->draining)) {
+        stk_timer_set(w->loop, &w->deadline, timeout);
+        stk_server_drain(w->server, last);
+        if (last)
+            worker_close_listeners(w);
+    }
 }
 
 static void worker_on_drained(void *arg)
@@ -128,7 +149,7 @@ static void worker_on_message(struct worker *w, const struct stk_message *msg)
 {
     switch (msg->type) {
     case STK_MESSAGE_DRAIN:
-        worker_drain(w, msg->value);
+        worker_drain(w, msg->value, msg->slot == STK_CHANNEL_DRAIN_LAST);
         break;
     case STK_MESSAGE_STOP:
         stk_access_log_finish(w->access_log);
@@ -162,7 +183,7 @@ static void worker_on_channel(struct stk_source *src, uint32_t events, void *who
     stk_loop_del(w->loop, src);
     if (!atomic_load(&w->server->draining)) {
         stk_log_error("the master is gone: finishing what was begun");
-        worker_drain(w, w->config->graceful_timeout);
+        worker_drain(w, w->config->graceful_timeout, true);
     }
 }
 
@@ -171,8 +192,12 @@ static void worker_on_term_event(struct stk_source *src, uint32_t events, void *
     struct worker *w = stk_container_of(src, struct worker, term);
     uint64_t n;
 
-    if (read(src->fd, &n, sizeof n) > 0)
-        worker_drain(w, w->config->graceful_timeout);
+    if (read(src->fd, &n, sizeof n) <= 0 || atomic_load(&w->server->draining))
+        return;
+    if (stk_channel_send_simple(w->heritage->channel, STK_MESSAGE_LEAVING, w->heritage->slot, 0) <
+        0)
+        stk_log_warning("the master was not told that this worker leaves");
+    worker_drain(w, w->config->graceful_timeout, false);
 }
 
 static void worker_unlock(void *arg, struct stk_lead_thread *thread)
