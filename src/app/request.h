@@ -71,6 +71,17 @@ struct stk_body_view {
                      or NULL */
 };
 
+/* A head that start and header have accepted, as the server keeps it. For the host only bytes. */
+enum { STK_RESPONSE_HEAD_MAX = 448 };
+
+struct stk_response_head {
+    uint64_t length; /* Content-Length, with has_length */
+    uint16_t len;
+    uint16_t status;
+    bool has_length, has_date, has_server;
+    char bytes[STK_RESPONSE_HEAD_MAX];
+};
+
 struct stk_request_ops {
     /* Shows unread bytes of the body. 0; -EAGAIN; -ECONNRESET (client gone), -ETIMEDOUT, -EPROTO
      * (bad chunk), -EIO. */
@@ -85,6 +96,11 @@ struct stk_request_ops {
     int (*start)(struct stk_request *req, unsigned status, stk_span reason);
     /* Adds a field. 0 or > 0. */
     int (*header)(struct stk_request *req, stk_span name, stk_span value);
+    /* Takes a copy of the head that start and header have made so far; false: it is too large. */
+    bool (*head_save)(const struct stk_request *req, struct stk_response_head *ret_head);
+    /* Stands for the calls of start and header that made the saved head, of any request. 0 or > 0.
+     */
+    int (*head_load)(struct stk_request *req, const struct stk_response_head *head);
     /*
      * Sends body bytes; the first call sends the head with them. With STK_WRITE_END on the first
      * call Content-Length is filled in. 0; > 0; -EAGAIN; -EPIPE (client gone; further writes say so

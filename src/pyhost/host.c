@@ -12,6 +12,7 @@
 #include "pyhost/environ.h"
 #include "pyhost/errors.h"
 #include "pyhost/fork.h"
+#include "pyhost/head_cache.h"
 #include "pyhost/input.h"
 #include "pyhost/loader.h"
 #include "pyhost/pyhost.h"
@@ -104,6 +105,7 @@ void *stk_pyhost_new(PyObject *module)
     host->magic = STK_PYHOST_MAGIC;
     host->st = stk_state_of(module);
     host->module = stk_py_newref(module);
+    host->heads = stk_head_cache_new();
     host->watch = PyList_New(0);
     host->empty_input = stk_input_new_empty(host->st);
     host->errors = stk_errors_new(host->st);
@@ -124,6 +126,7 @@ void stk_pyhost_free(void *host)
     STK_CHECK_MAGIC(h, STK_PYHOST_MAGIC);
     h->magic = 0;
     stk_environ_free(h->environ);
+    stk_head_cache_free(h->heads);
     Py_CLEAR(h->app);
     Py_CLEAR(h->watch);
     Py_CLEAR(h->empty_input);

@@ -11,6 +11,7 @@
 #include "pyhost/state.h"
 
 struct stk_environ;
+struct stk_head_cache;
 
 enum { STK_PYHOST_MAGIC = 0x73746b68, STK_PYTHREAD_MAGIC = 0x73746b74 };
 
@@ -23,6 +24,7 @@ struct stk_pyhost {
     PyObject *errors;      /* wsgi.errors */
     PyObject *watch;       /* list: source files of an application that failed to load */
     struct stk_environ *environ;
+    struct stk_head_cache *heads;
     /*
      * One byte in a page that the kernel wipes in every child of a fork (MADV_WIPEONFORK): 1 in
      * the process that the host belongs to, 0 in a process that the application forked.

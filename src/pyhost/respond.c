@@ -15,6 +15,7 @@
 #include <strings.h>
 
 #include "base/log.h"
+#include "pyhost/head_cache.h"
 #include "wire/http_status.h"
 
 typedef struct {
@@ -250,21 +251,29 @@ static int respond_add_field(struct stk_call *call, PyObject *pair)
     return 0;
 }
 
-static int respond_start(struct stk_call *call, PyObject *status, PyObject *headers)
+/* No list: but a status that is wrong as well is told first. */
+static STK_COLD int respond_raise_list(PyObject *status, PyObject *headers)
+{
+    stk_span reason;
+    unsigned code;
+
+    if (respond_parse_status(status, &code, &reason) < 0)
+        return -1;
+    return respond_raise_got(PyExc_TypeError,
+                             "start_response: headers must be a list of (str, str) tuples, got %U",
+                             headers);
+}
+
+/* States a head that has not been stated by these objects before. */
+static int respond_state(struct stk_call *call, PyObject *status, PyObject *headers)
 {
     struct stk_request *req = call->req;
     unsigned code = 0;
     stk_span reason = {NULL, 0};
     int r;
 
-    call->started = false;
-    call->length = -1;
     if (respond_parse_status(status, &code, &reason) < 0)
         return -1;
-    if (!PyList_Check(headers))
-        return respond_raise_got(
-            PyExc_TypeError, "start_response: headers must be a list of (str, str) tuples, got %U",
-            headers);
     r = req->ops->start(req, code, reason);
     if (r != 0)
         return respond_raise_server(r, stk_span_make("", 0));
@@ -273,6 +282,28 @@ static int respond_start(struct stk_call *call, PyObject *status, PyObject *head
             return -1;
     }
     call->status = code;
+    return 0;
+}
+
+static int respond_start(struct stk_call *call, PyObject *status, PyObject *headers)
+{
+    struct stk_head_entry *entry;
+    bool found;
+
+    call->started = false;
+    call->length = -1;
+    if (stk_unlikely(!PyList_Check(headers)))
+        return respond_raise_list(status, headers);
+    entry = stk_head_cache_find(call->host->heads, status, headers, &found);
+    if (stk_likely(found && call->req->ops->head_load(call->req, &entry->head) == 0)) {
+        call->length = entry->length;
+        call->status = entry->head.status;
+    } else {
+        if (respond_state(call, status, headers) < 0)
+            return -1;
+        if (entry && !found)
+            stk_head_cache_put(entry, call, status, headers);
+    }
     call->started = true;
     return 0;
 }

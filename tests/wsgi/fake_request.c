@@ -137,6 +137,34 @@ static int fake_header(struct stk_request *req, stk_span name, stk_span value)
     return 0;
 }
 
+static bool fake_head_save(const struct stk_request *req, struct stk_response_head *ret_head)
+{
+    const struct fake_request *r = (const void *)req;
+
+    if (r->out_len > sizeof(ret_head->bytes))
+        return false;
+    memcpy(ret_head->bytes, r->out, r->out_len);
+    ret_head->len = (uint16_t)r->out_len;
+    ret_head->status = (uint16_t)req->status;
+    ret_head->has_length = r->length >= 0;
+    ret_head->length = r->length >= 0 ? (uint64_t)r->length : 0;
+    return true;
+}
+
+static int fake_head_load(struct stk_request *req, const struct stk_response_head *head)
+{
+    struct fake_request *r = fake_of(req);
+
+    if (r->committed)
+        return STK_RESPONSE_E_STARTED;
+    r->out_len = 0;
+    r->length = head->has_length ? (int64_t)head->length : -1;
+    r->started = true;
+    req->status = head->status;
+    fake_put(r, head->bytes, head->len);
+    return 0;
+}
+
 static void fake_commit(struct fake_request *r, int64_t length)
 {
     char text[24];
@@ -254,6 +282,8 @@ const struct stk_request_ops fake_request_ops = {
     .body_read = fake_body_read,
     .start = fake_start,
     .header = fake_header,
+    .head_save = fake_head_save,
+    .head_load = fake_head_load,
     .write = fake_write,
     .sendfile = fake_sendfile,
     .is_committed = fake_is_committed,

@@ -835,3 +835,118 @@ def test_child_may_not_answer(wsgi):
         os._exit(refused)
 
     assert wsgi.call(application, b"POST / HTTP/1.1\r\nHost: a\r\n\r\n", b"abc").body == b"3"
+
+
+# ---- heads that come again -----------------------------------------------------------------------
+
+PLAIN = ("Content-Type", "text/plain")
+SIZED = ("Content-Length", "2")
+
+
+def ask(wsgi, host, head=None):
+    result = wsgi.core.request(host, head or b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", [], 0)
+    assert not result[3], wsgi.log()
+    return result[0], result[1]
+
+
+def expected_head(status, headers, body):
+    lines = ["HTTP/1.1 " + status] + ["%s: %s" % pair for pair in headers]
+    lines += ["Date: Thu, 01 Jan 1970 00:00:00 GMT", "Server: stoker"]
+    if not any(name == "Content-Length" for name, _ in headers):
+        lines.append("Content-Length: %d" % len(body))
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def test_heads_of_the_same_objects_and_of_others(wsgi):
+    heads = [
+        ("200 OK", [PLAIN]),
+        ("200 OK", [PLAIN, SIZED]),
+        ("200 OK", [SIZED, PLAIN]),
+        ("200 OK", []),
+        ("404 Not Found", [PLAIN]),
+        ("404 Not Found", [("X-%d" % i, str(i)) for i in range(40)]),
+        ("200 OK", [("X-Long", "x" * 2000)]),
+        ("200 OK", [PLAIN] * 12),
+        ("200 OK", [PLAIN] * 13),
+    ]
+    current = []
+
+    def application(environ, start_response):
+        status, headers = current[0]
+        start_response(status, list(headers))
+        return [b"ok"]
+
+    host = wsgi.host(application)
+    for turn in range(60):
+        for status, headers in heads:
+            if turn % 3 == 1:  # equal, but other objects
+                headers = [(name + "", "".join(list(value))) for name, value in headers]
+            current[:] = [(status, headers)]
+            assert ask(wsgi, host) == (expected_head(status, headers, b"ok"), b"ok")
+
+
+def test_a_list_that_is_used_again_may_have_changed(wsgi):
+    headers = [PLAIN]
+
+    def application(environ, start_response):
+        start_response("200 OK", headers)
+        return [b"ok"]
+
+    host = wsgi.host(application)
+    for i in range(100):
+        headers[:] = [PLAIN, ("X-I", str(i)), PLAIN]
+        assert ask(wsgi, host)[0] == expected_head("200 OK", headers, b"ok")
+        headers.pop()
+        assert ask(wsgi, host)[0] == expected_head("200 OK", headers, b"ok")
+
+
+def test_pairs_that_can_change_are_not_remembered(wsgi):
+    class Text(str):
+        pass
+
+    class Pair(tuple):
+        pass
+
+    made = [Text("X-A"), Pair(("X-B", "1"))]
+
+    def application(environ, start_response):
+        start_response(Text("200 OK"), [(made[0], "1"), made[1]])
+        return [b"ok"]
+
+    host = wsgi.host(application)
+    before = [sys.getrefcount(thing) for thing in made]
+    for _ in range(5):
+        assert ask(wsgi, host)[0] == expected_head("200 OK", [("X-A", "1"), ("X-B", "1")], b"ok")
+    assert [sys.getrefcount(thing) for thing in made] == before
+
+
+def test_a_known_head_replaces_another_and_cannot_come_twice(wsgi):
+    errors = []
+
+    def application(environ, start_response):
+        start_response("200 OK", [PLAIN, SIZED])
+        try:
+            start_response("200 OK", [PLAIN, SIZED])
+        except AssertionError as error:
+            errors.append(error)
+        try:
+            raise ValueError
+        except ValueError:
+            start_response("500 Oh", [PLAIN], sys.exc_info())
+        return [b"failed"]
+
+    host = wsgi.host(application)
+    for _ in range(3):
+        assert ask(wsgi, host) == (expected_head("500 Oh", [PLAIN], b"failed"), b"failed")
+    assert len(errors) == 3
+
+
+def test_a_known_head_keeps_its_length(wsgi):
+    def application(environ, start_response):
+        start_response("200 OK", [PLAIN, SIZED])
+        return [b"okay"]
+
+    host = wsgi.host(application)
+    for _ in range(3):
+        assert ask(wsgi, host)[1] == b"ok"
+    assert wsgi.log().count("longer than its Content-Length of 2") == 3
