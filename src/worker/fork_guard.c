@@ -7,6 +7,7 @@
 #include "worker/fork_guard.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <unistd.h>
@@ -19,8 +20,21 @@ static struct {
     struct stk_server *server;
     const struct stk_heritage *heritage;
     int loop_fd, term_fd;
+    void (*handlers[2])(int);
     bool registered;
 } fork_guard;
+
+/* Signals that the worker handles and the application does not, as in a program of its own. */
+static void fork_guard_reset_signals(void)
+{
+    for (int sig = 1; sig < NSIG; sig++) {
+        struct sigaction sa;
+
+        if (sigaction(sig, NULL, &sa) == 0 &&
+            (sa.sa_handler == fork_guard.handlers[0] || sa.sa_handler == fork_guard.handlers[1]))
+            signal(sig, SIG_DFL);
+    }
+}
 
 static void fork_guard_child(void)
 {
@@ -30,6 +44,7 @@ static void fork_guard_child(void)
     if (server == NULL)
         return;
     fork_guard.server = NULL;
+    fork_guard_reset_signals();
     for (size_t fd = 0; fd < server->conn_fds_len; fd++) {
         if (server->conn_fds[fd])
             close((int)fd);
@@ -46,8 +61,10 @@ static void fork_guard_child(void)
 }
 
 void stk_fork_guard_set(struct stk_server *server, const struct stk_heritage *heritage, int loop_fd,
-                        int term_fd)
+                        int term_fd, void (*const handlers[2])(int))
 {
+    fork_guard.handlers[0] = handlers[0];
+    fork_guard.handlers[1] = handlers[1];
     fork_guard.heritage = heritage;
     fork_guard.loop_fd = loop_fd;
     fork_guard.term_fd = term_fd;

@@ -56,14 +56,20 @@ struct worker {
     bool forced;
 };
 
-/* The descriptor that the TERM handler writes to: a handler gets no argument. */
+/* The descriptor that the TERM handler writes to, and for whom: a handler gets no argument. */
 static volatile sig_atomic_t worker_term_fd = -1;
+static volatile pid_t worker_pid;
 
 static void worker_on_term(int sig)
 {
     uint64_t one = 1;
     int saved = errno;
 
+    if (getpid() != worker_pid) { /* a child of the application, before fork_guard.c has seen it */
+        signal(sig, SIG_DFL);
+        raise(sig);
+        return;
+    }
     if (worker_term_fd >= 0 && write(worker_term_fd, &one, sizeof one) < 0) {
         /* The counter is full: the message is there already. */
     }
@@ -80,6 +86,7 @@ static int worker_catch_signals(void)
     struct sigaction sa = {.sa_handler = worker_on_term, .sa_flags = SA_RESTART};
 
     sigemptyset(&sa.sa_mask);
+    worker_pid = getpid();
     worker_term_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (worker_term_fd < 0 || sigaction(SIGTERM, &sa, NULL) < 0)
         return -errno;
@@ -394,7 +401,8 @@ int stk_worker_main(void *arg, struct stk_heritage *heritage)
         code = WORKER_EXIT_LOAD;
         if (worker_load(&w) == 0) {
             code = WORKER_EXIT_FAILED;
-            stk_fork_guard_set(w.server, heritage, stk_loop_fd(w.loop), worker_term_fd);
+            stk_fork_guard_set(w.server, heritage, stk_loop_fd(w.loop), worker_term_fd,
+                               (void (*const[])(int)){worker_on_term, worker_on_ignored});
             if (worker_connect(&w) == 0) {
                 r = w.params->host_ops->run(w.params->host, (unsigned)w.config->threads,
                                             worker_thread, &w);
