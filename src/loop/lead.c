@@ -16,8 +16,10 @@
  * The stand-by costs nothing while nothing happens, and little under load: it sleeps on a timerfd
  * which the leader arms when it wakes up from epoll and disarms before it blocks again (two cheap
  * system calls instead of a wake-up); under load it is left ticking, every 250 µs after a
- * take-over and up to 1 ms apart as long as each tick sees progress. It goes back to sleep only
- * while the leader waits in epoll, because only a leader that wakes up there arms it again.
+ * take-over and up to 1 ms apart as long as each tick sees progress. A leader that comes back to
+ * the loop puts the next tick off, which is cheaper than the two changes of threads that the tick
+ * would be. The stand-by goes back to sleep only while the leader waits in epoll, because only a
+ * leader that wakes up there arms it again.
  */
 #include "loop/lead.h"
 
@@ -40,6 +42,8 @@
 enum {
     LEAD_TICK_MIN_NS = 250 * 1000,
     LEAD_TICK_MAX_NS = 1000 * 1000,
+    LEAD_PUT_OFF_NS = 1500 * 1000,      /* with the tick behind it still below two long ticks */
+    LEAD_PUT_OFF_EVERY_NS = 500 * 1000, /* at most so often */
     LEAD_COMPUTE_NS = 5 * 1000 * 1000, /* a computing thread gets a rival for the lock after this */
     LEAD_SAMPLE_NS = 200 * 1000,       /* between two looks at the CPU clocks */
     LEAD_ARMS_PER_MS = 4,              /* more bursts a millisecond than this: leave the tick on */
@@ -72,6 +76,10 @@ struct stk_lead {
     _Atomic bool wanted;    /* a parked thread would lead */
     _Atomic bool roused;    /* on_tick has to be called soon: do not disarm */
     _Atomic bool computing; /* a thread computes: others leave the interpreter to it */
+    _Atomic bool pending;   /* on_tick has something to look after: no tick is put off */
+    _Atomic bool put_off;   /* ticks were, since the last one */
+    stk_nsec put_off_at;    /* of the leader */
+    _Atomic long tick_ns;   /* between ticks; 0: there are none */
     stk_nsec sampled_at;    /* of the stand-by: when the CPU clocks were looked at */
     stk_msec arm_ms;        /* the millisecond of the last burst, and how many it had */
     unsigned arms;
@@ -163,6 +171,25 @@ static void lead_disarm(struct stk_lead *lead)
         lead_arm(lead);
     if (atomic_load(&lead->watch) == LEAD_ARMED) /* armed before the timer was stopped: again */
         lead_set_timer(lead, LEAD_TICK_MIN_NS, 0);
+}
+
+/* The leader gets on: as long as it does, the ticking stand-by need not look. */
+static void lead_put_off(struct stk_lead *lead)
+{
+    stk_nsec now;
+
+    if (!lead->has_standby ||
+        atomic_load_explicit(&lead->watch, memory_order_relaxed) != LEAD_TICKING ||
+        atomic_load_explicit(&lead->pending, memory_order_relaxed) ||
+        atomic_load_explicit(&lead->roused, memory_order_relaxed))
+        return;
+    now = stk_time_mono_ns();
+    if (now - lead->put_off_at < LEAD_PUT_OFF_EVERY_NS)
+        return;
+    lead->put_off_at = now;
+    atomic_store(&lead->put_off, true);
+    atomic_store(&lead->tick_ns, LEAD_TICK_MAX_NS);
+    lead_set_timer(lead, LEAD_PUT_OFF_NS, LEAD_TICK_MAX_NS);
 }
 
 void stk_lead_rouse(struct stk_lead *lead)
@@ -278,6 +305,7 @@ static void lead_turn(struct stk_lead_thread *t)
         }
     }
     stk_loop_refresh(lead->loop);
+    lead_put_off(lead);
     lead_dispatch(t, events, n);
 }
 
@@ -498,8 +526,12 @@ static bool standby_give(struct stk_lead *lead)
 /* Calls on_tick; true while there is something to look after. */
 static bool standby_look(struct stk_lead *lead)
 {
+    bool pending;
+
     atomic_store(&lead->roused, false);
-    return lead->ops->on_tick != NULL && lead->ops->on_tick(lead->arg);
+    pending = lead->ops->on_tick != NULL && lead->ops->on_tick(lead->arg);
+    atomic_store(&lead->pending, pending);
+    return pending;
 }
 
 /* How long the leading stand-by may wait: a tick while something has to be looked after. */
@@ -549,7 +581,6 @@ static void standby_lead(struct stk_lead *lead)
 /* What the ticking stand-by remembers from one tick to the next. */
 struct standby_view {
     uint64_t word;
-    long tick_ns;
     unsigned quiet;
 };
 
@@ -585,15 +616,23 @@ static void standby_rest(struct stk_lead *lead, struct standby_view *view, uint6
     if (atomic_load(&lead->watch) == LEAD_ARMED) /* armed between the two: arm again */
         lead_set_timer(lead, LEAD_TICK_MIN_NS, 0);
     view->quiet = 0;
-    view->tick_ns = 0;
+    atomic_store(&lead->tick_ns, 0);
 }
 
-static void standby_set_tick(struct stk_lead *lead, struct standby_view *view, long ns)
+static void standby_set_tick(struct stk_lead *lead, long ns)
 {
-    if (view->tick_ns != ns) {
-        view->tick_ns = ns;
+    if (atomic_exchange(&lead->tick_ns, ns) != ns)
         lead_set_timer(lead, ns, ns);
-    }
+}
+
+/* The leader is in another call than at the last tick: looks again soon, then more rarely. */
+static long standby_next_tick(struct stk_lead *lead)
+{
+    long ns = atomic_load(&lead->tick_ns) * 2;
+
+    if (atomic_exchange(&lead->put_off, false) || ns == 0)
+        return LEAD_TICK_MIN_NS;
+    return ns > LEAD_TICK_MAX_NS ? LEAD_TICK_MAX_NS : ns;
 }
 
 /* One tick: takes the loop when the leader is where it was at the last one. */
@@ -610,30 +649,26 @@ static void standby_tick(struct stk_lead *lead, struct standby_view *view)
             atomic_store(&lead->watch, LEAD_LEADING);
             if (lead_take(&lead->standby, word, STK_LEAD_SB_TURNING)) {
                 lead_set_timer(lead, 0, 0);
-                view->tick_ns = 0;
+                atomic_store(&lead->tick_ns, 0);
                 standby_lead(lead);
                 atomic_store(&lead->computing, false);
             }
             atomic_store(&lead->watch, LEAD_TICKING);
             view->word = atomic_load(&lead->word.word);
-            standby_set_tick(lead, view, LEAD_TICK_MIN_NS);
+            standby_set_tick(lead, LEAD_TICK_MIN_NS);
             return;
         }
         if (lead->nthreads > 1)
             (void)lead_is_computing(lead); /* a first sample, for the decision after a take-over */
-        /* In the application, in another call than before: look again soon, then more rarely. */
-        standby_set_tick(lead, view,
-                         view->tick_ns == 0                     ? LEAD_TICK_MIN_NS
-                         : view->tick_ns * 2 > LEAD_TICK_MAX_NS ? LEAD_TICK_MAX_NS
-                                                                : view->tick_ns * 2);
+        standby_set_tick(lead, standby_next_tick(lead));
         return;
     }
     if (!same) {
         view->quiet = 0;
-        standby_set_tick(lead, view, pending ? LEAD_TICK_MIN_NS : LEAD_TICK_MAX_NS);
+        standby_set_tick(lead, pending ? LEAD_TICK_MIN_NS : LEAD_TICK_MAX_NS);
         return;
     }
-    standby_set_tick(lead, view, pending ? LEAD_TICK_MIN_NS : LEAD_TICK_MAX_NS);
+    standby_set_tick(lead, pending ? LEAD_TICK_MIN_NS : LEAD_TICK_MAX_NS);
     standby_rest(lead, view, word, pending);
 }
 
@@ -650,10 +685,15 @@ static void *standby_main(void *arg)
             continue;
         if (atomic_load(&lead->quitting))
             break;
-        if (atomic_compare_exchange_strong(&lead->watch, &armed, LEAD_TICKING))
-            view.tick_ns = 0;
-        else if (armed == LEAD_ASLEEP)
-            continue; /* disarmed just as it fired */
+        if (atomic_compare_exchange_strong(&lead->watch, &armed, LEAD_TICKING)) {
+            atomic_store(&lead->tick_ns, 0);
+        } else if (armed == LEAD_ASLEEP) {
+            /* Disarmed just as it fired, or put off just as it went to sleep. */
+            lead_set_timer(lead, 0, 0);
+            if (atomic_load(&lead->watch) == LEAD_ARMED)
+                lead_set_timer(lead, LEAD_TICK_MIN_NS, 0);
+            continue;
+        }
         standby_tick(lead, &view);
     }
     return NULL;
