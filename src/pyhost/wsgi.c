@@ -5,7 +5,7 @@
  * body, so that the server fills in Content-Length. Other lists and tuples are complete as well:
  * their small blocks are joined. Of everything else each block is handed over before the next is
  * asked for; the first, and those that let the client wait, with the order to send it at once
- * (DESIGN.md section 4: streams). close() is called exactly once, after the last block, whatever
+ * (docs/design.md: responses). close() is called exactly once, after the last block, whatever
  * happens.
  *
  * The application may fork. A child that returns here would answer the same client a second time,
