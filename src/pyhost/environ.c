@@ -213,6 +213,7 @@ static STK_COLD int environ_make_template(struct stk_environ *env, const struct 
         .method = stk_state_name(env->st, STK_NAME_GET),
         .script_name = empty,
         .uri = empty,
+        .query = empty,
         .addr = empty,
         .version_minor = 1,
     };
@@ -487,7 +488,9 @@ static STK_COLD int environ_change_target(struct stk_environ *env, struct stk_en
     const struct stk_head *head = req->head;
     PyObject *path = environ_path_info(env, req);
     PyObject *script = stk_strings_get(env->words, req->script_name);
-    PyObject *query = environ_latin1(stk_head_query(head));
+    PyObject *query = stk_strings_is(t->query, stk_head_query(head))
+                          ? stk_py_newref(t->query)
+                          : environ_latin1(stk_head_query(head));
     PyObject *uri = NULL;
     int r = -1;
 
@@ -496,16 +499,23 @@ static STK_COLD int environ_change_target(struct stk_environ *env, struct stk_en
     else if (path)
         uri = stk_strings_get(env->paths, stk_head_target(head));
     if (script && query && uri) {
-        /* Should one of these fail (no memory), the next request sets all of them again. */
-        t->uri = stk_state_name(env->st, STK_NAME_EMPTY);
+        bool same_script = script == t->script_name;
+        bool same_query = query == t->query;
+
+        /* Should one of these fail (no memory), the next request sets all of them again: no target
+         * has this text. */
+        t->uri = t->script_name = t->query = stk_state_name(env->st, STK_NAME_COMMA);
         r = environ_set(env, t->dict, STK_NAME_PATH_INFO, path);
-        r |= environ_set(env, t->dict, STK_NAME_SCRIPT_NAME, script);
-        r |= environ_set(env, t->dict, STK_NAME_QUERY_STRING, query);
+        if (!same_script)
+            r |= environ_set(env, t->dict, STK_NAME_SCRIPT_NAME, script);
+        if (!same_query)
+            r |= environ_set(env, t->dict, STK_NAME_QUERY_STRING, query);
         r |= environ_set(env, t->dict, STK_NAME_RAW_URI, uri);
         r |= environ_set(env, t->dict, STK_NAME_REQUEST_URI, uri);
     }
     if (r == 0) {
         t->script_name = script;
+        t->query = query;
         t->uri = uri;
     }
     Py_XDECREF(path);

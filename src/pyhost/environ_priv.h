@@ -20,6 +20,7 @@ struct stk_environ_image {
     PyObject *method;
     PyObject *script_name;
     PyObject *uri; /* decides PATH_INFO and QUERY_STRING as well */
+    PyObject *query;
     PyObject *addr;
     uint16_t port; /* 0: there is no REMOTE_PORT, nor will be */
     uint8_t version_minor;

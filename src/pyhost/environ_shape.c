@@ -76,7 +76,7 @@ static bool shape_is(const struct stk_environ_shape *s, const struct stk_head *h
         const struct stk_head_field *f = &head->fields[i];
 
         if (f->name_len != s->name_len[i] ||
-            memcmp(name, head->base + f->name_off, f->name_len) != 0)
+            !stk_strings_same(name, head->base + f->name_off, f->name_len))
             return false;
         name += f->name_len;
     }
