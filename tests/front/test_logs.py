@@ -1,0 +1,83 @@
+"""Where the logs go, their formats, and a rotation by SIGUSR1."""
+
+import json
+import os
+import signal
+import time
+
+APP = """
+def app(environ, start_response):
+    environ["wsgi.errors"].write("a word from the application\\n")
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"hello"]
+"""
+
+
+def eventually(read, wanted):
+    """Reads until `wanted` is in it: logs are written behind the answer."""
+    for _ in range(2000):
+        text = read()
+        if wanted in text:
+            return text
+        time.sleep(0.005)
+    raise AssertionError("no %r in %r" % (wanted, text))
+
+
+def lines_of(path):
+    return lambda: path.read_text() if path.exists() else ""
+
+
+def test_rotation(serve, tmp_path):
+    access, error = tmp_path / "access.log", tmp_path / "error.log"
+    server = serve(APP, "-w2", "--access-log", str(access), "--error-log", str(error))
+    server.get("/before")
+    eventually(lines_of(access), "/before")
+    os.rename(access, tmp_path / "access.1")
+    os.rename(error, tmp_path / "error.1")
+    server.process.send_signal(signal.SIGUSR1)
+    eventually(lines_of(error), "opened again")
+    for turn in range(400):
+        server.get("/after/%d" % turn)
+        if access.exists() and "/after" in access.read_text():
+            break
+        time.sleep(0.01)
+    eventually(lines_of(access), "/after")
+    assert "/before" in (tmp_path / "access.1").read_text()
+    assert "/before" not in access.read_text()
+    eventually(lines_of(error), "a word from the application")
+
+
+def test_combined_is_the_default(serve):
+    server = serve(APP)
+    server.get("/some?query=1", headers={"User-Agent": 'the "agent"', "Referer": "http://a/b"})
+    line = next(
+        line for line in eventually(server.stdout, "/some?query=1").splitlines() if "/some" in line
+    )
+    assert line.startswith("127.0.0.1 - - [")
+    assert '"GET /some?query=1 HTTP/1.1" 200 5 "http://a/b"' in line
+    assert 'the \\"agent\\"' in line
+
+
+def test_json(serve, tmp_path):
+    access = tmp_path / "access.log"
+    server = serve(APP, "--access-log", str(access), "--access-log-format", "json")
+    server.get("/x")
+    line = eventually(lines_of(access), "/x").splitlines()[-1]
+    entry = json.loads(line)
+    assert entry["method"] == "GET" and entry["status"] == 200 and entry["bytes"] == 5
+
+
+def test_template_and_a_wrong_field(serve, tmp_path):
+    access = tmp_path / "access.log"
+    server = serve(
+        APP, "--access-log", str(access), "--access-log-format", "{status} {path} {header:x-id}"
+    )
+    server.get("/t", headers={"X-Id": "seven"})
+    assert "200 /t seven\n" in eventually(lines_of(access), "/t")
+
+
+def test_off(serve):
+    server = serve(APP, "--access-log", "off")
+    server.get("/nowhere-to-be-seen")
+    eventually(server.log, "a word from the application")
+    assert "/nowhere-to-be-seen" not in server.log() + server.stdout()
