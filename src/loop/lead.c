@@ -42,7 +42,9 @@
 enum {
     LEAD_TICK_MIN_NS = 250 * 1000,
     LEAD_TICK_MAX_NS = 1000 * 1000,
-    LEAD_PUT_OFF_NS = 1500 * 1000,      /* with the tick behind it still below two long ticks */
+    LEAD_CALM_NS = 5 * 1000 * 1000, /* the first look while calls are short, see lead_arm */
+    LEAD_EAGER_MS = 10 * 1000,      /* after a take-over the first look comes after a short tick */
+    LEAD_PUT_OFF_NS = 1500 * 1000,  /* with the tick behind it still below two long ticks */
     LEAD_PUT_OFF_EVERY_NS = 500 * 1000, /* at most so often */
     LEAD_COMPUTE_NS = 5 * 1000 * 1000, /* a computing thread gets a rival for the lock after this */
     LEAD_SAMPLE_NS = 200 * 1000,       /* between two looks at the CPU clocks */
@@ -71,6 +73,7 @@ struct stk_lead {
     pthread_t standby_id;
     int timerfd;
     _Atomic int watch;
+    _Atomic stk_msec eager_until; /* on the loop's clock */
     _Atomic bool stopping;
     _Atomic bool quitting;
     _Atomic bool wanted;    /* a parked thread would lead */
@@ -139,14 +142,22 @@ static void lead_set_timer(struct stk_lead *lead, long first_ns, long every_ns)
     STK_ASSERT(r == 0);
 }
 
-/* The leader wakes up: from now on somebody must watch it. */
+/*
+ * The leader wakes up: from now on somebody must watch it. While no call has taken long for a while
+ * the timer is set behind the kernel's own next tick, so that neither setting nor stopping it
+ * reprograms the clock of the CPU: that would cost as much as a small request on an idle (virtual)
+ * machine.
+ */
 static void lead_arm(struct stk_lead *lead)
 {
     int asleep = LEAD_ASLEEP;
 
     if (lead->has_standby && atomic_load(&lead->watch) == LEAD_ASLEEP &&
         atomic_compare_exchange_strong(&lead->watch, &asleep, LEAD_ARMED))
-        lead_set_timer(lead, LEAD_TICK_MIN_NS, 0);
+        lead_set_timer(lead,
+                       stk_loop_now(lead->loop) < atomic_load(&lead->eager_until) ? LEAD_TICK_MIN_NS
+                                                                                  : LEAD_CALM_NS,
+                       0);
 }
 
 /* The leader is about to block: nobody needs to watch it, unless bursts come thick. */
@@ -200,6 +211,11 @@ void stk_lead_rouse(struct stk_lead *lead)
     switch (atomic_load(&lead->watch)) {
     case LEAD_ASLEEP:
         lead_arm(lead);
+        /* fall through */
+    case LEAD_ARMED:
+        /* Soon, however calm it is; with an interval, lest a tick that begins meanwhile be the
+         * last. */
+        lead_set_timer(lead, LEAD_TICK_MIN_NS, LEAD_TICK_MIN_NS);
         break;
     case LEAD_LEADING:
         stk_loop_wake(lead->loop);
@@ -648,6 +664,7 @@ static void standby_tick(struct stk_lead *lead, struct standby_view *view)
         if (same) {
             atomic_store(&lead->watch, LEAD_LEADING);
             if (lead_take(&lead->standby, word, STK_LEAD_SB_TURNING)) {
+                atomic_store(&lead->eager_until, stk_loop_now(lead->loop) + LEAD_EAGER_MS);
                 lead_set_timer(lead, 0, 0);
                 atomic_store(&lead->tick_ns, 0);
                 standby_lead(lead);
@@ -737,6 +754,7 @@ int stk_lead_new(struct stk_lead **ret_lead, const struct stk_lead_params *param
     lead->arg = params->arg;
     lead->nthreads = params->threads;
     lead->timerfd = -1;
+    atomic_store(&lead->eager_until, stk_loop_now(lead->loop) + LEAD_EAGER_MS);
     lead->threads = stk_new0_array(struct stk_lead_thread, params->threads);
     for (unsigned i = 0; i < params->threads; i++) {
         lead->threads[i].lead = lead;
