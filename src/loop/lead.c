@@ -208,10 +208,8 @@ void stk_lead_rouse(struct stk_lead *lead)
     if (!lead->has_standby)
         return;
     atomic_store(&lead->roused, true);
+    lead_arm(lead);
     switch (atomic_load(&lead->watch)) {
-    case LEAD_ASLEEP:
-        lead_arm(lead);
-        /* fall through */
     case LEAD_ARMED:
         /* Soon, however calm it is; with an interval, lest a tick that begins meanwhile be the
          * last. */
