@@ -15,6 +15,7 @@ ROOT = os.path.dirname(BENCH)
 RESULTS = os.path.join(BENCH, "results")
 BUILD = os.path.join(ROOT, "build-bench")
 DOCS = os.path.join(ROOT, "docs", "performance.md")
+README = os.path.join(ROOT, "README.md")
 WRK_SCRIPT = os.path.join(BENCH, "wrk.lua")
 DEFAULT_PYTHON = "/usr/bin/python3"
 

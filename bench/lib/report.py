@@ -2,6 +2,7 @@
 
 import os
 import re
+import statistics
 
 from . import servers, stats
 from .scenarios import SCENARIOS, TARGETS
@@ -217,6 +218,46 @@ def update_docs(data, path):
     with open(temporary, "w", encoding="utf-8") as stream:
         stream.write(text)
     os.replace(temporary, path)
+
+
+SUMMARY = [
+    ("hello", "hello"), ("hello-browser", "13 browser headers"), ("flask", "Flask hello"),
+    ("post1M", "1 MB upload"), ("body100k", "100 kB body"), ("stream", "64 × 1 kB stream"),
+]
+SUMMARY_SERVERS = ["stoker+nolog", "stoker", "nginx", "bjoern", "fastpysgi", "peregrine", "granian",
+                   "uwsgi", "gunicorn-sync", "gunicorn-gthread+t4", "waitress+t4"]
+
+
+def summary_table(data):
+    """Server CPU per request of the scenarios that most ask for; None unless all were measured."""
+    scenarios = [data["scenarios"].get(name) for name, _ in SUMMARY]
+    if None in scenarios:
+        return None
+    lines = ["Server CPU µs per request, one worker, lower is better (median; uwsgi serves one kept-alive "
+             "connection at a time and is measured with one):", "",
+             "| server | " + " | ".join(title for _, title in SUMMARY) + " |",
+             "|---" * (len(SUMMARY) + 1) + "|"]
+    for spec in SUMMARY_SERVERS:
+        cells = []
+        for outcome in scenarios:
+            values = [one["cpu_us"] for one in outcome["rounds"].get(spec, ()) if one.get("cpu_us")]
+            middle = statistics.median(values) if values else None
+            cells.append("–" if middle is None else f"{middle:.0f}" if middle >= 100 else f"{middle:.3g}")
+        name = {"stoker+nolog": "**stoker**, access log off", "stoker": "**stoker**"}.get(spec, spec)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def update_readme(data, path):
+    """Writes the summary between its markers in the README, if this run has all of it."""
+    block = summary_table(data)
+    if block is None or data["meta"]["label"]:
+        return
+    with open(path, encoding="utf-8") as stream:
+        text = stream.read()
+    with open(path + ".new", "w", encoding="utf-8") as stream:
+        stream.write(put_block(text, "summary", block))
+    os.replace(path + ".new", path)
 
 
 def put_block(text, name, block):
