@@ -25,6 +25,7 @@ def app(environ, start_response):
     if path == "/kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if path == "/segfault":
+        signal.signal(signal.SIGSEGV, signal.SIG_DFL)  # a sanitizer would catch it and exit
         ctypes.string_at(0)
     if path == "/abort":
         os.abort()
