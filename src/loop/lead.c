@@ -752,7 +752,6 @@ int stk_lead_new(struct stk_lead **ret_lead, const struct stk_lead_params *param
     lead->arg = params->arg;
     lead->nthreads = params->threads;
     lead->timerfd = -1;
-    atomic_store(&lead->eager_until, stk_loop_now(lead->loop) + LEAD_EAGER_MS);
     lead->threads = stk_new0_array(struct stk_lead_thread, params->threads);
     for (unsigned i = 0; i < params->threads; i++) {
         lead->threads[i].lead = lead;
