@@ -32,6 +32,12 @@ enum stk_host_result {
     STK_HOST_E_NOT_CALLABLE = 2,
 };
 
+/* Why a call is cancelled. */
+enum stk_host_cancel {
+    STK_HOST_CANCEL_TIMEOUT = 1,      /* request-timeout; 504 was sent where it could be */
+    STK_HOST_CANCEL_DISCONNECTED = 2, /* the client has left, with cancel-on-disconnect */
+};
+
 /* The body of a Python thread of the engine: returns when the worker drains. */
 typedef void (*stk_host_thread_fn)(void *arg, unsigned index, void *thread);
 
@@ -71,6 +77,18 @@ struct stk_host_ops {
     /* The source files of what is loaded, NULL-terminated, for autoreload; free() each and the
      * array. Locked. */
     char **(*source_files)(void *host);
+    /*
+     * Raises in the application's call in progress on `thread` (a BaseException that says `why`,
+     * see enum stk_host_cancel), as soon as that can be: the main thread by a signal, which also
+     * interrupts what blocks; others at their next bytecode. `call` is the request's id: nothing
+     * happens to another one. From any thread without the interpreter, which it does not wait for.
+     */
+    void (*cancel)(void *host, void *thread, uint64_t call, int why);
+    /*
+     * Writes stacks as text to a descriptor: of all threads (thread NULL), or of one. Best effort,
+     * from any thread, without the interpreter: nothing is allocated and nobody waits.
+     */
+    void (*stacks)(void *host, void *thread, int fd);
     /* Before workers are forked from a template: gc.freeze and a warning naming live threads.
      * Locked. */
     void (*freeze)(void *host);

@@ -30,6 +30,14 @@ enum stk_channel_drain {
     STK_CHANNEL_DRAIN_LAST = 1,      /* nobody: accept it, then close all listening sockets */
 };
 
+/* Why a worker wants to be replaced. */
+enum stk_channel_retire {
+    STK_CHANNEL_RETIRE_REQUESTS,  /* max-requests; value: how many it has answered */
+    STK_CHANNEL_RETIRE_CANCELLED, /* a request was cancelled in it: replace it when it is idle */
+    STK_CHANNEL_RETIRE_STUCK,     /* a cancelled request does not return; value: its age in ms */
+    STK_CHANNEL_RETIRE_REASONS,
+};
+
 struct stk_message {
     enum stk_message_type type;
     uint32_t slot; /* ADOPT, RELEASE, FORK, FORKED; DRAIN: enum stk_channel_drain */

@@ -34,6 +34,32 @@ enum stk_counter {
     STK_COUNTERS,
 };
 
+enum {
+    STK_SCOREBOARD_BUCKETS = 64, /* of a histogram: see stk_scoreboard_bucket */
+    STK_SCOREBOARD_RUNNING = 16, /* requests in progress that a row can name */
+    STK_SCOREBOARD_METHOD = 12,  /* bytes of a method that are kept */
+    STK_SCOREBOARD_TARGET = 100, /* bytes of a target that are kept */
+};
+
+/*
+ * A request that has been in the application for a while, as the stand-by has seen it. Written
+ * under a sequence lock: an odd `seq` is being written, started_ns 0 is an empty place.
+ */
+struct stk_scoreboard_request {
+    _Atomic uint32_t seq;
+    uint32_t thread;
+    uint64_t id;
+    uint64_t started_ns; /* monotonic clock */
+    char method[STK_SCOREBOARD_METHOD];
+    char target[STK_SCOREBOARD_TARGET]; /* without its query; cut; printable */
+};
+
+/* Times by size: two buckets for each doubling, from 1 us on; values in microseconds. */
+struct stk_scoreboard_histogram {
+    _Atomic uint64_t buckets[STK_SCOREBOARD_BUCKETS];
+    _Atomic uint64_t sum_us;
+};
+
 /* One worker's numbers; rows do not share cache lines. */
 struct stk_scoreboard_row {
     /* written by the master */
@@ -46,6 +72,17 @@ struct stk_scoreboard_row {
     /* written by the worker */
     _Alignas(128) _Atomic uint64_t counters[STK_COUNTERS];
     _Atomic uint64_t close_reasons[STK_SCOREBOARD_REASONS];
+    struct stk_scoreboard_histogram latency; /* head complete to response handed over */
+    struct stk_scoreboard_histogram
+        waiting; /* head complete to application called, of the queued */
+    struct stk_scoreboard_request running[STK_SCOREBOARD_RUNNING];
+
+    /* written by the worker for its peers, which look for somebody idle */
+    _Alignas(128) _Atomic uint64_t lead_word; /* loop/lead.h: who turns the loop, and a number that
+                                                 each call of the application makes new */
+    _Atomic uint32_t threads;                 /* of the application */
+    _Atomic uint32_t parked;                  /* of these, without work */
+    _Atomic uint32_t offers; /* requests that peers have offered it and it has not yet taken */
 };
 
 /* The head of the shared memory. */
