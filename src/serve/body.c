@@ -30,6 +30,7 @@ struct stk_body {
     bool chunked;
     bool complete;
     enum stk_chunked_result chunk_error;
+    int fault;         /* a negative errno: no more comes (stream mode) */
     uint64_t length;   /* announced; UINT64_MAX for chunked */
     uint64_t received; /* and stored */
     uint64_t offset;   /* read by the application */
@@ -248,6 +249,34 @@ bool stk_body_is_complete(const struct stk_body *body)
 const char *stk_body_error_text(const struct stk_body *body)
 {
     return stk_chunked_error_text(body->chunk_error);
+}
+
+void stk_body_set_fault(struct stk_body *body, int error)
+{
+    body->fault = error;
+}
+
+unsigned stk_body_fault(const struct stk_body *body, const char **ret_text)
+{
+    switch (body->fault) {
+    case 0:
+        return 0;
+    case -ETIMEDOUT:
+        *ret_text = "the request body took too long";
+        return 408;
+    case -EPROTO:
+        *ret_text = stk_body_error_text(body);
+        return 400;
+    case -ECONNRESET:
+        *ret_text = "the request body ended too early";
+        return 400;
+    case -EFBIG:
+        *ret_text = "the request body is over the limit";
+        return 413;
+    default:
+        *ret_text = "";
+        return body->fault == -ENOMEM ? 503 : 500;
+    }
 }
 
 bool stk_body_is_too_slow(const struct stk_body *body, int64_t rate, stk_msec now, stk_msec grace)

@@ -48,6 +48,12 @@ int stk_body_recv(struct stk_body *body, int sock, char *buf, size_t cap, size_t
 bool stk_body_is_complete(const struct stk_body *body);
 /* The text of the last -EPROTO. */
 const char *stk_body_error_text(const struct stk_body *body);
+/*
+ * Stream mode: remembers why no more of the body comes (a negative errno), for the answer to an
+ * application that gives up over it; and says that answer: its status, 0 when nothing went wrong.
+ */
+void stk_body_set_fault(struct stk_body *body, int error);
+unsigned stk_body_fault(const struct stk_body *body, const char **ret_text) STK_MUST_CHECK;
 /* Whether fewer than `rate` bytes a second have come since it began `grace` ms ago or longer. */
 bool stk_body_is_too_slow(const struct stk_body *body, int64_t rate, stk_msec now, stk_msec grace);
 /* Length of a complete body, else -1. */

@@ -59,8 +59,10 @@ static int request_body_ready(struct stk_serve_request *rq)
     if (stk_body_is_complete(rq->body) || !stk_body_is_drained(rq->body))
         return 0;
     r = body_receive(rq);
-    if (r < 0 && r != -EAGAIN)
+    if (r < 0 && r != -EAGAIN) {
         rq->keep_alive = false;
+        stk_body_set_fault(rq->body, r);
+    }
     return r;
 }
 

@@ -543,7 +543,11 @@ void stk_response_fail(struct stk_request *req)
     if (rq->ended)
         return;
     if (!rq->committed) {
-        stk_response_plain(rq, 500, "");
+        const char *text = "";
+        unsigned status = rq->body != NULL ? stk_body_fault(rq->body, &text) : 0;
+
+        /* An application that fails because of its client's body is not at fault. */
+        stk_response_plain(rq, status != 0 ? status : 500, text);
         return;
     }
     /* The end of the connection without the end of the body is what tells the client. */

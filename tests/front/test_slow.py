@@ -84,6 +84,60 @@ def test_timeouts_are_answered(hasty, data):
     assert len(calls(hasty)) == len(responses) - 1
 
 
+@pytest.fixture(scope="module")
+def hasty_stream(serve_module, plain):
+    """Short timeouts, and bodies that the application reads while they come."""
+    return serve_module(
+        "probe:app", "-w1", *TIMEOUTS, "--body", "stream", "--threads", "2", cwd=plain.cwd, ready="/calls"
+    )
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        post("Content-Length: 100\r\n"),
+        post("Content-Length: 100\r\n", "half"),
+        post("Content-Length: 5000000\r\n", "x" * 100_000),
+        chunked(b"1\r\nx\r\n"),
+    ],
+    ids=["no body", "half", "large", "chunked"],
+)
+def test_timeouts_of_a_body_that_the_application_reads(hasty_stream, data):
+    """The client was too slow, so it is told that, though it is the application that fails."""
+    (response,) = hasty_stream.send_raw(data, expect=None)
+    assert response.status == 408 and response.will_close
+    assert hasty_stream.get("/a").status == 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["buffer", "stream"])
+def test_an_upload_that_is_too_slow(serve, plain, mode):
+    """Never silent for body-timeout, but below body-min-rate; one above it is served meanwhile."""
+    args = ("--body", mode, "--threads", "2", "--body-min-rate", "2000")
+    server = serve("probe:app", "-w1", *args, cwd=plain.cwd, ready="/calls")
+    with server.connect() as slow, server.connect() as good:
+        slow.send(post("Content-Length: 100000\r\n"))
+        good.send(post("Content-Length: 100000\r\n"))
+        slow.settimeout(0.1)
+        data = b""
+        sent = 0
+        while not data:
+            slow.send(b"x" * 20)
+            if sent < 100_000:
+                good.send(b"y" * 600)
+                sent += 600
+            try:
+                data = slow.sock.recv(100_000)
+            except socket.timeout:
+                continue
+        slow.buffer = data
+        slow.settimeout(20)
+        assert slow.read_response().status == 408
+        assert sent < 100_000
+        good.send(b"y" * (100_000 - sent))
+        assert good.read_response().body == b"y" * 100_000
+
+
 def test_timeout_after_continue(hasty):
     calls(hasty)
     with hasty.connect() as conn:
