@@ -82,7 +82,10 @@ struct stk_scoreboard_row {
                                                  each call of the application makes new */
     _Atomic uint32_t threads;                 /* of the application */
     _Atomic uint32_t parked;                  /* of these, without work */
-    _Atomic uint32_t offers; /* requests that peers have offered it and it has not yet taken */
+    _Atomic uint32_t offers; /* requests that peers have offered it and it has not yet taken: their
+                                number in the low 8 bits, above it when (ms) the last one was */
+    _Atomic uint32_t backlog; /* requests that wait in it, as far as they are known */
+    _Atomic uint64_t calls;   /* of the application that have returned */
 };
 
 /* The head of the shared memory. */

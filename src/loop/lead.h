@@ -41,8 +41,10 @@ struct stk_lead_thread {
     bool own;     /* owns the loop */
     void *user;
     void *host_thread;
-    uint64_t word;          /* what lead->word holds while own */
-    _Atomic uint64_t calls; /* odd: inside the application */
+    uint64_t word;                  /* what *shared_word holds while own */
+    _Atomic uint64_t calls;         /* odd: inside the application */
+    _Atomic uint64_t *shared_word;  /* of the lead */
+    _Atomic uint64_t *shared_calls; /* likewise */
     clockid_t cpu_clock;
     bool attached;
     /* the stand-by's notes on this thread */
@@ -53,6 +55,7 @@ struct stk_lead_thread {
 /* A complete request that waits for an application thread. */
 struct stk_job {
     struct stk_list link;
+    stk_nsec since; /* of its waiting, monotonic clock; 0: from its post on */
     void (*run)(struct stk_job *job, struct stk_lead_thread *thread);
 };
 
@@ -66,10 +69,24 @@ struct stk_lead_ops {
     bool (*on_tick)(void *arg);
 };
 
+/*
+ * What others may see of a lead, in memory that they may read; members may be NULL.
+ */
+struct stk_lead_share {
+    _Atomic uint64_t *word;    /* sequence << 3 | state: each enter and take-over has a number of
+                                  its own */
+    _Atomic uint64_t *calls;   /* of the application that have returned */
+    _Atomic uint32_t *parked;  /* threads that have nothing to do and may take a job */
+    _Atomic uint32_t *backlog; /* requests that wait, as far as they are known */
+};
+
 struct stk_lead_params {
     struct stk_loop *loop;
     unsigned threads; /* of the application, >= 1 */
     bool standby;     /* with a stand-by thread */
+    bool bounded;     /* the stand-by leads whenever requests may wait, so that they are counted */
+    bool shares;      /* on_tick is called while jobs wait: it may find them another place */
+    struct stk_lead_share share;
     const struct stk_lead_ops *ops;
     void *arg;
 };
@@ -90,8 +107,16 @@ void stk_lead_run(struct stk_lead_thread *thread);
  * handler. */
 void stk_lead_stop(struct stk_lead *lead);
 
-/* Queues a job; by the stand-by while it leads. Wakes a parked thread if that helps. */
+/* Queues a job by its age; by the stand-by while it leads. Wakes a parked thread if that helps. */
 void stk_lead_post(struct stk_lead *lead, struct stk_job *job);
+/*
+ * Takes a job back that no thread has begun: the oldest, or the newest, for which `may` (called
+ * under a lock) says yes. NULL: there is none among the first few dozen.
+ */
+struct stk_job *stk_lead_withdraw(struct stk_lead *lead, bool newest,
+                                  bool (*may)(void *arg, const struct stk_job *job), void *arg);
+/* Since when the oldest job has waited; 0: there is none. */
+stk_nsec stk_lead_oldest(struct stk_lead *lead);
 /* Jobs that wait. */
 unsigned stk_lead_jobs(const struct stk_lead *lead);
 /* Application threads that are parked. */
@@ -104,12 +129,6 @@ void stk_lead_rouse(struct stk_lead *lead);
 static inline void stk_lead_enter(struct stk_lead_thread *thread);
 static inline bool stk_lead_leave(struct stk_lead_thread *thread);
 
-/* The part of a lead that the two inline functions need. */
-struct stk_lead_word {
-    _Atomic uint64_t
-        word; /* sequence << 3 | state: each enter and take-over has a number of its own */
-};
-
 #define STK_LEAD_STATE(word) ((enum stk_lead_state)((word)&7))
 
 static inline void stk_lead_enter(struct stk_lead_thread *thread)
@@ -119,8 +138,7 @@ static inline void stk_lead_enter(struct stk_lead_thread *thread)
                           memory_order_relaxed);
     if (thread->own) {
         thread->word = ((thread->word >> 3) + 1) << 3 | STK_LEAD_IN_APP;
-        atomic_store_explicit(&((struct stk_lead_word *)thread->lead)->word, thread->word,
-                              memory_order_release);
+        atomic_store_explicit(thread->shared_word, thread->word, memory_order_release);
     }
 }
 
@@ -129,13 +147,16 @@ static inline bool stk_lead_leave(struct stk_lead_thread *thread)
     atomic_store_explicit(&thread->calls,
                           atomic_load_explicit(&thread->calls, memory_order_relaxed) + 1,
                           memory_order_relaxed);
+    /* A thread without the interpreter's lock does not call: no two write at once. */
+    atomic_store_explicit(thread->shared_calls,
+                          atomic_load_explicit(thread->shared_calls, memory_order_relaxed) + 1,
+                          memory_order_relaxed);
     if (thread->own) {
         uint64_t expected = thread->word;
         uint64_t turning = (expected & ~UINT64_C(7)) | STK_LEAD_TURNING;
 
         thread->own = atomic_compare_exchange_strong_explicit(
-            &((struct stk_lead_word *)thread->lead)->word, &expected, turning, memory_order_acq_rel,
-            memory_order_acquire);
+            thread->shared_word, &expected, turning, memory_order_acq_rel, memory_order_acquire);
         thread->word = turning;
     }
     return thread->own;

@@ -309,6 +309,10 @@ static int worker_build(struct worker *w)
     struct stk_lead_params lead = {
         .threads = (unsigned)w->config->threads,
         .standby = w->config->takeover,
+        .share = {.word = &h->row->lead_word,
+                  .calls = &h->row->calls,
+                  .parked = &h->row->parked,
+                  .backlog = &h->row->backlog},
         .ops = &lead_ops,
         .arg = w,
     };
@@ -328,6 +332,7 @@ static int worker_build(struct worker *w)
     }
     server.loop = lead.loop = w->loop;
     server.access_log = w->access_log;
+    atomic_store(&h->row->threads, (uint32_t)w->config->threads);
     r = stk_server_new(&w->server, &server);
     if (r < 0)
         return r;

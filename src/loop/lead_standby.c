@@ -1,0 +1,254 @@
+/*
+ * The stand-by thread: ticks while an application thread leads, takes the loop when that one stays
+ * where it is for a whole tick, and leads until a thread of the application takes it back. The head
+ * comment of lead.c has the states.
+ *
+ * Where the queue is bounded it takes the loop at every tick that finds a call in progress: a
+ * request that nobody has read yet waits as well, and can be counted and refused only here.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+#include "loop/lead_priv.h"
+
+enum {
+    STANDBY_EAGER_MS = 10 * 1000, /* after a take-over the first look comes after a short tick */
+    STANDBY_QUIET_TICKS = 3,      /* ticks without a sign of life before it sleeps */
+    STANDBY_STACK = 256 * 1024,
+};
+
+/*
+ * With nothing ready: gives the loop to a thread that wanted it and is parked. One that wanted it
+ * and found a job instead does not come for it.
+ */
+static bool standby_give(struct stk_lead *lead)
+{
+    struct stk_lead_thread *t = &lead->standby;
+    bool give;
+
+    if (!atomic_load(&lead->wanted))
+        return false;
+    pthread_mutex_lock(&lead->mutex);
+    give = atomic_load(&lead->idle) > 0 && stk_list_is_empty(&lead->jobs);
+    if (give) {
+        atomic_store(&lead->wanted, false);
+        t->own = false;
+        stk_lead_store(t, STK_LEAD_FREE);
+        pthread_cond_signal(&lead->cond);
+    }
+    pthread_mutex_unlock(&lead->mutex);
+    return give;
+}
+
+/* Calls on_tick; true while there is something to look after. */
+static bool standby_look(struct stk_lead *lead)
+{
+    bool pending;
+
+    atomic_store(&lead->roused, false);
+    pending = lead->ops->on_tick != NULL && lead->ops->on_tick(lead->arg);
+    atomic_store(&lead->pending, pending);
+    return pending;
+}
+
+/* How long the leading stand-by may wait: a tick while something has to be looked after. */
+static stk_nsec standby_timeout(struct stk_lead *lead, bool pending, stk_nsec timeout)
+{
+    stk_nsec most = -1;
+
+    if (pending)
+        most = STK_LEAD_TICK_MIN_NS;
+    else if (stk_lead_jobs(lead) > 0 && (lead->nthreads > 1 || lead->shares))
+        most = stk_lead_idle(lead) > 0 ? STK_LEAD_TICK_MIN_NS : STK_LEAD_TICK_MAX_NS;
+    return most > 0 && (timeout < 0 || timeout > most) ? most : timeout;
+}
+
+/* Turns the loop until a thread of the application takes it back. */
+static void standby_lead(struct stk_lead *lead)
+{
+    struct stk_lead_thread *t = &lead->standby;
+    struct epoll_event events[STK_LOOP_BATCH];
+
+    while (!atomic_load_explicit(&lead->quitting, memory_order_relaxed)) {
+        bool pending = standby_look(lead);
+        int n;
+
+        stk_loop_reap(lead->loop);
+        n = stk_lead_wait(lead, events, 0);
+        if (n == 0) {
+            stk_nsec timeout;
+
+            if (standby_give(lead))
+                return;
+            stk_loop_refresh(lead->loop);
+            timeout = standby_timeout(lead, pending, stk_lead_timeout(lead));
+            stk_lead_store(t, STK_LEAD_SB_BLOCKED);
+            n = stk_lead_wait(lead, events, timeout);
+            if (!stk_lead_swap(t, STK_LEAD_SB_TURNING))
+                return;
+        }
+        stk_loop_refresh(lead->loop);
+        stk_lead_dispatch(t, events, n);
+        stk_lead_share_jobs(lead);
+    }
+    t->own = false;
+    stk_lead_store(t, STK_LEAD_FREE);
+}
+
+/* What the ticking stand-by remembers from one tick to the next. */
+struct standby_view {
+    uint64_t word;
+    unsigned quiet;
+};
+
+/* Whether the loop is to be taken if it stays in this state for a tick. */
+static bool standby_must_watch(const struct stk_lead *lead, uint64_t word)
+{
+    switch (STK_LEAD_STATE(word)) {
+    case STK_LEAD_IN_APP:
+    case STK_LEAD_WAIT_LOCK:
+        return true;
+    case STK_LEAD_FREE: /* given to a thread that waits for the interpreter */
+        return !atomic_load(&lead->stopping);
+    default:
+        return false;
+    }
+}
+
+/* Goes to sleep after enough quiet ticks, unless the leader has woken up in the meantime. */
+static void standby_rest(struct stk_lead *lead, struct standby_view *view, uint64_t word,
+                         bool pending)
+{
+    if (pending || ++view->quiet < STANDBY_QUIET_TICKS || STK_LEAD_STATE(word) == STK_LEAD_TURNING)
+        return;
+    atomic_store(&lead->watch, STK_LEAD_ASLEEP);
+    if (stk_lead_seen(lead) != word || atomic_load(&lead->roused)) {
+        int asleep = STK_LEAD_ASLEEP;
+
+        /* The leader may have armed the timer already, and then that is as good. */
+        (void)atomic_compare_exchange_strong(&lead->watch, &asleep, STK_LEAD_TICKING);
+        return;
+    }
+    stk_lead_set_timer(lead, 0, 0);
+    if (atomic_load(&lead->watch) == STK_LEAD_ARMED) /* armed between the two: arm again */
+        stk_lead_set_timer(lead, STK_LEAD_TICK_MIN_NS, 0);
+    view->quiet = 0;
+    atomic_store(&lead->tick_ns, 0);
+}
+
+static void standby_set_tick(struct stk_lead *lead, long ns)
+{
+    if (atomic_exchange(&lead->tick_ns, ns) != ns)
+        stk_lead_set_timer(lead, ns, ns);
+}
+
+/* The leader is in another call than at the last tick: looks again soon, then more rarely. */
+static long standby_next_tick(struct stk_lead *lead)
+{
+    long ns = atomic_load(&lead->tick_ns) * 2;
+
+    if (atomic_exchange(&lead->put_off, false) || ns == 0)
+        return STK_LEAD_TICK_MIN_NS;
+    return ns > STK_LEAD_TICK_MAX_NS ? STK_LEAD_TICK_MAX_NS : ns;
+}
+
+/* One tick: takes the loop when the leader is where it was at the last one. */
+static void standby_tick(struct stk_lead *lead, struct standby_view *view)
+{
+    bool pending = standby_look(lead);
+    uint64_t word = stk_lead_seen(lead);
+    bool same = word == view->word;
+
+    view->word = word;
+    if (standby_must_watch(lead, word)) {
+        view->quiet = 0;
+        if (same || lead->bounded) {
+            atomic_store(&lead->watch, STK_LEAD_LEADING);
+            if (stk_lead_take(&lead->standby, word, STK_LEAD_SB_TURNING)) {
+                atomic_store(&lead->eager_until, stk_loop_now(lead->loop) + STANDBY_EAGER_MS);
+                stk_lead_set_timer(lead, 0, 0);
+                atomic_store(&lead->tick_ns, 0);
+                standby_lead(lead);
+                stk_lead_set_computing(lead, false);
+            }
+            atomic_store(&lead->watch, STK_LEAD_TICKING);
+            view->word = stk_lead_seen(lead);
+            standby_set_tick(lead, STK_LEAD_TICK_MIN_NS);
+            return;
+        }
+        if (lead->nthreads > 1)
+            (void)stk_lead_is_computing(
+                lead); /* a first sample, for the decision after a take-over */
+        standby_set_tick(lead, standby_next_tick(lead));
+        return;
+    }
+    if (!same) {
+        view->quiet = 0;
+        standby_set_tick(lead, pending ? STK_LEAD_TICK_MIN_NS : STK_LEAD_TICK_MAX_NS);
+        return;
+    }
+    standby_set_tick(lead, pending ? STK_LEAD_TICK_MIN_NS : STK_LEAD_TICK_MAX_NS);
+    standby_rest(lead, view, word, pending);
+}
+
+static void *standby_main(void *arg)
+{
+    struct stk_lead *lead = arg;
+    struct standby_view view = {0};
+
+    while (!atomic_load(&lead->quitting)) {
+        uint64_t ticks;
+        int armed = STK_LEAD_ARMED;
+
+        if (read(lead->timerfd, &ticks, sizeof ticks) < 0)
+            continue;
+        if (atomic_load(&lead->quitting))
+            break;
+        if (atomic_compare_exchange_strong(&lead->watch, &armed, STK_LEAD_TICKING)) {
+            atomic_store(&lead->tick_ns, 0);
+        } else if (armed == STK_LEAD_ASLEEP) {
+            /* Disarmed just as it fired, or put off just as it went to sleep. */
+            stk_lead_set_timer(lead, 0, 0);
+            if (atomic_load(&lead->watch) == STK_LEAD_ARMED)
+                stk_lead_set_timer(lead, STK_LEAD_TICK_MIN_NS, 0);
+            continue;
+        }
+        standby_tick(lead, &view);
+    }
+    return NULL;
+}
+
+int stk_lead_start_standby(struct stk_lead *lead)
+{
+    pthread_attr_t attr;
+    sigset_t all, old;
+    int r;
+
+    lead->timerfd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
+    if (lead->timerfd < 0)
+        return -errno;
+    lead->standby = (struct stk_lead_thread){.lead = lead,
+                                             .standby = true,
+                                             .index = lead->nthreads,
+                                             .shared_word = lead->share.word,
+                                             .shared_calls = lead->share.calls};
+    r = pthread_attr_init(&attr);
+    if (r != 0)
+        return -r;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    r = pthread_attr_setstacksize(&attr, STANDBY_STACK);
+    if (r == 0)
+        r = pthread_create(&lead->standby_id, &attr, standby_main, lead);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    pthread_attr_destroy(&attr);
+    if (r != 0)
+        return -r;
+    (void)pthread_setname_np(lead->standby_id, "stoker-net");
+    lead->has_standby = true;
+    return 0;
+}
