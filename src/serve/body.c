@@ -34,6 +34,7 @@ struct stk_body {
     uint64_t length;   /* announced; UINT64_MAX for chunked */
     uint64_t received; /* and stored */
     uint64_t offset;   /* read by the application */
+    uint64_t fresh;    /* received from the socket and not asked for by stk_body_take_fresh */
     stk_msec began;
     struct stk_chunked decoder;
 
@@ -224,6 +225,7 @@ int stk_body_recv(struct stk_body *body, int sock, char *buf, size_t cap, size_t
             return STK_BODY_PARTIAL;
         if (n <= 0)
             return -ECONNRESET;
+        body->fresh += (uint64_t)n;
         if (direct) {
             body->received += (uint64_t)n;
             body->complete = body->received == body->length;
@@ -239,6 +241,14 @@ int stk_body_recv(struct stk_body *body, int sock, char *buf, size_t cap, size_t
             return r;
     }
     return STK_BODY_PARTIAL;
+}
+
+uint64_t stk_body_take_fresh(struct stk_body *body)
+{
+    uint64_t n = body->fresh;
+
+    body->fresh = 0;
+    return n;
 }
 
 bool stk_body_is_complete(const struct stk_body *body)

@@ -45,6 +45,8 @@ int stk_body_feed(struct stk_body *body, const char *data, size_t len, size_t *r
  */
 int stk_body_recv(struct stk_body *body, int sock, char *buf, size_t cap, size_t *ret_rest)
     STK_MUST_CHECK;
+/* Bytes that stk_body_recv has taken from the socket since the last call. */
+uint64_t stk_body_take_fresh(struct stk_body *body);
 bool stk_body_is_complete(const struct stk_body *body);
 /* The text of the last -EPROTO. */
 const char *stk_body_error_text(const struct stk_body *body);

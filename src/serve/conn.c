@@ -63,10 +63,34 @@ static void conn_set_deadline(struct stk_conn *conn, stk_msec deadline)
     __atomic_store_n(&conn->deadline, deadline, __ATOMIC_RELAXED);
 }
 
+void stk_conn_count(struct stk_conn *conn, enum stk_conn_state state)
+{
+    static const uint8_t levels[] = {
+        [STK_CONN_IDLE] = 0,
+        [STK_CONN_HEAD] = STK_COUNTER_connections_reading,
+        [STK_CONN_BODY] = STK_COUNTER_connections_reading,
+        [STK_CONN_REQUEST] = 0,
+        [STK_CONN_DRAIN] = STK_COUNTER_connections_sending,
+        [STK_CONN_LINGER] = STK_COUNTER_connections_closing,
+        [STK_CONN_CLOSE] = 0,
+    };
+    struct stk_scoreboard_row *row = conn->server->row;
+
+    if (conn->counted == levels[state])
+        return;
+    if (conn->counted != 0)
+        stk_scoreboard_sub(row, (enum stk_counter)conn->counted, 1);
+    conn->counted = levels[state];
+    if (conn->counted != 0)
+        stk_scoreboard_add(row, (enum stk_counter)conn->counted, 1);
+}
+
 void stk_conn_set_state(struct stk_conn *conn, enum stk_conn_state state, stk_msec timeout)
 {
     STK_ASSERT(conn->state != STK_CONN_CLOSE || state == STK_CONN_CLOSE);
     conn->state = (uint8_t)state;
+    if (stk_unlikely(state != STK_CONN_IDLE || conn->counted != 0))
+        stk_conn_count(conn, state);
     conn_set_deadline(conn, timeout == STK_CONN_NEVER ? STK_CONN_NEVER
                                                       : stk_loop_now(conn->server->loop) + timeout);
 }
@@ -129,6 +153,7 @@ static void conn_destroy(struct stk_conn *conn)
     stk_timer_stop(server->loop, &conn->timer);
     stk_list_remove(&conn->link);
     server->nconns--;
+    stk_conn_count(conn, STK_CONN_CLOSE);
     stk_server_note_fd(server, conn->src.fd, false);
     stk_fd_close(&conn->src.fd);
     conn->body = stk_body_free(conn->body, server);

@@ -60,6 +60,7 @@ struct stk_conn {
     bool body_after_drain;  /* a body is awaited behind the output that drains */
     bool lingers;           /* closing waits for the client's end in any case */
     bool stalled;           /* the client took nothing of a full queue for send-timeout */
+    uint8_t counted;        /* the level of the scoreboard it counts in; 0: none */
     struct stk_peer peer;
 
     uint32_t src_events; /* what the source is, or will be, in the epoll set with */
@@ -105,6 +106,15 @@ static inline void stk_conn_acquire(struct stk_conn *conn)
 void stk_conn_release(struct stk_conn *conn, struct stk_lead_thread *thread);
 /* Sets the state and its deadline, in milliseconds from now (STK_CONN_NEVER: none). */
 void stk_conn_set_state(struct stk_conn *conn, enum stk_conn_state state, stk_msec timeout);
+/* Changes the level of the scoreboard that the connection counts in. */
+void stk_conn_count(struct stk_conn *conn, enum stk_conn_state state);
+/* Enters state REQUEST, which has no deadline here. */
+static inline void stk_conn_begin_request(struct stk_conn *conn)
+{
+    conn->state = STK_CONN_REQUEST;
+    if (stk_unlikely(conn->counted != 0))
+        stk_conn_count(conn, STK_CONN_REQUEST);
+}
 /* Makes the timer fire no later than the deadline; by the owner of the loop. */
 void stk_conn_check_timer(struct stk_conn *conn);
 /* Keeps bytes for later (a part of a request); false: no memory. `data` may be within conn->in. */

@@ -70,19 +70,24 @@ int stk_gather_send(struct stk_serve_thread *t, struct stk_conn *conn, struct io
 {
     struct iovec iov[4];
     int count = 0;
+    size_t total;
     int r;
 
     STK_ASSERT(n <= 3);
     stk_gather_end(t);
+    total = t->out.len;
     if (t->out.len > 0)
         iov[count++] = (struct iovec){t->out.buf, t->out.len};
     for (int i = 0; i < n; i++) {
         if (more[i].iov_len > 0)
             iov[count++] = more[i];
+        total += more[i].iov_len;
     }
     if (count == 0)
         return 0;
     r = stk_conn_send(conn, iov, count);
+    if (r == 0)
+        t->bytes_out += total;
     if (r != -EAGAIN)
         t->out.len = 0;
     return r;
@@ -121,7 +126,7 @@ int stk_gather_append(struct stk_serve_thread *t, struct stk_conn *conn, struct 
  * Sends what one thread has gathered, by the stand-by, which acts as the thread while it holds the
  * mutex: what the socket does not take goes to the queue. True while the thread gathers.
  */
-static bool gather_flush(struct stk_serve_thread *t, stk_nsec now)
+static bool gather_flush(struct stk_serve_thread *t, stk_nsec now, uint64_t *sent)
 {
     bool left;
 
@@ -131,10 +136,12 @@ static bool gather_flush(struct stk_serve_thread *t, stk_nsec now)
         now - t->gather_since >= GATHER_AGE_NS) {
         struct iovec iov = {t->out.buf + t->gather_sent, t->gather_len - t->gather_sent};
 
-        if (stk_conn_send(t->gather_conn, &iov, 1) == 0)
+        if (stk_conn_send(t->gather_conn, &iov, 1) == 0) {
             t->gather_sent = t->gather_len;
-        else
+            *sent += iov.iov_len;
+        } else {
             t->gather_blocked = true; /* the thread itself finds out at its next send */
+        }
     }
     pthread_mutex_unlock(&t->gather_mutex);
     return left;
@@ -149,6 +156,8 @@ bool stk_server_flush_gathered(struct stk_server *server)
         return false;
     now = stk_time_mono_ns();
     for (unsigned i = 0; i < server->nthreads; i++)
-        left = gather_flush(&server->threads[i], now) || left;
+        left = gather_flush(&server->threads[i], now,
+                            &server->threads[server->nthreads - 1].bytes_out) ||
+               left;
     return left;
 }

@@ -27,6 +27,7 @@
 #include "serve/body.h"
 #include "serve/conn.h"
 #include "serve/request.h"
+#include "serve/route.h"
 #include "serve/server.h"
 #include "serve/trust.h"
 #include "wire/http1.h"
@@ -52,6 +53,7 @@ void stk_http1_continue(struct stk_conn *conn, const struct stk_head *head)
     if (stk_conn_send(conn, &iov, 1) < 0)
         return; /* the client is gone, as the next read will show */
     stk_scoreboard_add(conn->server->row, STK_COUNTER_responses_1xx, 1);
+    stk_scoreboard_add(conn->server->row, STK_COUNTER_bytes_out, sizeof text - 1);
 }
 
 static void http1_init_request(struct stk_serve_request *rq, struct stk_conn *conn,
@@ -73,7 +75,7 @@ static void http1_init_request(struct stk_serve_request *rq, struct stk_conn *co
     rq->base.script_name = stk_span_make("", 0);
     rq->base.id = t->next_id;
     t->next_id += server->nthreads;
-    if (server->access_log != NULL)
+    if (server->timed)
         rq->base.started = stk_time_mono_ns();
     if (conn->trusted)
         stk_trust_apply(&rq->base, server);
@@ -87,14 +89,17 @@ static void http1_account(struct stk_serve_request *rq)
     rq->t->answered[0]++;
     rq->t->answered[rq->status / 100 % 6]++;
     rq->t->exceptions += rq->failed;
-    if (server->access_log != NULL) {
+    if (server->timed) {
         struct stk_access_entry entry = {
             .req = &rq->base,
             .body_bytes = rq->body_bytes,
             .duration = stk_time_mono_ns() - rq->base.started,
         };
 
-        stk_access_log_write(server->access_log, &entry);
+        stk_scoreboard_latency(server->row, rq->t->lead_thread->own,
+                               (uint64_t)(entry.duration / STK_NSEC_PER_USEC));
+        if (server->access_log != NULL)
+            stk_access_log_write(server->access_log, &entry);
     }
 }
 
@@ -203,7 +208,7 @@ static enum http1_step http1_call(struct stk_serve_request *rq, struct stk_lead_
     enum stk_close_reason reason = STK_CLOSE_REQUESTED;
 
     stk_conn_acquire(conn);
-    conn->state = STK_CONN_REQUEST;
+    stk_conn_begin_request(conn);
     if (t->out.len > 0)
         stk_gather_begin(t, conn); /* answers of pipelined requests do not wait for this one */
     stk_lead_enter(thread);
@@ -240,6 +245,36 @@ static enum http1_step http1_call(struct stk_serve_request *rq, struct stk_lead_
     return http1_finish_close(conn, thread, reason);
 }
 
+static inline bool http1_has_body(const struct stk_head *head)
+{
+    return head->chunked || (head->has_content_length && head->content_length > 0);
+}
+
+/* Answers a request in C. A body is not read: that ends the connection. */
+static enum http1_step http1_handle(struct stk_serve_request *rq, struct stk_lead_thread *thread,
+                                    const struct stk_handler *handler, bool has_body)
+{
+    struct stk_conn *conn = rq->conn;
+    struct stk_server *server = conn->server;
+
+    if (has_body)
+        rq->keep_alive = false;
+    stk_route_answer(rq, handler);
+    if (handler == NULL || handler->logged) {
+        http1_account(rq);
+    } else {
+        rq->t->handled++;
+    }
+    conn->served = true;
+    if (rq->keep_alive)
+        return STEP_ANSWERED;
+    return http1_finish_close(conn, thread,
+                              atomic_load_explicit(&server->draining, memory_order_relaxed)
+                                  ? STK_CLOSE_DRAINING
+                              : has_body ? STK_CLOSE_BODY_UNREAD
+                                         : STK_CLOSE_REQUESTED);
+}
+
 /* Keeps the head at buf[off] with what follows its body at buf[rest..len), for when the body is
  * there. */
 static bool http1_keep_head(struct stk_conn *conn, char *buf, size_t off, size_t head_len,
@@ -264,7 +299,7 @@ static int http1_begin_body(struct stk_conn *conn, struct stk_lead_thread *threa
 /* Gives a complete request, kept by the connection, to a thread of the application. */
 static enum http1_step http1_post(struct stk_conn *conn)
 {
-    conn->state = STK_CONN_REQUEST;
+    stk_conn_begin_request(conn);
     stk_conn_acquire(conn);
     stk_lead_post(conn->server->lead, &conn->job);
     return STEP_DONE;
@@ -328,7 +363,16 @@ static enum http1_step http1_next(struct stk_conn *conn, struct stk_lead_thread 
         return http1_refuse_parse(conn, thread, result);
     http1_init_request(&rq, conn, t, head);
     body_off = *off + head->len;
-    if (head->chunked || (head->has_content_length && head->content_length > 0)) {
+    if (stk_unlikely(conn->server->route != NULL)) {
+        bool own;
+        const struct stk_handler *handler = stk_route_find(conn->server->route, &rq.base, &own);
+
+        if (handler != NULL || own) {
+            *off = body_off;
+            return http1_handle(&rq, thread, handler, http1_has_body(head));
+        }
+    }
+    if (http1_has_body(head)) {
         step = http1_body(&rq, thread, head, buf + body_off, len - body_off, &used);
         if (step == STEP_DONE)
             return step;
@@ -436,6 +480,7 @@ void stk_http1_job(struct stk_job *job, struct stk_lead_thread *thread)
     STK_CHECK_MAGIC(conn, STK_CONN_MAGIC);
     http1_process(conn, thread, http1_load(conn, stk_serve_thread_of(thread)));
     stk_server_publish(stk_serve_thread_of(thread));
+    stk_server_gauge(stk_serve_thread_of(thread)->server);
 }
 
 /* More of a body that began in an earlier turn. */
@@ -448,6 +493,7 @@ static void http1_read_body(struct stk_conn *conn, struct stk_lead_thread *threa
     int r = stk_body_recv(conn->body, conn->src.fd, t->read_buf + conn->head_len,
                           STK_SERVE_READ_BUFFER - conn->head_len, &rest);
 
+    t->bytes_in += stk_body_take_fresh(conn->body);
     if (r == STK_BODY_PARTIAL) {
         if (stk_body_is_too_slow(conn->body, config->body_min_rate,
                                  stk_loop_now(conn->server->loop), STK_HTTP1_RATE_GRACE_MS)) {
@@ -482,6 +528,7 @@ void stk_http1_readable(struct stk_conn *conn, struct stk_lead_thread *thread)
                          MSG_DONTWAIT);
     while (stk_unlikely(n < 0 && errno == EINTR));
     if (stk_likely(n > 0)) {
+        t->bytes_in += (uint64_t)n;
         http1_process(conn, thread, len + (size_t)n);
         return;
     }

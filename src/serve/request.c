@@ -31,6 +31,7 @@ static int body_receive(struct stk_serve_request *rq)
     /* The head in front of the body in the read buffer is still in use. */
     r = stk_body_recv(rq->body, rq->conn->src.fd, rq->t->read_buf + offset,
                       STK_SERVE_READ_BUFFER - offset, &rest);
+    rq->t->bytes_in += stk_body_take_fresh(rq->body);
     if (r < 0)
         return r;
     if (rest > 0) {

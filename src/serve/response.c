@@ -503,6 +503,8 @@ int stk_response_sendfile(struct stk_request *req, int fd, int64_t off, uint64_t
                               !rq->chunked            ? stk_span_make("", 0)
                               : flags & STK_WRITE_END ? STK_SPAN_LIT("\r\n0\r\n\r\n")
                                                       : STK_SPAN_LIT("\r\n"));
+    if (r == 0)
+        rq->t->bytes_out += len;
     return response_sent(rq, r, len, flags);
 }
 

@@ -19,7 +19,9 @@
 #include "wire/http_date.h"
 
 struct stk_config;
+struct stk_handler;
 struct stk_listener;
+struct stk_route;
 struct stk_scoreboard_row;
 struct stk_access_log;
 struct stk_conn;
@@ -64,6 +66,9 @@ struct stk_server {
     void *host;
     struct stk_scoreboard_row *row;
     struct stk_access_log *access_log; /* NULL: off */
+    struct stk_route *route;           /* NULL: every request is the application's */
+    unsigned slot;
+    bool timed; /* the times of requests are wanted, for the access log or statistics */
 
     struct stk_http1_limits limits;
     struct stk_cidr_set trusted;
@@ -121,6 +126,9 @@ struct stk_serve_thread {
      * class. */
     uint32_t answered[6];
     uint32_t exceptions;
+    uint32_t handled; /* requests of handlers, which count nowhere else */
+    uint64_t bytes_in, bytes_out;
+    uint64_t gil_wait_us;
     time_t date_second;
     char date[STK_SERVE_DATE_LINE];
 
@@ -145,6 +153,10 @@ struct stk_server_params {
     unsigned threads;
     struct stk_scoreboard_row *row;
     struct stk_access_log *access_log;
+    bool timed;                         /* count latencies although there is no access log */
+    const struct stk_handler *handlers; /* answered in C; alive as long as the server */
+    size_t nhandlers;
+    const char *handlers_address; /* where nothing else is answered; NULL: none */
 };
 
 /* Builds a server; nothing listens yet. 0, or a negative errno. */
@@ -168,6 +180,8 @@ void stk_server_drain(struct stk_server *server, bool last);
 void stk_server_abort(struct stk_server *server);
 /* Adds what a thread has counted to the scoreboard; by that thread. */
 void stk_server_publish(struct stk_serve_thread *t);
+/* Tells the scoreboard how many threads are in the application, and how many requests wait. */
+void stk_server_gauge(struct stk_server *server);
 /* Sends what threads have gathered for longer than a tick; true while some is left. By the
  * stand-by. */
 bool stk_server_flush_gathered(struct stk_server *server);
