@@ -62,27 +62,6 @@ static inline PyObject *stk_py_newref(PyObject *obj)
 #    define stk_py_newref(obj) Py_NewRef(obj)
 #endif
 
-/*
- * A number that a dict gets anew with every change of it, and no two contents share (PEP 509). From
- * 3.13 on there is none.
- */
-#if PY_VERSION_HEX < 0x030D0000
-#    define STK_PY_HAS_DICT_VERSION 1
-static inline uint64_t stk_py_dict_version(PyObject *dict)
-{
-#    pragma GCC diagnostic push
-#    pragma GCC diagnostic ignored "-Wdeprecated-declarations"
-    return ((PyDictObject *)dict)->ma_version_tag;
-#    pragma GCC diagnostic pop
-}
-#else
-#    define STK_PY_HAS_DICT_VERSION 0
-static inline uint64_t stk_py_dict_version(PyObject *dict)
-{
-    return 0;
-}
-#endif
-
 /* obj.name: 1 and *ret_value, 0 when there is no such attribute, -1 with an exception. */
 static inline int stk_py_lookup_attr(PyObject *obj, PyObject *name, PyObject **ret_value)
 {

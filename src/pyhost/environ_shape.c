@@ -8,7 +8,7 @@
  * must not be shown, is remembered as such and takes the long way.
  *
  * A copy of the template is what the application gets; but most applications only read it. So the
- * copy is lent: if it comes back unchanged (its version says so, PEP 509) and nobody holds it any
+ * copy is lent: if it comes back unchanged (dict_watch.h) and nobody holds it any
  * more, then the next request of the shape gets it again, brought up to date; if not, it is the
  * application's alone, and after a few such loans in a row they become rare. A changed dict is let
  * go at the end of its request, with all that the application has put into it.
@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "pyhost/dict_watch.h"
 #include "pyhost/environ_priv.h"
 
 enum {
@@ -274,12 +275,12 @@ static inline PyObject *shape_lend_again(struct stk_environ *env, struct stk_env
 
     if (!image->dict || Py_REFCNT(image->dict) != 1)
         return NULL;
-    if (stk_unlikely(stk_py_dict_version(image->dict) != s->lent_version ||
+    if (stk_unlikely(stk_dict_version(image->dict) != s->lent_version ||
                      shape_update(env, s, image, req) < 0)) {
         Py_CLEAR(image->dict);
         return NULL;
     }
-    s->lent_version = stk_py_dict_version(image->dict);
+    s->lent_version = stk_dict_version(image->dict);
     return stk_py_newref(image->dict);
 }
 
@@ -303,10 +304,10 @@ static PyObject *shape_copy(struct stk_environ *env, struct stk_environ_shape *s
     kept = stk_py_newref(s->kept.dict);
     dict = PyDict_Copy(kept);
     Py_DECREF(kept);
-    if (lend && dict && s->number == number && !s->lent.dict) {
+    if (lend && dict && s->number == number && !s->lent.dict && stk_dict_watch(dict)) {
         s->lent = image;
         s->lent.dict = stk_py_newref(dict);
-        s->lent_version = stk_py_dict_version(dict);
+        s->lent_version = stk_dict_version(dict);
         *ret_lender = s;
     }
     return dict;
@@ -321,7 +322,6 @@ PyObject *stk_environ_shape_build(struct stk_environ *env, struct stk_environ_te
 
     if (!s || !s->kept.dict)
         return NULL;
-    lend = lend && STK_PY_HAS_DICT_VERSION;
     if (lend) {
         dict = shape_lend_again(env, s, req);
         if (stk_likely(dict != NULL)) {
@@ -337,7 +337,7 @@ PyObject *stk_environ_shape_build(struct stk_environ *env, struct stk_environ_te
 void stk_environ_release(PyObject *dict, struct stk_environ_shape *lender)
 {
     if (lender && lender->lent.dict == dict) {
-        if (stk_likely(Py_REFCNT(dict) == 2 && stk_py_dict_version(dict) == lender->lent_version)) {
+        if (stk_likely(Py_REFCNT(dict) == 2 && stk_dict_version(dict) == lender->lent_version)) {
             lender->spoiled = 0;
         } else {
             lender->spoiled++;
