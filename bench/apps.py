@@ -70,6 +70,12 @@ def sleep1ms(environ, start):
     return hello(environ, start)
 
 
+def fair(environ, start):
+    """1 ms, and a second at /slow: both wait."""
+    time.sleep(1.0 if environ["PATH_INFO"] == "/slow" else 0.001)
+    return hello(environ, start)
+
+
 def spin(turns):
     """Computes with the GIL held."""
     total = 0

@@ -6,6 +6,10 @@
  *       Open loop: requests leave at R a second whatever the answers do, each on a free keep-alive
  *       connection.  Latency counts from the moment a request was due, so waiting for a connection
  *       is part of it (no coordinated omission).
+ *   load closed --port P --connections C --path PATH --seconds S
+ *       Closed loop: each of C keep-alive connections sends its next request when it has its
+ * answer. What is not answered at the end counts with the time it has waited. An announced close is
+ *       obeyed, and counted as a reconnect like any other.
  *   load hold --port P --connections C --seconds S
  *       Opens C keep-alive connections, gets one answer on each, prints, and holds them until
  *       standard input ends or S seconds have passed.
@@ -32,12 +36,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MAX_EVENTS  256
-#define MAX_SAMPLES (1U << 22)
-#define HEAD_SIZE   1024
-#define SECOND      1000000000ULL
+#define MAX_EVENTS    256
+#define MAX_SAMPLES   (1U << 22)
+#define HEAD_SIZE     1024
+#define SECOND        1000000000ULL
+#define REFUSED_PAUSE (SECOND / 100)
 
-enum mode { MODE_RATE, MODE_HOLD, MODE_SLOW };
+enum mode { MODE_RATE, MODE_HOLD, MODE_SLOW, MODE_CLOSED, N_MODES };
 
 struct options {
     enum mode mode;
@@ -46,12 +51,14 @@ struct options {
     uint32_t connections;
     uint32_t interval_ms;
     uint32_t seconds;
+    const char *path;
 };
 
 struct client {
     int fd; /* -1: not connected */
     bool busy;
     bool answered;    /* its first answer has come (hold) */
+    bool closing;     /* the server has said that it closes behind this answer */
     uint32_t sent;    /* bytes of the slow head that have left */
     uint32_t head_at; /* bytes of the answer's head collected */
     uint64_t body_left;
@@ -73,10 +80,10 @@ struct load {
     uint64_t n_errors;
     uint64_t n_reconnects;
     uint64_t n_answered;
+    char request[256];
     char scratch[65536];
 };
 
-static const char request_text[] = "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
 static const char slow_text[] = "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: slow\r\n"
                                 "Accept: text/html,application/xhtml+xml\r\n"
                                 "Accept-Language: en-US,en;q=0.7\r\nX-Filler: "
@@ -123,6 +130,7 @@ static bool client_open(struct load *load, struct client *client)
     client->fd = fd;
     client->sent = 0;
     client->head_at = 0;
+    client->closing = false;
     client->body_left = 0;
     return true;
 }
@@ -186,17 +194,18 @@ static int client_feed(struct client *client, const char *data, size_t size)
         return -1;
     }
     client->head_at = 0;
+    client->closing = strcasestr(client->head, "\r\nconnection: close") != NULL;
     client->body_left = (uint64_t)length - rest;
     return client->body_left == 0;
 }
 
 static bool client_send(struct load *load, struct client *client)
 {
-    size_t size = sizeof(request_text) - 1;
+    size_t size = strlen(load->request);
     if (client->fd < 0 && !client_open(load, client)) {
         return false;
     }
-    ssize_t sent = send(client->fd, request_text, size, MSG_NOSIGNAL);
+    ssize_t sent = send(client->fd, load->request, size, MSG_NOSIGNAL);
     if (sent != (ssize_t)size) {
         load->n_errors++;
         client_close(client);
@@ -204,6 +213,20 @@ static bool client_send(struct load *load, struct client *client)
     }
     load->n_sent++;
     return true;
+}
+
+static void sample(struct load *load, const struct client *client)
+{
+    if (load->n_samples < MAX_SAMPLES) {
+        load->samples[load->n_samples++] = now() - client->due;
+    }
+}
+
+/* The next request of a closed loop. A server that refuses is asked again in the next turn. */
+static void closed_next(struct load *load, struct client *client)
+{
+    client->due = now();
+    client->busy = client_send(load, client);
 }
 
 /* What the server sent: an answer, or the end of the connection. */
@@ -238,9 +261,16 @@ static void client_event(struct load *load, struct client *client)
     } else {
         load->n_answered++;
         client->answered = true;
-        if (load->options.mode == MODE_RATE && load->n_samples < MAX_SAMPLES) {
-            load->samples[load->n_samples++] = now() - client->due;
+        if (load->options.mode != MODE_HOLD) {
+            sample(load, client);
         }
+    }
+    if (load->options.mode == MODE_CLOSED) {
+        if (client->closing && client->fd >= 0) {
+            load->n_reconnects++;
+            client_close(client);
+        }
+        closed_next(load, client);
     }
     if (client->busy && load->options.mode == MODE_RATE) {
         client_release(load, client);
@@ -281,6 +311,28 @@ static void run_rate(struct load *load)
         }
         /* with every connection busy only an answer helps */
         turn(load, load->free_head != 0 && due < load->end ? due : load->end);
+    }
+}
+
+static void run_closed(struct load *load)
+{
+    while (now() < load->end) {
+        uint64_t next = load->end;
+        for (uint32_t i = 0; i < load->options.connections; i++) {
+            struct client *client = &load->clients[i];
+            if (!client->busy) {
+                closed_next(load, client);
+            }
+            if (!client->busy) {
+                next = now() + REFUSED_PAUSE;
+            }
+        }
+        turn(load, next < load->end ? next : load->end);
+    }
+    for (uint32_t i = 0; i < load->options.connections; i++) {
+        if (load->clients[i].busy) {
+            sample(load, &load->clients[i]);
+        }
     }
 }
 
@@ -385,17 +437,22 @@ static uint32_t parse_number(const char *text, uint32_t max)
 static bool parse_options(int argc, char **argv, struct options *ret_options)
 {
     static const struct option rows[] = {
-        {"port", required_argument, NULL, 'p'},        {"rate", required_argument, NULL, 'r'},
-        {"connections", required_argument, NULL, 'c'}, {"interval", required_argument, NULL, 'i'},
-        {"seconds", required_argument, NULL, 's'},     {NULL, 0, NULL, 0},
+        {"port", required_argument, NULL, 'p'},
+        {"rate", required_argument, NULL, 'r'},
+        {"connections", required_argument, NULL, 'c'},
+        {"interval", required_argument, NULL, 'i'},
+        {"seconds", required_argument, NULL, 's'},
+        {"path", required_argument, NULL, 'u'},
+        {NULL, 0, NULL, 0},
     };
-    static const char *const modes[] = {"rate", "hold", "slow"};
-    struct options options = {.rate = 100, .connections = 1, .interval_ms = 1000, .seconds = 1};
+    static const char *const modes[] = {"rate", "hold", "slow", "closed"};
+    struct options options = {
+        .rate = 100, .connections = 1, .interval_ms = 1000, .seconds = 1, .path = "/"};
     size_t mode = 0;
-    while (argc > 1 && mode < 3 && strcmp(argv[1], modes[mode]) != 0) {
+    while (argc > 1 && mode < N_MODES && strcmp(argv[1], modes[mode]) != 0) {
         mode++;
     }
-    if (argc < 2 || mode == 3) {
+    if (argc < 2 || mode == N_MODES) {
         return false;
     }
     options.mode = (enum mode)mode;
@@ -416,6 +473,9 @@ static bool parse_options(int argc, char **argv, struct options *ret_options)
             break;
         case 's':
             options.seconds = parse_number(optarg, 600);
+            break;
+        case 'u':
+            options.path = optarg;
             break;
         default:
             return false;
@@ -445,11 +505,17 @@ int main(int argc, char **argv)
 {
     struct load load = {.epoll_fd = -1};
     if (!parse_options(argc, argv, &load.options)) {
-        fprintf(stderr, "usage: load rate|hold|slow --port N [--rate N] [--connections N]"
-                        " [--interval MS] [--seconds N]\n");
+        fprintf(stderr, "usage: load rate|closed|hold|slow --port N [--rate N] [--connections N]"
+                        " [--interval MS] [--seconds N] [--path PATH]\n");
         return 2;
     }
     raise_fd_limit(load.options.connections);
+    int length = snprintf(load.request, sizeof(load.request),
+                          "GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", load.options.path);
+    if (length < 0 || (size_t)length >= sizeof(load.request)) {
+        fprintf(stderr, "load: --path is too long\n");
+        return 2;
+    }
     if (prctl(PR_SET_TIMERSLACK, 1UL) != 0) {
         die("prctl");
     }
@@ -475,6 +541,11 @@ int main(int argc, char **argv)
         break;
     case MODE_SLOW:
         run_slow(&load);
+        break;
+    case MODE_CLOSED:
+        run_closed(&load);
+        break;
+    case N_MODES:
         break;
     }
     report(&load);

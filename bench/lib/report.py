@@ -12,7 +12,8 @@ COLUMNS = {  # metric: (heading, decimals)
     "p99_ms": ("p99 ms", 3), "pss_mb": ("PSS MB", 1), "percent": ("CPU %", 4),
     "first_ms": ("ms to the first block", 3),
     "bytes": ("bytes a connection", 0), "p99_alone_ms": ("p99 ms without", 3),
-    "p99_ratio": ("p99 with ÷ without", 2), "ms": ("ms beyond the import", 1),
+    "p99_ratio": ("p99 with ÷ without", 2), "max_ms": ("longest ms", 1),
+    "closed": ("connections closed", 0), "ms": ("ms beyond the import", 1),
     "total_ms": ("ms in all", 1), "uss_mb": ("private MB", 1), "tree_mb": ("tree PSS MB", 1),
     "bare_mb": ("bare PSS MB", 1),
 }

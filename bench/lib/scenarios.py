@@ -78,6 +78,11 @@ SCENARIOS = {
     "slowloris": Scenario("500 requests/s beside 1,000 clients that dribble their heads",
                           kind="slowloris", pin="none",
                           servers="stoker,nginx,bjoern,fastpysgi,granian,peregrine"),
+    "fair": Scenario("2 workers with 1 thread: 100 connections on a 1 ms endpoint, beside a request "
+                     "that always runs for 1 s; against 1 worker without it", app="apps:fair",
+                     kind="fair", pin="none", connections=100,
+                     servers="stoker+w2,gunicorn-sync+w2,gunicorn-gthread+w2,uwsgi-http+w2,"
+                             "granian+w2"),
     "startup": Scenario("exec to the first answer, beyond a bare import", kind="startup",
                         pin="none"),
     "startup-flask": Scenario("exec to the first answer, beyond a bare import (Flask)",
@@ -142,6 +147,8 @@ TARGETS = [
     *_cpu("close", epoll=1.30),
     Target("idle10k", "bytes", 1024),
     Target("slowloris", "p99_ratio", 1.20),
+    Target("fair", "p99_ratio", 1.5, ours="stoker+w2"),
+    Target("fair", "closed", 0, ours="stoker+w2"),
     Target("startup", "ms", 60),
     Target("startup-flask", "ms", 60),
     Target("memory", "pss_mb", 2.0),

@@ -19,7 +19,7 @@ LOG_KEPT = 1 << 20
 EXPECTED = {  # bytes of body that each application answers with; None: by its own head
     "apps:hello": 14, "apps:document": None, "apps:body100k": 100_000, "apps:stream": 65_536,
     "apps:upload": None, "apps:two_blocks": 2048, "apps:sleep1ms": 14,
-    "apps:compute2ms": 14, "app_flask:app": 14,
+    "apps:compute2ms": 14, "apps:fair": 14, "app_flask:app": 14,
 }
 
 

@@ -1,6 +1,7 @@
 """The scenarios that are not a closed loop of wrk."""
 
 import contextlib
+import dataclasses
 import os
 import socket
 import subprocess
@@ -18,6 +19,7 @@ GOOD_RATE = 500
 SLOW_CLIENTS = 1000
 SLOW_INTERVAL_MS = 1000
 SLOW_SECONDS = 10
+FAIR_SECONDS = 8
 
 
 def _started(session, scenario, specs, outcome, say):
@@ -185,6 +187,55 @@ def _good(server, placement, seconds):
                     connections=min(8, server.connections), seconds=seconds)
 
 
+def fair(session, scenario, specs, rounds, say):
+    """p99 of a fast endpoint on many connections while one worker of two is always in a slow request.
+
+    Each round measures, one after the other, the same server with one worker and nothing else, and with
+    its two workers beside the slow request.
+    """
+    outcome = Outcome()
+    seconds = 3 if session.options.quick else FAIR_SECONDS
+    alone = {}
+    for server in _started(session, scenario, [dataclasses.replace(spec, workers=1)
+                                               for spec in specs], outcome, say):
+        alone[dataclasses.replace(server.spec, workers=2)] = server
+    running = [server for server in _started(session, scenario, specs, outcome, say)
+               if server.spec in alone]
+    for number in range(rounds):
+        for server in list(running):
+            with _guard(server, running, session, outcome, say):
+                figures = _beside_one_slow(session, scenario, alone[server.spec], server, seconds)
+                outcome.add(server.spec, figures)
+                say(f"  round {number + 1}/{rounds} {str(server.spec):<24}p99 "
+                    f"{figures['p99_alone_ms']:.1f} ms alone, {figures['p99_ms']:.1f} ms beside, "
+                    f"{figures['closed']} closed")
+    _stop_all(session, running + list(alone.values()))
+    return outcome
+
+
+def _beside_one_slow(session, scenario, one, two, seconds):
+    placement = session.placement(scenario)
+    load = {"connections": scenario.connections, "seconds": seconds}
+    alone = run_load("closed", one.port, placement, **load)
+    slow = start_load("closed", two.port, placement, connections=1, path="/slow",
+                      seconds=seconds + 3)
+    try:
+        time.sleep(1.0)
+        beside = run_load("closed", two.port, placement, **load)
+    finally:
+        slow.stop(3.0)
+        slow.popen.stdin.close()
+        slow.popen.stdout.close()
+    if not alone["requests"] or not beside["requests"]:
+        raise ClientError("no request was answered")
+    return {
+        "p99_alone_ms": alone["p99"] / 1000, "p99_ms": beside["p99"] / 1000,
+        "p50_ms": beside["p50"] / 1000, "p99_ratio": beside["p99"] / max(alone["p99"], 0.1),
+        "max_ms": beside["max"] / 1000, "closed": beside["reconnects"],
+        "requests": beside["requests"], "errors": beside["errors"],
+        "rps": beside["requests"] * 1e6 / beside["us"]}
+
+
 def first_block(session, scenario, specs, rounds, say):
     """Milliseconds until a lone block is at the client, while the application waits behind it."""
     outcome = Outcome()
@@ -295,4 +346,4 @@ def _beyond(server, bare_pid):
 
 
 KINDS = {"rate": rate, "idle": idle, "idle10k": idle10k, "first_block": first_block,
-         "slowloris": slowloris, "startup": startup, "memory": memory}
+         "slowloris": slowloris, "fair": fair, "startup": startup, "memory": memory}
