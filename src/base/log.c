@@ -22,6 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/fd.h"
 #include "base/log_clock.h"
 #include "base/log_sink.h"
 #include "base/mem.h"
@@ -31,11 +32,13 @@
 static struct {
     struct stk_log_sink sink;
     _Atomic int level;
+    _Atomic int tee;          /* -1: none */
     _Atomic uint64_t dropped; /* lines, since the last report */
     char process[32];
 } log_state = {
     .sink = {.kind = STK_LOG_SINK_STREAM, .type = STK_LOG_SINK_OTHER, .fd = STDERR_FILENO},
     .level = STK_LOG_INFO,
+    .tee = -1,
     .process = "stoker",
 };
 
@@ -93,6 +96,11 @@ void stk_log_reopen(void)
     if (r < 0)
         stk_log_error("cannot open the error log %s again, so the old one stays in use: %s",
                       log_state.sink.path, strerror(-r));
+}
+
+void stk_log_tee(int fd)
+{
+    atomic_store_explicit(&log_state.tee, fd, memory_order_relaxed);
 }
 
 int stk_log_fd(void)
@@ -257,8 +265,12 @@ static void log_report_dropped(struct log_batch *b)
 
 static void log_emit(enum stk_log_level level, const char *text, size_t len)
 {
+    int tee = atomic_load_explicit(&log_state.tee, memory_order_relaxed);
     struct log_batch b;
 
+    if (tee >= 0 && level >= STK_LOG_ERROR &&
+        (stk_fd_write_all(tee, text, len) < 0 || stk_fd_write_all(tee, "\n", 1) < 0))
+        stk_log_tee(-1); /* what follows would make no sense without this */
     b.sink = log_state.sink;
     b.level = level;
     b.lines = 0;

@@ -39,6 +39,12 @@ int stk_log_fd(void);
 /* The word between brackets that names this process: "master", "worker 1". At most 31 bytes. */
 void stk_log_set_process(const char *name);
 
+/*
+ * Messages of level error and above are also appended to this descriptor, as bare text, until -1 is
+ * given: how a process that fails to start tells its parent why.
+ */
+void stk_log_tee(int fd);
+
 /* Logs one message; a new line inside starts a line with the same prefix. errno is preserved. */
 void stk_log(enum stk_log_level level, const char *fmt, ...) STK_PRINTF(2, 3);
 /* The same, of bytes that may hold anything (control characters are escaped, new lines kept). */

@@ -15,6 +15,12 @@ struct stk_strv {
     size_t n;
 };
 
+/* config->reload_mode: the choices of the option, in order. */
+enum stk_reload_mode {
+    STK_RELOAD_ROLLING, /* one worker after the other */
+    STK_RELOAD_ALL,     /* one, then all others at once */
+};
+
 struct stk_config {
     /* application */
     char *app; /* positional, or `app = ` in a file */
@@ -35,8 +41,26 @@ struct stk_config {
     int64_t workers; /* 0: by the CPUs */
     int64_t threads;
     bool takeover; /* the stand-by thread; on */
+    char *user;    /* may be NULL, as of the next three */
+    char *group;
+    bool daemon;
+    char *name;
+    stk_msec upgrade_timeout;
     char *pidfile;
-    char *umask; /* octal text, may be NULL */
+    char *control; /* where the control socket is: a path, "auto" or "off" */
+    char *umask;   /* octal text, may be NULL */
+
+    /* replacing workers */
+    int64_t workers_min;          /* 0: as workers, no scaling */
+    int64_t reload_mode;          /* enum stk_reload_mode */
+    struct stk_strv touch_reload; /* paths */
+    int64_t max_requests;         /* 0: none, as of the next three */
+    stk_msec max_lifetime;
+    int64_t max_rss; /* bytes */
+    int64_t max_pss;
+    int64_t recycle_jitter; /* percent */
+    int64_t recycle_parallel;
+    int64_t preload_refresh; /* requests; 0: none */
 
     /* limits and timeouts */
     int64_t max_connections; /* 0: from the fd limit */

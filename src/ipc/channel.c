@@ -168,6 +168,15 @@ const char *stk_channel_type_name(unsigned type)
     return type < STK_MESSAGE_TYPES ? channel_types[type].name : NULL;
 }
 
+int stk_channel_send_failure(int fd, uint32_t slot, int code, int file)
+{
+    STK_CLEANUP(stk_fd_closep) int own = file < 0 ? memfd_create("failure", MFD_CLOEXEC) : -1;
+    struct stk_message msg = {
+        .type = STK_MESSAGE_LOAD_FAILED, .slot = slot, .value = code, .fd = file < 0 ? own : file};
+
+    return msg.fd < 0 ? -EMFILE : stk_channel_send(fd, &msg);
+}
+
 int stk_channel_send_sources(int fd, const char *const *paths)
 {
     struct stk_message msg = {.type = STK_MESSAGE_SOURCES};

@@ -68,12 +68,18 @@ int stk_channel_recv(int fd, enum stk_channel_role role, struct stk_message *ret
 const char *stk_channel_type_name(unsigned type);
 
 /*
+ * Sends LOAD_FAILED with a file of what was logged (stk_log_tee into a memfd); -1: with an empty
+ * one. The file stays the caller's. As stk_channel_send.
+ */
+int stk_channel_send_failure(int fd, uint32_t slot, int code, int file) STK_MUST_CHECK;
+/*
  * Sends SOURCES: the paths (NULL-terminated array) are written to an anonymous file. Paths with a
  * new line in them are left out. As stk_channel_send.
  */
 int stk_channel_send_sources(int fd, const char *const *paths) STK_MUST_CHECK;
 /*
- * Reads the file of a SOURCES message: *ret_text (free it) ends with a NUL, *ret_len counts without
- * it. The file is the caller's. 0; -EFBIG beyond 16 MiB; -EINVAL for what is no regular file.
+ * Reads the file of a SOURCES or LOAD_FAILED message: *ret_text (free it) ends with a NUL, *ret_len
+ * counts without it. The file is the caller's. 0; -EFBIG beyond 16 MiB; -EINVAL for what is no
+ * regular file.
  */
 int stk_channel_read_sources(int file, char **ret_text, size_t *ret_len) STK_MUST_CHECK;

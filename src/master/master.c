@@ -75,6 +75,8 @@ void stk_master_stop(struct stk_master *m, bool now)
         return;
     m->stopping = now ? 2 : 1;
     m->waits_for_save = false;
+    stk_reload_on_stop(m);
+    stk_scale_on_stop(m);
     master_stop_procs(m, now);
     /* What the workers hold stays open until they have taken what is queued. */
     stk_listen_set_close(&m->listeners);
@@ -286,6 +288,8 @@ static void master_serve(struct stk_master *m)
 static void master_destroy(struct stk_master *m)
 {
     m->watch = stk_watch_free(m->watch);
+    stk_reload_deinit(m);
+    stk_scale_deinit(m);
     stk_pidfile_remove(&m->pidfile);
     stk_listen_set_deinit(&m->listeners);
     if (m->signals_taken)

@@ -6,7 +6,10 @@
  *   proc.c      one child process: its channel, its messages, how it is ended
  *   reap.c      waiting for the dead, and saying what they died of
  *   slot.c      who serves which slot: first start, respawn, adoption
+ *   death.c     what is said, and done, when a worker is gone
  *   reload.c    replacing workers: one by one (HUP), or all at once (autoreload)
+ *   recycle.c   replacing single workers: max-requests, max-rss ...
+ *   scale.c     how many slots have a worker
  */
 #pragma once
 
@@ -22,6 +25,9 @@
 #include "loop/loop.h"
 #include "master/master.h"
 #include "master/pidfile.h"
+#include "master/recycle.h"
+#include "master/reload.h"
+#include "master/scale.h"
 #include "net/listen.h"
 
 #define STK_PROC_MAGIC   0x50524f43u
@@ -63,6 +69,8 @@ struct stk_proc {
     uint64_t cut; /* connections that were open when it ended */
     bool was_ready;
     bool asked; /* its end was ours to order: DRAIN, STOP or SIGKILL was sent */
+    struct stk_retirement retirement; /* of a worker: recycle.c */
+    char *failure;                    /* what it logged when it could not load, or NULL */
 };
 
 /* A worker's place: its sockets and its number, which outlive processes. */
@@ -70,9 +78,10 @@ struct stk_slot {
     struct stk_master *master;
     unsigned index;
     struct stk_proc *current; /* serves the slot, or will when it is ready */
-    struct stk_proc *next;    /* its replacement, not ready yet (reload) */
+    struct stk_proc *next;    /* its replacement, not ready yet */
     struct stk_proc *adopter; /* accepts for this slot while current does not */
     struct stk_timer respawn;
+    bool wanted;      /* it is to have a worker: scale.c */
     bool waits;       /* respawn is armed */
     bool failed;      /* could not load at the first start; tried again when another could */
     stk_msec backoff; /* the last pause before a respawn */
@@ -110,10 +119,12 @@ struct stk_master {
 
     /* reload */
     bool reloading;
-    bool reload_stuck; /* waits for a row of the scoreboard: a draining worker's */
-    unsigned reload_slot;
+    bool reload_stuck;   /* waits for a row of the scoreboard: a draining worker's */
     bool waits_for_save; /* autoreload, after a failed load */
     struct stk_watch *watch;
+    struct stk_reload reload;
+    struct stk_recycle recycle;
+    struct stk_scale scale;
 
     /* stopping: 0, 1 gracefully, 2 now */
     int stopping;
@@ -183,11 +194,21 @@ char *stk_reap_describe(int status);
 void stk_slot_init(struct stk_master *m);
 /* Starts what is missing. */
 void stk_slot_fill(struct stk_master *m);
+/* Whether workers can be forked; with preload starts a template when there is none. */
+bool stk_slot_can_fork(struct stk_master *m);
+/* The next of a series of growing pauses. */
+stk_msec stk_slot_next_backoff(stk_msec backoff);
+/* Fills a slot again after a pause. */
+void stk_slot_wait(struct stk_slot *slot, stk_msec pause);
+/* Its worker drains, with nobody in its place. */
+void stk_slot_vacate(struct stk_slot *slot);
 /* Gives orphan slots to ready workers, and takes them back. */
 void stk_slot_balance(struct stk_master *m);
 void stk_slot_on_ready(struct stk_proc *p);
-/* A worker is gone. */
+/* A worker is gone: death.c. */
 void stk_slot_on_gone(struct stk_proc *p, int status);
+/* Whether a status says that the application cannot be loaded. */
+bool stk_slot_is_load_failure(int status);
 /* A worker drains by its own decision: its slot needs another now. */
 void stk_slot_on_leaving(struct stk_proc *p);
 void stk_slot_on_template_ready(struct stk_proc *p);
@@ -196,18 +217,3 @@ void stk_slot_on_template_gone(struct stk_proc *p, int status);
 void stk_slot_release(struct stk_master *m);
 /* Forgets pauses and failures, as after a reload. */
 void stk_slot_reset(struct stk_master *m);
-
-/* reload.c */
-/* HUP: each worker is replaced when its replacement is ready. */
-void stk_reload_rolling(struct stk_master *m);
-/* Autoreload: no request from now on sees the old code. */
-void stk_reload_fresh(struct stk_master *m);
-/* Goes on with a rolling reload. */
-void stk_reload_step(struct stk_master *m);
-/* A replacement did not become ready: what serves stays. */
-void stk_reload_abort(struct stk_master *m, const char *who);
-void stk_reload_on_sources(struct stk_proc *p, int file);
-/* The application could not be loaded and autoreload is on: waits for a change. */
-void stk_reload_wait_for_save(struct stk_master *m);
-/* Makes the watcher where config->autoreload. 0 or a negative errno. */
-int stk_reload_init(struct stk_master *m) STK_MUST_CHECK;

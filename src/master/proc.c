@@ -84,14 +84,17 @@ static void proc_on_forked(struct stk_proc *p, int64_t value)
         return;
     if (value <= 1 || value != (int64_t)pid ||
         waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) < 0) {
-        stk_log_error("worker %u says that it is process %lld, which is no child of the master's: "
-                      "it is given up",
-                      p->slot + 1, (long long)value);
+        STK_CLEANUP(stk_mem_freep) char *name = stk_proc_name(p);
+
+        stk_log_error("%s says that it is process %lld, which is no child of the master's: it is "
+                      "given up",
+                      name, (long long)value);
         stk_proc_gone(p, -1);
         return;
     }
     p->pid = pid;
-    atomic_store_explicit(&p->row->pid, (uint64_t)pid, memory_order_relaxed);
+    if (p->row != NULL)
+        atomic_store_explicit(&p->row->pid, (uint64_t)pid, memory_order_relaxed);
     if (p->state == STK_PROC_FORKING)
         proc_set_state(p, STK_PROC_STARTING);
     else
@@ -123,6 +126,15 @@ static void proc_on_leaving(struct stk_proc *p)
     stk_slot_on_leaving(p);
 }
 
+/* Keeps why; that it could not be loaded is said by its exit code, which is not lost. */
+static void proc_on_load_failed(struct stk_proc *p, int file)
+{
+    size_t len;
+
+    if (p->failure == NULL && stk_channel_read_sources(file, &p->failure, &len) < 0)
+        p->failure = NULL;
+}
+
 static void proc_on_message(struct stk_proc *p, struct stk_message *msg)
 {
     STK_CLEANUP(stk_fd_closep) int file = msg->fd;
@@ -140,7 +152,12 @@ static void proc_on_message(struct stk_proc *p, struct stk_message *msg)
     case STK_MESSAGE_LEAVING:
         proc_on_leaving(p);
         break;
-    case STK_MESSAGE_LOAD_FAILED: /* its exit code says the same, and is not lost */
+    case STK_MESSAGE_LOAD_FAILED:
+        proc_on_load_failed(p, file);
+        break;
+    case STK_MESSAGE_RETIRE:
+        stk_recycle_on_retire(p, msg->slot, msg->value);
+        break;
     case STK_MESSAGE_DRAINED:
     default:
         break;
@@ -308,4 +325,5 @@ void stk_proc_gone(struct stk_proc *p, int status)
         stk_slot_on_gone(p, status);
     else
         stk_slot_on_template_gone(p, status);
+    free(stk_steal(&p->failure));
 }

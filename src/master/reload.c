@@ -1,19 +1,28 @@
 /*
- * Replacing workers.
+ * Replacing all workers.
  *
  * Rolling (HUP): one slot after the other gets a second worker, which shares the slot's sockets;
  * when it is ready the old one drains. If it does not become ready, everything stays as it was: an
- * application that cannot be loaded takes nobody down. With preload the new template comes first.
+ * application that cannot be loaded takes nobody down, and as the first new worker is always alone
+ * (reload-mode all starts the others behind it), it leaves one traceback. With preload the new
+ * template comes first.
+ *
+ * A reload that is asked for during a reload begins anew: the code may have changed since. Workers
+ * that are ready already are replaced again, those that are loading are dropped.
  *
  * Fresh (autoreload): all workers drain at once and new ones start; what is sent meanwhile waits in
  * the sockets. A developer who has saved a file must not be answered by the old code, which a
  * rolling replacement would do until the import is over.
+ *
+ * How a reload ended is told in one place, reload_close: to the log, to the report that `status`
+ * shows, and to those who wait for it.
  */
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -25,6 +34,79 @@
 
 /* What a request may still take when its code is replaced during development. */
 #define RELOAD_FRESH_DRAIN_MS 2000
+
+struct reload_waiter {
+    struct stk_list link;
+    stk_reload_fn fn;
+    void *arg;
+};
+
+void stk_reload_notify(struct stk_master *m, stk_reload_fn fn, void *arg)
+{
+    struct reload_waiter *waiter;
+
+    if (m->stopping != 0) {
+        fn(arg, false, "the server is stopping");
+        return;
+    }
+    waiter = stk_new0(struct reload_waiter);
+    waiter->fn = fn;
+    waiter->arg = arg;
+    stk_list_init(&waiter->link);
+    stk_list_append(&m->reload.waiters, &waiter->link);
+}
+
+void stk_reload_forget(struct stk_master *m, const void *arg)
+{
+    stk_list_for_each_safe (it, &m->reload.waiters) {
+        struct reload_waiter *waiter = stk_container_of(it, struct reload_waiter, link);
+
+        if (waiter->arg != arg)
+            continue;
+        stk_list_remove(&waiter->link);
+        free(waiter);
+    }
+}
+
+static void reload_tell(struct stk_master *m, bool ok, const char *text)
+{
+    struct stk_list *node;
+
+    while ((node = stk_list_pop(&m->reload.waiters)) != NULL) {
+        struct reload_waiter *waiter = stk_container_of(node, struct reload_waiter, link);
+
+        waiter->fn(waiter->arg, ok, text);
+        free(waiter);
+    }
+}
+
+/* Takes `text`, and a copy of `detail`. */
+static void reload_close(struct stk_master *m, bool ok, unsigned worker, unsigned renewed,
+                         char *text, const char *detail)
+{
+    struct stk_reload_report *last = &m->reload.last;
+    STK_CLEANUP(stk_mem_freep) char *all = NULL;
+
+    stk_log(ok ? STK_LOG_INFO : STK_LOG_ERROR, "%s", text);
+    m->reload.open = false;
+    if (m->reload.cause != STK_RESTART_RELOAD) { /* nobody has asked for it */
+        free(text);
+        return;
+    }
+    free(last->text);
+    free(last->detail);
+    *last = (struct stk_reload_report){
+        .known = true,
+        .ok = ok,
+        .when = (int64_t)time(NULL),
+        .worker = worker,
+        .renewed = renewed,
+        .text = text,
+        .detail = detail != NULL ? stk_mem_strdup(detail) : NULL,
+    };
+    all = stk_mem_printf("%s%s%s", text, detail != NULL ? "\n" : "", detail != NULL ? detail : "");
+    reload_tell(m, ok, all);
+}
 
 /* Ends a replacement that is not ready yet. */
 static void reload_drop(struct stk_proc **proc)
@@ -41,64 +123,120 @@ static void reload_drop_next(struct stk_master *m)
     m->reloading = m->reload_stuck = false;
 }
 
-void stk_reload_abort(struct stk_master *m, const char *who)
+static bool reload_is_new(const struct stk_slot *slot)
 {
-    unsigned n = m->reload_slot;
+    return slot->current != NULL && slot->current->generation == slot->master->generation;
+}
+
+static bool reload_is_done(const struct stk_slot *slot)
+{
+    return reload_is_new(slot) && stk_proc_is_serving(slot->current);
+}
+
+/* How many slots are done; *ret_all: how many are to be. */
+static unsigned reload_count(const struct stk_master *m, unsigned *ret_all)
+{
+    unsigned done = 0;
+
+    *ret_all = 0;
+    for (unsigned i = 0; i < m->params->nworkers; i++) {
+        if (!m->slots[i].wanted)
+            continue;
+        *ret_all += 1;
+        done += reload_is_done(&m->slots[i]);
+    }
+    return done;
+}
+
+void stk_reload_fail(struct stk_master *m, const struct stk_proc *p, const char *how)
+{
+    unsigned n, all;
+    const char *what = m->reload.cause == STK_RESTART_REFRESH ? "preload-refresh" : "the reload";
+    unsigned worker = p != NULL && p->kind == STK_PROC_WORKER ? p->slot + 1 : 0;
+    STK_CLEANUP(stk_mem_freep)
+    char *who = p != NULL ? stk_proc_name(p) : stk_mem_strdup("a process");
+    char *text;
 
     if (!m->reloading)
         return;
     reload_drop_next(m);
-    if (n == 0)
-        stk_log_error("the reload failed, because %s could not be started: the old workers go on",
-                      who);
-    else
-        stk_log_error(
-            "the reload failed, because %s could not be started: %u of %u workers are new, "
-            "the old ones go on",
-            who, n, m->params->nworkers);
+    n = reload_count(m, &all);
+    text = n == 0
+               ? stk_mem_printf("%s failed, because %s %s: the old workers go on", what, who, how)
+               : stk_mem_printf("%s failed, because %s %s: %u of %u workers are new, the old "
+                                "ones go on",
+                                what, who, how, n, all);
+    reload_close(m, false, worker, n, text, p != NULL ? p->failure : NULL);
+    stk_recycle_step(m);
 }
 
-/* One slot. True: go on with the next. */
-static bool reload_step_slot(struct stk_master *m, struct stk_slot *slot)
+/* Starts the new worker of a slot. False: not now. */
+static bool reload_start(struct stk_master *m, struct stk_slot *slot)
 {
+    STK_CLEANUP(stk_mem_freep) char *how = NULL;
     int r;
 
-    if (slot->next != NULL || slot->waits)
-        return false;
-    if (slot->current != NULL && slot->current->generation == m->generation)
-        return stk_proc_is_serving(slot->current);
     if (slot->current != NULL && !stk_proc_is_serving(slot->current))
         stk_proc_kill(stk_steal(&slot->current));
     r = stk_spawn_worker(m, slot->index, slot->current != NULL ? &slot->next : &slot->current);
     m->reload_stuck = r == -ENOSPC;
-    if (r < 0 && r != -ENOSPC) {
-        errno = -r;
-        stk_log_error("worker %u cannot be forked: %m", slot->index + 1);
-        stk_reload_abort(m, "a worker");
-    }
+    if (r == 0)
+        return true;
+    if (r == -ENOSPC)
+        return false; /* until a draining worker has left its row */
+    how = stk_mem_printf("could not be forked for worker %u (%s)", slot->index + 1, strerror(-r));
+    stk_reload_fail(m, NULL, how);
     return false;
 }
 
 void stk_reload_step(struct stk_master *m)
 {
-    if (!m->reloading || m->stopping != 0 || m->template_next != NULL)
+    unsigned all, done, most, under_way = 0;
+
+    if (!m->reloading || m->stopping != 0 || m->template_next != NULL || !stk_slot_can_fork(m))
         return;
-    if (m->config->preload && (m->template == NULL || m->template->state != STK_PROC_READY))
-        return;
-    while (m->reloading && m->reload_slot < m->params->nworkers) {
-        if (!reload_step_slot(m, &m->slots[m->reload_slot]))
-            return;
-        m->reload_slot++;
+    done = reload_count(m, &all);
+    most = done > 0 && m->config->reload_mode == STK_RELOAD_ALL ? all : 1;
+    for (unsigned i = 0; i < m->params->nworkers; i++) {
+        const struct stk_slot *slot = &m->slots[i];
+
+        under_way += slot->wanted && !reload_is_done(slot) &&
+                     (slot->next != NULL || slot->waits || reload_is_new(slot));
     }
-    if (!m->reloading)
+    for (unsigned i = 0; i < m->params->nworkers && under_way < most; i++) {
+        struct stk_slot *slot = &m->slots[i];
+
+        if (!slot->wanted || slot->next != NULL || slot->waits || reload_is_new(slot))
+            continue;
+        if (!reload_start(m, slot))
+            return;
+        under_way++;
+    }
+    if (under_way > 0 || done < all)
         return;
     m->reloading = false;
-    stk_log_info("the reload is complete: %u new worker%s", m->params->nworkers,
-                 m->params->nworkers == 1 ? "" : "s");
+    reload_close(
+        m, true, 0, done,
+        stk_mem_printf("%s is complete: %u new worker%s",
+                       m->reload.cause == STK_RESTART_REFRESH ? "preload-refresh" : "the reload",
+                       done, done == 1 ? "" : "s"),
+        NULL);
+    stk_recycle_step(m);
+}
+
+static void reload_begin(struct stk_master *m, enum stk_restart cause)
+{
+    reload_drop_next(m);
+    stk_slot_reset(m);
+    m->generation++;
+    m->reload.cause = cause;
+    m->reload.open = m->reloading = true;
 }
 
 void stk_reload_rolling(struct stk_master *m)
 {
+    int r;
+
     if (m->stopping != 0)
         return;
     atomic_fetch_add_explicit(&m->scoreboard->reloads, 1, memory_order_relaxed);
@@ -106,23 +244,27 @@ void stk_reload_rolling(struct stk_master *m)
         stk_reload_fresh(m);
         return;
     }
-    reload_drop_next(m);
-    stk_slot_reset(m);
-    m->generation++;
-    m->reloading = true;
-    m->reload_slot = 0;
+    reload_begin(m, STK_RESTART_RELOAD);
     if (m->config->preload) {
-        int r = stk_spawn_template(m, &m->template_next);
-
+        r = stk_spawn_template(m, &m->template_next);
         if (r < 0) {
-            errno = -r;
-            stk_log_error("the template cannot be forked: %m");
-            stk_reload_abort(m, "the template");
+            STK_CLEANUP(stk_mem_freep)
+            char *how = stk_mem_printf("could not be forked for the template (%s)", strerror(-r));
+
+            stk_reload_fail(m, NULL, how);
         }
         return;
     }
     stk_reload_step(m);
     stk_slot_fill(m);
+}
+
+void stk_reload_refresh(struct stk_master *m)
+{
+    struct stk_proc *template_next = stk_steal(&m->template_next);
+
+    reload_begin(m, STK_RESTART_REFRESH);
+    m->template_next = template_next;
 }
 
 void stk_reload_fresh(struct stk_master *m)
@@ -133,9 +275,8 @@ void stk_reload_fresh(struct stk_master *m)
 
     if (m->stopping != 0)
         return;
-    reload_drop_next(m);
-    stk_slot_reset(m);
-    m->generation++;
+    reload_begin(m, STK_RESTART_RELOAD);
+    m->reloading = false;
     m->announced = false;
     m->started = stk_time_mono_ns();
     reload_drop(&m->template);
@@ -146,21 +287,44 @@ void stk_reload_fresh(struct stk_master *m)
             stk_proc_drain(stk_steal(&slot->current), timeout);
         slot->adopter = NULL;
     }
-    m->held = !m->config->preload && m->params->nworkers > 1;
+    m->held = !m->config->preload && m->scale.target > 1;
     if (m->watch != NULL)
         stk_watch_set_eager(m->watch, false);
     stk_slot_fill(m);
 }
 
-void stk_reload_wait_for_save(struct stk_master *m)
+void stk_reload_on_all_ready(struct stk_master *m)
 {
+    unsigned n = stk_scale_serving(m);
+
+    if (m->reload.open && !m->reloading)
+        reload_close(
+            m, true, 0, n,
+            stk_mem_printf("the reload is complete: %u new worker%s", n, n == 1 ? "" : "s"), NULL);
+}
+
+void stk_reload_on_stop(struct stk_master *m)
+{
+    m->reload.open = false;
+    reload_tell(m, false, "the server is stopping");
+}
+
+void stk_reload_wait_for_save(struct stk_master *m, const struct stk_proc *p)
+{
+    static const char text[] = "the application could not be loaded: waiting for the next save";
+
     if (m->waits_for_save)
         return;
     m->waits_for_save = true;
     reload_drop_next(m);
     if (m->watch != NULL)
         stk_watch_set_eager(m->watch, true);
-    stk_log_error("the application could not be loaded: waiting for the next save");
+    if (!m->reload.open) {
+        stk_log_error("%s", text);
+        return;
+    }
+    reload_close(m, false, p->kind == STK_PROC_WORKER ? p->slot + 1 : 0, 0, stk_mem_strdup(text),
+                 p->failure);
 }
 
 void stk_reload_on_sources(struct stk_proc *p, int file)
@@ -183,34 +347,84 @@ void stk_reload_on_sources(struct stk_proc *p, int file)
                   stk_watch_is_polling(m->watch) ? ", once a second" : "");
 }
 
+/* An absolute path, with links and dots left as they are: a link may be turned later. */
+static char *reload_absolute(const char *path, const char *cwd)
+{
+    if (path[0] == '/')
+        return stk_mem_strdup(path);
+    return stk_mem_printf("%s/%s", strcmp(cwd, "/") == 0 ? "" : cwd, path);
+}
+
+static bool reload_is_touch(const struct stk_master *m, const char *path, const char *cwd)
+{
+    for (size_t i = 0; i < m->config->touch_reload.n; i++) {
+        STK_CLEANUP(stk_mem_freep)
+        char *touch = reload_absolute(m->config->touch_reload.items[i], cwd);
+
+        if (strcmp(touch, path) == 0)
+            return true;
+    }
+    return false;
+}
+
 static void reload_on_change(void *arg, const char *path)
 {
     struct stk_master *m = arg;
+    const char *shown = path;
     char cwd[PATH_MAX];
     size_t len;
 
     if (m->stopping != 0)
         return;
-    len = getcwd(cwd, sizeof cwd) != NULL ? strlen(cwd) : 0;
+    if (getcwd(cwd, sizeof cwd) == NULL)
+        cwd[0] = '\0';
+    len = strlen(cwd);
     if (len > 1 && strncmp(path, cwd, len) == 0 && path[len] == '/')
-        path += len + 1;
-    stk_log_info("%s changed: restarting", path);
+        shown += len + 1;
+    if (reload_is_touch(m, path, cwd)) {
+        stk_log_info("%s was touched: restarting the workers", shown);
+        stk_reload_rolling(m);
+        return;
+    }
+    stk_log_info("%s changed: restarting", shown);
     stk_reload_fresh(m);
 }
 
 int stk_reload_init(struct stk_master *m)
 {
+    const struct stk_strv *touch = &m->config->touch_reload;
     char cwd[PATH_MAX];
     int r;
 
-    if (!m->config->autoreload)
+    stk_list_init(&m->reload.waiters);
+    m->reload.cause = STK_RESTART_RELOAD;
+    if (!m->config->autoreload && touch->n == 0)
         return 0;
     r = stk_watch_new(m->loop, reload_on_change, m, &m->watch);
     if (r < 0)
         return r;
-    if (getcwd(cwd, sizeof cwd) != NULL)
+    if (getcwd(cwd, sizeof cwd) == NULL)
+        cwd[0] = '\0';
+    if (m->config->autoreload && cwd[0] != '\0')
         stk_watch_add_folder(m->watch, cwd);
+    for (size_t i = 0; i < touch->n; i++) {
+        STK_CLEANUP(stk_mem_freep) char *path = reload_absolute(touch->items[i], cwd);
+
+        stk_watch_add_touch(m->watch, path);
+    }
     if (stk_watch_is_polling(m->watch))
-        stk_log_warning("autoreload: inotify is not available: files are looked at once a second");
+        stk_log_warning("inotify is not available: %s are looked at once a second",
+                        m->config->autoreload ? "source files" : "the files of touch-reload");
     return 0;
+}
+
+void stk_reload_deinit(struct stk_master *m)
+{
+    struct stk_list *node;
+
+    if (m->reload.waiters.next != NULL)
+        while ((node = stk_list_pop(&m->reload.waiters)) != NULL)
+            free(stk_container_of(node, struct reload_waiter, link));
+    free(m->reload.last.text);
+    free(m->reload.last.detail);
 }

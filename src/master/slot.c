@@ -6,12 +6,12 @@
  * log instead of one a worker, and the first worker, with a core to itself, answers sooner. It
  * loses nothing meanwhile, for the sockets of all slots are open and the first worker adopts them.
  *
- * Death. What lived a while is replaced at once; what dies young is replaced after a pause that
- * doubles from 0.1 s to 10 s. If no worker was ever ready, a failed load ends the server: a service
- * manager should see it. Later it does not: the database that the application wants may come back.
+ * Death is in death.c.
  *
- * Orphans. A slot without a ready worker is adopted by the ready worker that has adopted fewest,
- * and given back when its own is ready; both may accept for a moment, which is harmless.
+ * Orphans. A slot without a ready worker (which died, is loading, or is not wanted by scale.c) is
+ * adopted by the ready worker that has adopted fewest, and given back when its own is ready; when a
+ * worker has become ready that has adopted less than others, it takes some over. Both may accept
+ * for a moment, which is harmless.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -27,20 +27,19 @@
 
 enum {
     SLOT_RELEASE_MS = 1000,    /* the first worker's head start at most */
-    SLOT_LONG_LIFE_MS = 1000,  /* what lives longer is replaced at once */
     SLOT_BACKOFF_MIN_MS = 100, /* doubled with each early death */
     SLOT_BACKOFF_MAX_MS = 10000,
     SLOT_NO_ROW_MS = 500, /* until a draining worker may have left its row */
 };
 
-static stk_msec slot_next_backoff(stk_msec backoff)
+stk_msec stk_slot_next_backoff(stk_msec backoff)
 {
     if (backoff == 0)
         return SLOT_BACKOFF_MIN_MS;
     return backoff * 2 > SLOT_BACKOFF_MAX_MS ? SLOT_BACKOFF_MAX_MS : backoff * 2;
 }
 
-static void slot_wait(struct stk_slot *slot, stk_msec pause)
+void stk_slot_wait(struct stk_slot *slot, stk_msec pause)
 {
     slot->waits = true;
     stk_timer_set(slot->master->loop, &slot->respawn, pause);
@@ -79,11 +78,12 @@ void stk_slot_init(struct stk_master *m)
     }
     stk_timer_init(&m->release, slot_on_release);
     stk_timer_init(&m->template_retry, slot_on_template_retry);
-    m->held = !m->config->preload && m->params->nworkers > 1;
+    stk_scale_init(m);
+    stk_recycle_init(m);
+    m->held = !m->config->preload && m->scale.target > 1;
 }
 
-/* Whether there is a template to fork from; starts one when there is none. */
-static bool slot_need_template(struct stk_master *m)
+bool stk_slot_can_fork(struct stk_master *m)
 {
     int r;
 
@@ -94,7 +94,7 @@ static bool slot_need_template(struct stk_master *m)
         if (r < 0) {
             errno = -r;
             stk_log_error("the template cannot be forked: %m");
-            m->template_backoff = slot_next_backoff(m->template_backoff);
+            m->template_backoff = stk_slot_next_backoff(m->template_backoff);
             m->template_waits = true;
             stk_timer_set(m->loop, &m->template_retry, m->template_backoff);
         }
@@ -104,7 +104,7 @@ static bool slot_need_template(struct stk_master *m)
 
 static bool slot_is_missing(const struct stk_slot *slot)
 {
-    return slot->current == NULL && !slot->waits && !slot->failed;
+    return slot->wanted && slot->current == NULL && !slot->waits && !slot->failed;
 }
 
 void stk_slot_fill(struct stk_master *m)
@@ -119,7 +119,7 @@ void stk_slot_fill(struct stk_master *m)
 
         if (!slot_is_missing(slot))
             continue;
-        if (!slot_need_template(m))
+        if (!stk_slot_can_fork(m))
             return;
         r = stk_spawn_worker(m, i, &slot->current);
         if (r == 0)
@@ -127,9 +127,9 @@ void stk_slot_fill(struct stk_master *m)
         if (r != -ENOSPC) {
             errno = -r;
             stk_log_error("worker %u cannot be forked: %m", i + 1);
-            slot->backoff = slot_next_backoff(slot->backoff);
+            slot->backoff = stk_slot_next_backoff(slot->backoff);
         }
-        slot_wait(slot, r == -ENOSPC ? SLOT_NO_ROW_MS : slot->backoff);
+        stk_slot_wait(slot, r == -ENOSPC ? SLOT_NO_ROW_MS : slot->backoff);
     }
     if (m->held)
         stk_timer_set(m->loop, &m->release, SLOT_RELEASE_MS);
@@ -159,6 +159,15 @@ void stk_slot_reset(struct stk_master *m)
     m->waits_for_save = false;
 }
 
+static unsigned slot_count_adopted(const struct stk_master *m, const struct stk_proc *p)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < m->params->nworkers; i++)
+        n += m->slots[i].adopter == p;
+    return n;
+}
+
 /* The ready worker that has adopted fewest slots, or NULL. */
 static struct stk_proc *slot_find_adopter(struct stk_master *m)
 {
@@ -167,18 +176,33 @@ static struct stk_proc *slot_find_adopter(struct stk_master *m)
 
     for (unsigned i = 0; i < m->params->nworkers; i++) {
         struct stk_proc *p = m->slots[i].current;
-        unsigned n = 0;
+        unsigned n;
 
         if (!stk_proc_is_serving(p))
             continue;
-        for (unsigned j = 0; j < m->params->nworkers; j++)
-            n += m->slots[j].adopter == p;
+        n = slot_count_adopted(m, p);
         if (best == NULL || n < least) {
             best = p;
             least = n;
         }
     }
     return best;
+}
+
+/* Gives an orphan slot to the worker that has adopted fewest, unless that would change little. */
+static void slot_find_home(struct stk_master *m, struct stk_slot *slot)
+{
+    struct stk_proc *best = slot_find_adopter(m);
+
+    if (best == NULL || best == slot->adopter)
+        return;
+    if (slot->adopter != NULL) {
+        if (slot_count_adopted(m, slot->adopter) < slot_count_adopted(m, best) + 2)
+            return;
+        stk_proc_send(slot->adopter, STK_MESSAGE_RELEASE, slot->index, 0);
+    }
+    slot->adopter = best;
+    stk_proc_send(best, STK_MESSAGE_ADOPT, slot->index, 0);
 }
 
 void stk_slot_balance(struct stk_master *m)
@@ -190,24 +214,24 @@ void stk_slot_balance(struct stk_master *m)
 
         if (slot->adopter != NULL && !stk_proc_is_serving(slot->adopter))
             slot->adopter = NULL;
-        if (stk_proc_is_serving(slot->current)) {
-            if (slot->adopter != NULL)
-                stk_proc_send(slot->adopter, STK_MESSAGE_RELEASE, i, 0);
-            slot->adopter = NULL;
-        } else if (slot->adopter == NULL) {
-            slot->adopter = slot_find_adopter(m);
-            if (slot->adopter != NULL)
-                stk_proc_send(slot->adopter, STK_MESSAGE_ADOPT, i, 0);
-        }
+        if (!stk_proc_is_serving(slot->current))
+            continue;
+        if (slot->adopter != NULL)
+            stk_proc_send(slot->adopter, STK_MESSAGE_RELEASE, i, 0);
+        slot->adopter = NULL;
     }
+    for (unsigned i = 0; i < m->params->nworkers; i++)
+        if (!stk_proc_is_serving(m->slots[i].current))
+            slot_find_home(m, &m->slots[i]);
 }
 
 /* Says once that everybody serves. */
 static void slot_announce(struct stk_master *m)
 {
     for (unsigned i = 0; i < m->params->nworkers; i++)
-        if (!stk_proc_is_serving(m->slots[i].current))
+        if (m->slots[i].wanted && !stk_proc_is_serving(m->slots[i].current))
             return;
+    stk_reload_on_all_ready(m);
     if (m->announced)
         return;
     m->announced = true;
@@ -223,15 +247,34 @@ static void slot_retry_failed(struct stk_master *m)
         if (!slot->failed)
             continue;
         slot->failed = false;
-        slot->backoff = slot_next_backoff(slot->backoff);
-        slot_wait(slot, slot->backoff);
+        slot->backoff = stk_slot_next_backoff(slot->backoff);
+        stk_slot_wait(slot, slot->backoff);
     }
+}
+
+/* A worker's replacement is ready: it goes. */
+static void slot_replace(struct stk_master *m, struct stk_slot *slot, struct stk_proc *old)
+{
+    enum stk_restart cause = m->reload.cause;
+
+    if (old == NULL)
+        return;
+    if (!m->reloading) {
+        cause = old->retirement.cause;
+        stk_recycle_on_replaced(slot, old);
+    }
+    atomic_fetch_add_explicit(&m->scoreboard->restarts_by[cause], 1, memory_order_relaxed);
+    stk_proc_drain(old, m->config->graceful_timeout);
 }
 
 void stk_slot_on_ready(struct stk_proc *p)
 {
     struct stk_master *m = p->master;
     struct stk_slot *slot = &m->slots[p->slot];
+    bool early = slot->next == p && slot->current != NULL && !m->reloading &&
+                 stk_recycle_is_early(slot->current);
+
+    stk_recycle_on_ready(p, early);
 
     if (!m->ever_ready) {
         m->ever_ready = true;
@@ -242,153 +285,29 @@ void stk_slot_on_ready(struct stk_proc *p)
 
         slot->current = p;
         slot->next = NULL;
-        if (old != NULL)
-            stk_proc_drain(old, m->config->graceful_timeout);
-        m->reload_slot = p->slot + 1;
+        slot->backoff = 0;
+        slot_replace(m, slot, old);
     }
     stk_slot_balance(m);
     slot_announce(m);
     stk_slot_release(m);
     stk_reload_step(m);
+    stk_recycle_step(m);
+    stk_scale_step(m);
 }
 
-static double slot_uptime(const struct stk_proc *p)
-{
-    return (double)(stk_time_mono_ns() - p->started) / 1e9;
-}
-
-/* One line on a death that nobody ordered. */
-static void slot_log_death(const struct stk_proc *p, int status, const char *then)
-{
-    STK_CLEANUP(stk_mem_freep) char *name = stk_proc_name(p);
-    STK_CLEANUP(stk_mem_freep) char *how = stk_reap_describe(status);
-    const char *hint = "";
-    bool clean = status >= 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0;
-
-    if (status >= 0 && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
-        hint = " (somebody's, or the kernel's when memory ran out: see its log)";
-    stk_log(clean ? STK_LOG_WARNING : STK_LOG_ERROR,
-            "%s %s%s after %.1f s and %llu requests, with %llu connections open; %s", name, how,
-            hint, slot_uptime(p),
-            (unsigned long long)stk_scoreboard_get(p->row, STK_COUNTER_requests),
-            (unsigned long long)p->cut, then);
-}
-
-static void slot_log_ordered_end(const struct stk_proc *p, int status)
-{
-    STK_CLEANUP(stk_mem_freep) char *name = stk_proc_name(p);
-    STK_CLEANUP(stk_mem_freep) char *how = stk_reap_describe(status);
-    bool clean = status >= 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0;
-
-    if (clean || p->state == STK_PROC_KILLED)
-        stk_log_debug("%s has finished: it %s", name, how);
-    else if (status >= 0 && WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM)
-        stk_log_warning("%s did not finish its exit handlers within exit-timeout", name);
-    else
-        stk_log_warning("%s was told to finish and %s", name, how);
-}
-
-static bool slot_has_workers(const struct stk_master *m)
-{
-    for (unsigned i = 0; i < m->params->nworkers; i++)
-        if (m->slots[i].current != NULL || m->slots[i].waits)
-            return true;
-    return false;
-}
-
-static bool slot_is_load_failure(int status)
-{
-    return status >= 0 && WIFEXITED(status) &&
-           (WEXITSTATUS(status) == STK_MASTER_EXIT_LOAD ||
-            WEXITSTATUS(status) == STK_MASTER_EXIT_CONFIG);
-}
-
-/* Before any worker was ready: whether to try on. */
-static void slot_on_early_death(struct stk_slot *slot, const struct stk_proc *p, int status)
+void stk_slot_vacate(struct stk_slot *slot)
 {
     struct stk_master *m = slot->master;
-    unsigned limit = m->params->nworkers > 2 ? m->params->nworkers : 2;
 
-    if (slot_is_load_failure(status)) {
-        slot->failed = true;
-        if (!slot_has_workers(m)) {
-            stk_log_critical(WEXITSTATUS(status) == STK_MASTER_EXIT_LOAD
-                                 ? "the application cannot be loaded: the server ends"
-                                 : "no worker can be started: the server ends");
-            stk_master_fail(m, WEXITSTATUS(status));
-        }
-        return;
-    }
-    if (++m->early_dead > limit) {
-        slot_log_death(p, status, "no worker has ever been ready: the server ends");
-        stk_master_fail(m, STK_MASTER_EXIT_LOAD);
-        return;
-    }
-    slot->backoff = slot_next_backoff(slot->backoff);
-    slot_log_death(p, status, "it is tried again");
-    slot_wait(slot, slot->backoff);
-}
-
-/* The worker that served a slot, or was about to, has died by itself. */
-static void slot_on_death(struct stk_slot *slot, const struct stk_proc *p, int status)
-{
-    struct stk_master *m = slot->master;
-    stk_msec lived = (stk_time_mono_ns() - p->started) / STK_NSEC_PER_MSEC;
-
-    if (m->config->autoreload && slot_is_load_failure(status) && !p->was_ready) {
-        stk_reload_wait_for_save(m);
-        return;
-    }
-    if (!m->ever_ready) {
-        slot_on_early_death(slot, p, status);
-        return;
-    }
-    atomic_fetch_add_explicit(&m->scoreboard->restarts, 1, memory_order_relaxed);
-    if (p->was_ready && lived >= SLOT_LONG_LIFE_MS && lived >= slot->backoff) {
-        slot->backoff = 0;
-        slot_log_death(p, status, "a new one is started");
-    } else {
-        char then[64];
-
-        slot->backoff = slot_next_backoff(slot->backoff);
-        (void)snprintf(then, sizeof then, "a new one is started in %.1f s",
-                       (double)slot->backoff / 1000);
-        slot_log_death(p, status, then);
-        slot_wait(slot, slot->backoff);
-    }
-}
-
-void stk_slot_on_gone(struct stk_proc *p, int status)
-{
-    struct stk_master *m = p->master;
-    struct stk_slot *slot = &m->slots[p->slot];
-    bool current = slot->current == p;
-    bool next = slot->next == p;
-
-    if (current)
-        slot->current = NULL;
-    if (next)
-        slot->next = NULL;
-    for (unsigned i = 0; i < m->params->nworkers; i++)
-        if (m->slots[i].adopter == p)
-            m->slots[i].adopter = NULL;
-    if (p->asked) {
-        slot_log_ordered_end(p, status);
-    } else if (m->stopping != 0) {
-        slot_log_death(p, status, "the server is stopping");
-    } else if (next) {
-        STK_CLEANUP(stk_mem_freep) char *name = stk_proc_name(p);
-
-        stk_reload_abort(m, name);
-    } else if (current) {
-        slot_on_death(slot, p, status);
-    }
+    if (slot->next != NULL)
+        stk_proc_kill(stk_steal(&slot->next));
+    if (slot->current != NULL)
+        stk_proc_drain(stk_steal(&slot->current), m->config->graceful_timeout);
+    stk_timer_stop(m->loop, &slot->respawn);
+    slot->waits = slot->failed = false;
+    slot->backoff = 0;
     stk_slot_balance(m);
-    if (current)
-        stk_slot_release(m);
-    stk_slot_fill(m);
-    if (m->reload_stuck)
-        stk_reload_step(m);
 }
 
 void stk_slot_on_leaving(struct stk_proc *p)
@@ -397,10 +316,13 @@ void stk_slot_on_leaving(struct stk_proc *p)
     struct stk_slot *slot = &m->slots[p->slot];
 
     if (slot->current == p)
-        slot->current = NULL;
-    if (m->stopping == 0)
+        slot->current = stk_steal(&slot->next); /* being replaced anyhow */
+    if (m->stopping == 0 && slot->wanted) {
         stk_log_info("worker %u (%d) finishes its requests and leaves; a new one is started",
                      p->slot + 1, (int)p->pid);
+        atomic_fetch_add_explicit(&m->scoreboard->restarts_by[STK_RESTART_ASKED], 1,
+                                  memory_order_relaxed);
+    }
     stk_slot_balance(m);
     stk_slot_fill(m);
 }
@@ -420,6 +342,7 @@ void stk_slot_on_template_ready(struct stk_proc *p)
     }
     stk_reload_step(m);
     stk_slot_fill(m);
+    stk_recycle_step(m);
 }
 
 void stk_slot_on_template_gone(struct stk_proc *p, int status)
@@ -438,19 +361,20 @@ void stk_slot_on_template_gone(struct stk_proc *p, int status)
     if (p->asked || m->stopping != 0)
         return;
     if (p->was_ready && m->reloading) {
-        stk_reload_abort(m, name);
+        stk_reload_fail(m, p, how);
     } else if (p->was_ready) {
         stk_log_error("%s %s; a new one is started when a worker has to be", name, how);
-    } else if (m->config->autoreload && slot_is_load_failure(status)) {
-        stk_reload_wait_for_save(m);
+    } else if (m->config->autoreload && stk_slot_is_load_failure(status)) {
+        stk_reload_wait_for_save(m, p);
     } else if (next) {
-        stk_reload_abort(m, name);
+        stk_reload_fail(m, p,
+                        stk_slot_is_load_failure(status) ? "cannot load the application" : how);
     } else if (!m->ever_ready) {
         stk_log_critical("%s %s: the application cannot be loaded, the server ends", name, how);
-        stk_master_fail(m,
-                        slot_is_load_failure(status) ? WEXITSTATUS(status) : STK_MASTER_EXIT_LOAD);
+        stk_master_fail(m, stk_slot_is_load_failure(status) ? WEXITSTATUS(status)
+                                                            : STK_MASTER_EXIT_LOAD);
     } else {
-        m->template_backoff = slot_next_backoff(m->template_backoff);
+        m->template_backoff = stk_slot_next_backoff(m->template_backoff);
         stk_log_error("%s %s; it is tried again in %.1f s", name, how,
                       (double)m->template_backoff / 1000);
         m->template_waits = true;

@@ -13,6 +13,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -155,15 +156,20 @@ void stk_template_run(struct stk_master *m, int channel)
 {
     const struct stk_master_params *params = m->params;
     struct template t = {.master = m, .channel = channel};
-    int code = params->template_load(params->template_arg);
+    STK_CLEANUP(stk_fd_closep) int errors = memfd_create("failure", MFD_CLOEXEC);
+    int code;
 
+    stk_log_tee(errors);
+    code = params->template_load(params->template_arg);
+    stk_log_tee(-1);
     template_send_sources(&t);
     if (code != 0) {
-        if (stk_channel_send_simple(channel, STK_MESSAGE_LOAD_FAILED, 0, code) < 0) {
+        if (stk_channel_send_failure(channel, 0, code, errors) < 0) {
             /* The exit code says the same. */
         }
         _exit(code);
     }
+    stk_fd_close(&errors);
     if (params->template_freeze != NULL)
         params->template_freeze(params->template_arg);
     if (stk_channel_send_simple(channel, STK_MESSAGE_READY, 0, getpid()) == 0)

@@ -4,8 +4,13 @@
  * Editors do not write into a file: they write another and rename it over the first, which ends a
  * watch on the file itself. So the folders are watched, and an event counts when it names a known
  * file whose size, time or inode differs from before. A file that is gone does not count: it is
- * halfway through being saved. Where inotify is missing or has no watches left, files are looked at
- * once a second; a folder that is removed and made again (a checkout) is found by a slow timer too.
+ * halfway through being saved. One that did not exist counts when it appears. Where inotify is
+ * missing or has no watches left, files are looked at once a second; a folder that is removed and
+ * made again (a checkout) is found by a slow timer too.
+ *
+ * Files that are touched to give an order are looked at once a second besides: their folder may be
+ * behind a symbolic link that a deployment turns, or on a file system of another machine, and no
+ * event tells of either.
  *
  * While the application does not load, any Python file that appears in a watched folder counts
  * ("eager"): the one that is missing is on no list.
@@ -29,7 +34,8 @@
 #define WATCH_MAGIC       0x57415443u
 #define WATCH_DEBOUNCE_MS 50
 #define WATCH_POLL_MS     1000
-#define WATCH_MASK        (IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVE_SELF | IN_DELETE_SELF | IN_ONLYDIR)
+#define WATCH_MASK \
+    (IN_CLOSE_WRITE | IN_ATTRIB | IN_MOVED_TO | IN_MOVE_SELF | IN_DELETE_SELF | IN_ONLYDIR)
 
 /* What tells one content of a file from the next. */
 struct watch_stamp {
@@ -41,6 +47,7 @@ struct watch_stamp {
 struct watch_file {
     char *path;
     struct watch_stamp stamp;
+    bool swept; /* looked at once a second besides */
 };
 
 struct watch_folder {
@@ -61,6 +68,7 @@ struct stk_watch {
     size_t nfolders, folders_size;
     char *changed; /* the last one */
     bool eager;
+    bool sweeps; /* a file is swept */
 };
 
 static struct watch_stamp watch_look(const char *path)
@@ -190,7 +198,15 @@ static void watch_on_inotify(struct stk_source *src, uint32_t events, void *who)
     }
 }
 
-/* Looks at the files (polling), or for folders that were away. */
+static void watch_sweep(struct stk_watch *w)
+{
+    for (size_t i = 0; i < w->nfiles; i++)
+        if (w->files[i].swept)
+            watch_check_file(w, &w->files[i]);
+    stk_timer_set(w->loop, &w->look, WATCH_POLL_MS);
+}
+
+/* Looks at the files (polling, sweeping), or for folders that were away. */
 static void watch_on_look(struct stk_timer *timer, void *who)
 {
     struct stk_watch *w = stk_container_of(timer, struct stk_watch, look);
@@ -209,6 +225,8 @@ static void watch_on_look(struct stk_timer *timer, void *who)
     }
     if (back)
         watch_check_all(w);
+    if (w->sweeps)
+        watch_sweep(w);
 }
 
 static void watch_on_debounce(struct stk_timer *timer, void *who)
@@ -304,20 +322,21 @@ void stk_watch_add_folder(struct stk_watch *w, const char *path)
 }
 
 /* Appends a file that is not known yet; the array is sorted afterwards. */
-static void watch_add_file(struct stk_watch *w, size_t sorted, const char *path, size_t len)
+static void watch_append(struct stk_watch *w, size_t sorted, const char *path, size_t len)
 {
     STK_CLEANUP(stk_mem_freep) char *copy = stk_mem_strndup(path, len);
     struct watch_file key = {.path = copy};
     const char *slash = strrchr(copy, '/');
     void *array = w->files;
 
-    if (slash == NULL || slash == copy || len >= PATH_MAX)
+    if (slash == NULL || len >= PATH_MAX)
         return;
     if (sorted > 0 && bsearch(&key, w->files, sorted, sizeof key, watch_compare) != NULL)
         return;
     watch_grow(&array, w->nfiles, &w->files_size, sizeof *w->files);
     w->files = array;
-    watch_add_folder_span(w, copy, (size_t)(slash - copy));
+    if (slash > copy)
+        watch_add_folder_span(w, copy, (size_t)(slash - copy));
     w->files[w->nfiles].stamp = watch_look(copy);
     w->files[w->nfiles++].path = stk_steal(&copy);
 }
@@ -331,7 +350,7 @@ void stk_watch_add_files(struct stk_watch *w, const char *text, size_t len)
         size_t n = strcspn(text, "\n");
 
         if (*text == '/')
-            watch_add_file(w, sorted, text, n);
+            watch_append(w, sorted, text, n);
         text += n + 1;
     }
     if (w->nfiles == sorted)
@@ -344,6 +363,18 @@ void stk_watch_add_files(struct stk_watch *w, const char *text, size_t len)
             w->files[kept++] = w->files[i];
     }
     w->nfiles = kept;
+}
+
+void stk_watch_add_touch(struct stk_watch *w, char *path)
+{
+    struct watch_file *file;
+
+    stk_watch_add_files(w, path, strlen(path));
+    file = watch_find(w, path);
+    if (file == NULL)
+        return;
+    file->swept = w->sweeps = true;
+    stk_timer_set(w->loop, &w->look, WATCH_POLL_MS);
 }
 
 void stk_watch_set_eager(struct stk_watch *w, bool eager)

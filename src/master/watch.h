@@ -1,4 +1,5 @@
-/* Watches source files for autoreload: by inotify, or by looking at them once a second. */
+/* Watches files for autoreload and touch-reload: by inotify, or by looking at them once a second.
+ */
 #pragma once
 
 #include <stdbool.h>
@@ -24,6 +25,9 @@ struct stk_watch *stk_watch_free(struct stk_watch *w);
 void stk_watch_close(struct stk_watch *w);
 /* Adds files: absolute paths, one a line. Those known already stay as they are. */
 void stk_watch_add_files(struct stk_watch *w, const char *text, size_t len);
+/* Adds one file, an absolute path that need not exist yet, which is looked at by its path as well.
+ */
+void stk_watch_add_touch(struct stk_watch *w, char *path);
 /* Adds a folder whose *.py files count while the watcher is eager. */
 void stk_watch_add_folder(struct stk_watch *w, const char *path);
 /* Whether any *.py in the folders counts, also one that nobody has imported yet. */

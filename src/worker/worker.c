@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/assert.h"
@@ -277,11 +278,15 @@ static int worker_load(struct worker *w)
         .threads = (unsigned)w->config->threads,
         .workers = w->heritage->nworkers,
     };
-    int r = w->heritage->preloaded ? 0 : w->params->host_ops->load(w->params->host, &params);
+    STK_CLEANUP(stk_fd_closep) int errors = memfd_create("failure", MFD_CLOEXEC);
+    int r;
 
+    stk_log_tee(errors);
+    r = w->heritage->preloaded ? 0 : w->params->host_ops->load(w->params->host, &params);
+    stk_log_tee(-1);
     worker_send_sources(w);
-    if (r != 0 && stk_channel_send_simple(w->heritage->channel, STK_MESSAGE_LOAD_FAILED,
-                                          w->heritage->slot, WORKER_EXIT_LOAD) < 0)
+    if (r != 0 && stk_channel_send_failure(w->heritage->channel, w->heritage->slot,
+                                           WORKER_EXIT_LOAD, errors) < 0)
         stk_log_debug("the master was not told of the failed start");
     return r;
 }

@@ -117,7 +117,7 @@ static int worker_main(void *arg, struct stk_heritage *h)
     send_sources(h->channel);
     switch (atomic_load(&shared->load[h->slot])) {
     case FIXTURE_EXIT:
-        if (stk_channel_send_simple(h->channel, STK_MESSAGE_LOAD_FAILED, h->slot, 3) < 0)
+        if (stk_channel_send_failure(h->channel, h->slot, 3, -1) < 0)
             return 95;
         return atomic_load(&shared->exit_code);
     case FIXTURE_ABORT:
