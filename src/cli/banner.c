@@ -44,6 +44,8 @@ void stk_banner_log(const struct stk_config *config, unsigned nworkers, const ch
 
     STK_ASSERT(f != NULL);
     for (size_t i = 0; i < n; i++) {
+        if (config->metrics != NULL && strcmp(listeners[i]->spec, config->metrics) == 0)
+            continue;
         if (i > 0)
             fputs(", ", f);
         banner_address(f, listeners[i]);

@@ -4,6 +4,7 @@
  * the worker gets the host.
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "app/host.h"
 #include "base/log.h"
@@ -81,7 +82,10 @@ static void run_template_unload(void *arg)
 /* Builds the host, hands everything to the master, and stays until it ends. */
 static int run_master(struct stk_cli *cli, struct run *run)
 {
-    struct stk_worker_params worker = {.host_ops = run->ops, .host = run->host};
+    STK_CLEANUP(stk_mem_freep)
+    char *runtime = stk_mem_strndup(Py_GetVersion(), strcspn(Py_GetVersion(), " "));
+    struct stk_worker_params worker = {
+        .host_ops = run->ops, .host = run->host, .runtime = runtime};
     const struct stk_master_params params = {
         .config = run->config,
         .nworkers = run->nworkers,

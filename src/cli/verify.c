@@ -12,6 +12,8 @@
 #include "net/cidr.h"
 #include "serve/access_format.h"
 
+enum { VERIFY_PATH_MAX = 512 };
+
 static const struct stk_origin *verify_origin(const struct stk_load *load,
                                               const struct stk_option *opt, size_t item)
 {
@@ -65,6 +67,36 @@ static void verify_access_format(struct stk_load *load, const struct stk_config 
     stk_access_format_free(format);
 }
 
+static void verify_address(struct stk_load *load, enum stk_option_id id, const char *text)
+{
+    STK_CLEANUP(stk_mem_freep) char *error = NULL;
+    const struct stk_option *opt = verify_row(id);
+    struct stk_addr_spec spec = {0};
+
+    if (text == NULL)
+        return;
+    if (stk_addr_spec_parse(text, &spec, &error) != 0)
+        stk_load_fail(load, verify_origin(load, opt, 0), "%s: %s", opt->name, error);
+    else
+        stk_addr_spec_deinit(&spec);
+}
+
+/* A path of a request, as it is after decoding. */
+static void verify_path(struct stk_load *load, enum stk_option_id id, const char *text)
+{
+    const struct stk_option *opt = verify_row(id);
+
+    if (text == NULL)
+        return;
+    if (text[0] != '/' || strpbrk(text, "?#") != NULL)
+        stk_load_fail(load, verify_origin(load, opt, 0),
+                      "%s = '%s': expected a path, as /%s, without ? and #", opt->name, text,
+                      id == STK_OPTION_ID_METRICS ? "metrics" : "health");
+    else if (strlen(text) > VERIFY_PATH_MAX)
+        stk_load_fail(load, verify_origin(load, opt, 0), "%s is over %d bytes long", opt->name,
+                      VERIFY_PATH_MAX);
+}
+
 /* A control character here would be one in every response. */
 static void verify_server_header(struct stk_load *load, const struct stk_config *config)
 {
@@ -86,4 +118,10 @@ void stk_verify_values(struct stk_load *load)
     verify_forwarded(load, config);
     verify_access_format(load, config);
     verify_server_header(load, config);
+    verify_address(load, STK_OPTION_ID_STATS, config->stats);
+    verify_path(load, STK_OPTION_ID_HEALTH_PATH, config->health_path);
+    if (config->metrics != NULL && config->metrics[0] == '/')
+        verify_path(load, STK_OPTION_ID_METRICS, config->metrics);
+    else
+        verify_address(load, STK_OPTION_ID_METRICS, config->metrics);
 }

@@ -91,4 +91,10 @@ struct stk_config {
     int64_t log_level;       /* enum stk_log_level */
 
     char *server_header; /* value of Server; empty: none */
+
+    /* health and metrics; each may be NULL */
+    char *health_path; /* readiness there, with /live and /ready behind it */
+    char *metrics;     /* an address, or a path on the application's sockets */
+    char *stats;       /* an address */
+    bool stats_http;   /* with a response head in front */
 };

@@ -202,7 +202,9 @@ const char *stk_options_group_name(enum stk_option_group group)
         [STK_OPTION_GROUP_APPLICATION] = "Application", [STK_OPTION_GROUP_SOCKETS] = "Sockets",
         [STK_OPTION_GROUP_PROCESSES] = "Processes",     [STK_OPTION_GROUP_LIMITS] = "Limits",
         [STK_OPTION_GROUP_TIMEOUTS] = "Timeouts",       [STK_OPTION_GROUP_PROXIES] = "Proxies",
-        [STK_OPTION_GROUP_LOGGING] = "Logging",         [STK_OPTION_GROUP_HELP] = "Help",
+        [STK_OPTION_GROUP_LOGGING] = "Logging",
+        [STK_OPTION_GROUP_METRICS] = "Health and metrics",
+        [STK_OPTION_GROUP_HELP] = "Help",
     };
 
     STK_ASSERT((size_t)group < STK_ARRAY_LEN(names));

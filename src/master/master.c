@@ -195,6 +195,18 @@ static void master_restore_signals(struct stk_master *m)
     }
 }
 
+/* Binds one address. 0, or > 0 with the reason logged. */
+static int master_open(struct stk_master *m, const char *spec,
+                       const struct stk_listen_options *options)
+{
+    STK_CLEANUP(stk_mem_freep) char *error = NULL;
+    int r = stk_listen_set_open(&m->listeners, spec, m->params->nworkers, options, &error);
+
+    if (r != 0)
+        stk_log_critical("%s", error);
+    return r;
+}
+
 /* Binds everything. 0, or the exit code, the reason logged. */
 static int master_listen(struct stk_master *m)
 {
@@ -203,15 +215,12 @@ static int master_listen(struct stk_master *m)
                                                .socket_mode = config->socket_mode,
                                                .socket_owner = config->socket_owner};
 
-    for (size_t i = 0; i < config->bind.n; i++) {
-        STK_CLEANUP(stk_mem_freep) char *error = NULL;
-
-        if (stk_listen_set_open(&m->listeners, config->bind.items[i], m->params->nworkers, &options,
-                                &error) != 0) {
-            stk_log_critical("%s", error);
+    for (size_t i = 0; i < config->bind.n; i++)
+        if (master_open(m, config->bind.items[i], &options) != 0)
             return STK_MASTER_EXIT_CONFIG;
-        }
-    }
+    if (config->metrics != NULL && config->metrics[0] != '/' &&
+        master_open(m, config->metrics, &options) != 0)
+        return STK_MASTER_EXIT_CONFIG;
     for (size_t i = 0; i < m->listeners.nwarnings; i++)
         stk_log_warning("%s", m->listeners.warnings[i]);
     for (size_t i = 0; i < m->listeners.n; i++)

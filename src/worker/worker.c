@@ -33,6 +33,7 @@
 #include "serve/access_log.h"
 #include "serve/server.h"
 #include "worker/fork_guard.h"
+#include "worker/services.h"
 
 enum {
     WORKER_EXIT_OK = 0,
@@ -51,6 +52,7 @@ struct worker {
     struct stk_lead *lead;
     struct stk_server *server;
     struct stk_access_log *access_log;
+    struct stk_services services;
     struct stk_source channel;
     struct stk_source term;
     struct stk_timer deadline;
@@ -218,8 +220,12 @@ static void worker_unlock(void *arg, struct stk_lead_thread *thread)
 static void worker_lock(void *arg, struct stk_lead_thread *thread)
 {
     struct worker *w = arg;
+    stk_nsec from = stk_unlikely(w->services.wanted) ? stk_time_mono_ns() : 0;
 
     w->params->host_ops->lock(w->params->host, thread->host_thread);
+    if (stk_unlikely(from != 0))
+        stk_serve_thread_of(thread)->gil_wait_us +=
+            (uint64_t)((stk_time_mono_ns() - from) / STK_NSEC_PER_USEC);
 }
 
 static void worker_on_turn(void *arg, struct stk_lead_thread *thread)
@@ -237,6 +243,7 @@ static bool worker_on_tick(void *arg)
     struct worker *w = arg;
 
     stk_server_publish(stk_serve_thread_of(stk_lead_standby(w->lead)));
+    stk_server_gauge(w->server);
     return stk_server_flush_gathered(w->server);
 }
 
@@ -310,6 +317,10 @@ static int worker_build(struct worker *w)
         .slot = h->slot,
         .threads = (unsigned)w->config->threads,
         .row = h->row,
+        .timed = w->services.wanted,
+        .handlers = w->services.handlers,
+        .nhandlers = w->services.n,
+        .handlers_address = w->services.address,
     };
     struct stk_lead_params lead = {
         .threads = (unsigned)w->config->threads,
@@ -380,6 +391,7 @@ static void worker_destroy(struct worker *w)
     w->server = stk_server_free(w->server);
     w->loop = stk_loop_free(w->loop);
     w->access_log = stk_access_log_free(w->access_log);
+    stk_services_deinit(&w->services);
 }
 
 /*
@@ -407,6 +419,7 @@ int stk_worker_main(void *arg, struct stk_heritage *heritage)
     r = worker_catch_signals();
     if (r < 0)
         stk_log_error("signals: %s", strerror(-r));
+    stk_services_init(&w.services, heritage, w.params->runtime);
     if (r == 0 && worker_build(&w) == 0) {
         code = WORKER_EXIT_LOAD;
         if (worker_load(&w) == 0) {

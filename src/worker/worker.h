@@ -8,6 +8,7 @@
 struct stk_worker_params {
     const struct stk_host_ops *host_ops;
     void *host;
+    const char *runtime; /* version of its interpreter, for the metrics; may be NULL */
 };
 
 /*
