@@ -36,6 +36,7 @@ enum stk_host_result {
 enum stk_host_cancel {
     STK_HOST_CANCEL_TIMEOUT = 1,      /* request-timeout; 504 was sent where it could be */
     STK_HOST_CANCEL_DISCONNECTED = 2, /* the client has left, with cancel-on-disconnect */
+    STK_HOST_CANCEL_AGAIN = 4,        /* with one of them: once more, although it has been raised */
 };
 
 /* The body of a Python thread of the engine: returns when the worker drains. */
@@ -81,7 +82,8 @@ struct stk_host_ops {
      * Raises in the application's call in progress on `thread` (a BaseException that says `why`,
      * see enum stk_host_cancel), as soon as that can be: the main thread by a signal, which also
      * interrupts what blocks; others at their next bytecode. `call` is the request's id: nothing
-     * happens to another one. From any thread without the interpreter, which it does not wait for.
+     * happens to another one. Said again it does what it could not do before, and nothing where it
+     * could. From any thread without the interpreter, which it does not wait for.
      */
     void (*cancel)(void *host, void *thread, uint64_t call, int why);
     /*

@@ -119,6 +119,9 @@ struct stk_request_ops {
     bool (*is_disconnected)(struct stk_request *req);
     /* After -EAGAIN: what to wait for. */
     void (*wait_for)(struct stk_request *req, struct stk_wait *ret_wait);
+    /* Gives the request so many milliseconds from now on, in place of request-timeout; 0: no limit.
+     * 0, or -ENOTSUP where nobody watches. */
+    int (*set_timeout)(struct stk_request *req, stk_msec timeout);
 };
 
 /*

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "pyhost/context.h"
 #include "wire/http1.h"
 #include "wire/uri.h"
 
@@ -146,7 +147,7 @@ static inline int environ_put_name(const struct stk_environ *env, PyObject *dict
 /* ---- templates ----------------------------------------------------------------------------- */
 
 /* The keys that depend on the worker only. */
-static PyObject *environ_common(const struct stk_environ *env, const struct stk_pyhost *host,
+static PyObject *environ_common(const struct stk_environ *env, struct stk_pyhost *host,
                                 const struct stk_host_params *params)
 {
     PyObject *dict = PyDict_New();
@@ -175,6 +176,7 @@ static PyObject *environ_common(const struct stk_environ *env, const struct stk_
     r |= environ_put(env, dict, STK_NAME_wsgi_multiprocess, PyBool_FromLong(params->workers > 1));
     r |= environ_put(env, dict, STK_NAME_wsgi_run_once, PyBool_FromLong(0));
     r |= environ_put(env, dict, STK_NAME_wsgi_input_terminated, PyBool_FromLong(1));
+    r |= stk_context_add(host, dict);
     if (params->document_root)
         r |= environ_put(env, dict, STK_NAME_DOCUMENT_ROOT,
                          PyUnicode_DecodeFSDefault(params->document_root));
@@ -690,8 +692,7 @@ static int environ_pin_fields(struct stk_environ *env)
     return 0;
 }
 
-struct stk_environ *stk_environ_new(const struct stk_pyhost *host,
-                                    const struct stk_host_params *params)
+struct stk_environ *stk_environ_new(struct stk_pyhost *host, const struct stk_host_params *params)
 {
     struct stk_environ *env = stk_new0(struct stk_environ);
 

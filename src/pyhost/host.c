@@ -9,6 +9,8 @@
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "pyhost/cancel.h"
+#include "pyhost/context.h"
 #include "pyhost/environ.h"
 #include "pyhost/errors.h"
 #include "pyhost/fork.h"
@@ -18,6 +20,7 @@
 #include "pyhost/pyhost.h"
 #include "pyhost/report.h"
 #include "pyhost/sources.h"
+#include "pyhost/stacks.h"
 #include "pyhost/threads.h"
 #include "pyhost/wsgi.h"
 
@@ -90,6 +93,8 @@ static const struct stk_host_ops host_ops = {
     .fork_parent = stk_fork_parent,
     .fork_child = stk_fork_child,
     .source_files = stk_sources_list,
+    .cancel = stk_cancel_call,
+    .stacks = stk_stacks_write,
     .freeze = stk_fork_freeze,
 };
 
@@ -124,6 +129,8 @@ void stk_pyhost_free(void *host)
     if (!h)
         return;
     STK_CHECK_MAGIC(h, STK_PYHOST_MAGIC);
+    stk_stacks_deinit(h);
+    stk_context_forget(h);
     h->magic = 0;
     stk_environ_free(h->environ);
     stk_head_cache_free(h->heads);

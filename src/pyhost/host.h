@@ -4,14 +4,18 @@
  */
 #pragma once
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <sys/types.h>
 
 #include "app/host.h"
 #include "pyhost/state.h"
 
+struct stk_cancel;
 struct stk_environ;
 struct stk_head_cache;
+struct stk_pythread;
 
 enum { STK_PYHOST_MAGIC = 0x73746b68, STK_PYTHREAD_MAGIC = 0x73746b74 };
 
@@ -31,6 +35,18 @@ struct stk_pyhost {
      */
     volatile uint8_t *home;
     pid_t home_pid; /* decides where the kernel has no such pages: home is NULL then */
+
+    /* stacks.c */
+    int stacks_signal; /* faulthandler's handler is registered for it; 0: there are no stacks */
+    int stacks_fd;     /* where that writes to */
+    _Atomic bool stacks_busy;
+
+    /* cancel.c, while the threads run */
+    struct stk_pythread **threads; /* [nthreads]; NULL: not there yet */
+    unsigned nthreads;
+    struct stk_cancel *cancel;
+    int cancel_signal; /* raises in the main thread; 0: there is none */
+    PyObject *context; /* a capsule: what the functions in environ find their request by */
 };
 
 /* One thread of the engine; passed as `thread`. */
@@ -39,6 +55,12 @@ struct stk_pythread {
     unsigned index;
     PyThreadState *ts; /* while unlocked */
     PyObject *start;   /* a start_response object nobody else holds, to be used again; or NULL */
+    pthread_t id;
+    unsigned long ident;   /* as the interpreter names it */
+    struct stk_call *call; /* in progress, under the GIL; NULL: none */
+    /* Which call is to be cancelled and why, see cancel.c; 0: none. */
+    _Atomic uint64_t cancel;
+    _Atomic uint64_t cancelled; /* the last such word that was carried out */
 };
 
 /* A request being answered; lives on the stack of stk_wsgi_call. */
@@ -56,6 +78,7 @@ struct stk_call {
     bool gone;         /* the client has left, or was too slow */
     bool cut;          /* the body went beyond its Content-Length */
     bool input_failed; /* reading the body raised; what follows from that is not the app's fault */
+    bool cancelled;    /* the server has raised an exception in it */
 };
 
 /* Whether this process is a child that the application forked off the host's. */

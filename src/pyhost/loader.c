@@ -23,6 +23,7 @@
 #include "pyhost/load_hint.h"
 #include "pyhost/report.h"
 #include "pyhost/sources.h"
+#include "pyhost/stacks.h"
 
 /* Attributes that are tried when none is named; the last ones are called without arguments. */
 static const char *const loader_names[] = {"application", "app"};
@@ -424,6 +425,7 @@ int stk_loader_load(void *host, const struct stk_host_params *params)
 
     STK_CHECK_MAGIC(h, STK_PYHOST_MAGIC);
     stk_fork_claim(h);
+    stk_stacks_init(h);
     if (h->watch)
         PyList_SetSlice(h->watch, 0, PyList_GET_SIZE(h->watch), NULL);
     if (loader_set_path(params) == 0)

@@ -8,6 +8,7 @@
  */
 #include "pyhost/pyhost.h"
 
+#include "pyhost/cancel.h"
 #include "pyhost/errors.h"
 #include "pyhost/filewrapper.h"
 #include "pyhost/input.h"
@@ -65,7 +66,8 @@ static int module_exec(PyObject *module)
 {
     struct stk_state *st = stk_state_of(module);
 
-    if (module_add_names(st) < 0 || module_add_types(module, st) < 0)
+    if (module_add_names(st) < 0 || module_add_types(module, st) < 0 ||
+        stk_cancel_add_types(module, st) < 0)
         return -1;
     if (PyModule_AddStringConstant(module, "__version__", STK_VERSION) < 0)
         return -1;
@@ -81,6 +83,9 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->file_wrapper_type);
     Py_VISIT(st->start_type);
     Py_VISIT(st->write_type);
+    Py_VISIT(st->cancelled_type);
+    Py_VISIT(st->timeout_type);
+    Py_VISIT(st->disconnected_type);
     return 0;
 }
 
@@ -93,6 +98,9 @@ static int module_clear(PyObject *module)
     Py_CLEAR(st->file_wrapper_type);
     Py_CLEAR(st->start_type);
     Py_CLEAR(st->write_type);
+    Py_CLEAR(st->cancelled_type);
+    Py_CLEAR(st->timeout_type);
+    Py_CLEAR(st->disconnected_type);
     for (size_t i = 0; i < STK_NAME_COUNT; i++)
         Py_CLEAR(st->names[i]);
     return 0;

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "pyhost/cancel.h"
 
 enum { REPORT_TARGET_MAX = 256 };
 
@@ -112,7 +113,9 @@ void stk_report_request(const struct stk_call *call, const char *what)
     snprintf(title, sizeof(title), "%.*s %.*s%s: %s", (int)(method.len < 32 ? method.len : 32),
              method.ptr, (int)(target.len < REPORT_TARGET_MAX ? target.len : REPORT_TARGET_MAX),
              target.ptr, target.len > REPORT_TARGET_MAX ? "..." : "", what);
-    if (report_is_noise(call, exc))
+    if (stk_cancel_is_own(call, exc))
+        stk_log_debug("%s: cancelled", title); /* the server has told, with the stack */
+    else if (report_is_noise(call, exc))
         stk_log_debug("%s: the client has left", title);
     else
         report_log(STK_LOG_ERROR, title, exc);

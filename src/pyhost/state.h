@@ -40,6 +40,8 @@
     X(wsgi_file_wrapper, "wsgi.file_wrapper")         \
     X(wsgi_input_terminated, "wsgi.input_terminated") \
     X(stoker_version, "stoker.version")               \
+    X(stoker_disconnected, "stoker.disconnected")     \
+    X(stoker_set_timeout, "stoker.set_timeout")       \
     X(GET, "GET")                                     \
     X(HTTP_1_0, "HTTP/1.0")                           \
     X(HTTP_1_1, "HTTP/1.1")                           \
@@ -70,6 +72,9 @@ struct stk_state {
     PyTypeObject *file_wrapper_type;
     PyTypeObject *start_type;
     PyTypeObject *write_type;
+    PyObject *cancelled_type; /* exception classes: cancel.c */
+    PyObject *timeout_type;
+    PyObject *disconnected_type;
     PyObject *names[STK_NAME_COUNT];
 };
 

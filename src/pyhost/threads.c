@@ -13,6 +13,7 @@
 
 #include "base/assert.h"
 #include "base/log.h"
+#include "pyhost/cancel.h"
 #include "pyhost/report.h"
 #include "pyhost/respond.h"
 
@@ -21,6 +22,7 @@ enum threads_gate { GATE_SHUT, GATE_OPEN, GATE_ABORT };
 /* One run; on the stack of stk_threads_run, which outlives the threads. */
 struct threads_run {
     struct stk_pyhost *host;
+    bool cancels; /* calls of this run can be cancelled */
     stk_host_thread_fn fn;
     void *arg;
     pthread_mutex_t mutex;
@@ -55,7 +57,11 @@ static void threads_enter(struct threads_run *run, unsigned index)
 {
     struct stk_pythread thread = {.magic = STK_PYTHREAD_MAGIC, .index = index};
 
+    if (run->cancels)
+        stk_cancel_attach(run->host, &thread);
     run->fn(run->arg, index, &thread);
+    if (run->cancels)
+        stk_cancel_detach(run->host, &thread);
     stk_respond_forget(&thread);
 }
 
@@ -139,6 +145,7 @@ int stk_threads_run(void *host, unsigned threads, stk_host_thread_fn fn, void *a
     int r = 0;
 
     STK_CHECK_MAGIC(run.host, STK_PYHOST_MAGIC);
+    run.cancels = stk_cancel_init(run.host, threads);
     if (threads > 1) {
         list = PyList_New(0);
         r = list ? threads_start_all(&run, threads, list) : -1;
@@ -152,6 +159,8 @@ int stk_threads_run(void *host, unsigned threads, stk_host_thread_fn fn, void *a
         threads_enter(&run, 0);
     if (list)
         threads_join(list);
+    if (run.cancels)
+        stk_cancel_deinit(run.host);
     Py_XDECREF(list);
     return r < 0 ? -EAGAIN : 0;
 }

@@ -20,6 +20,7 @@
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "pyhost/cancel.h"
 #include "pyhost/environ.h"
 #include "pyhost/errors.h"
 #include "pyhost/filewrapper.h"
@@ -405,6 +406,7 @@ STK_HOT void stk_wsgi_call(void *host, void *thread, struct stk_request *req)
     STK_CHECK_MAGIC(h, STK_PYHOST_MAGIC);
     STK_CHECK_MAGIC(t, STK_PYTHREAD_MAGIC);
     STK_ASSERT(h->app != NULL);
+    stk_cancel_begin(t, &call);
     if (req->body_length == 0 || (call.input = stk_input_new(&call)) != NULL)
         env = stk_environ_build(h->environ, req, call.input, &lender);
     if (env)
@@ -420,4 +422,5 @@ STK_HOT void stk_wsgi_call(void *host, void *thread, struct stk_request *req)
     if (call.input)
         stk_input_release(call.input);
     stk_errors_flush(h->errors);
+    stk_cancel_end(t);
 }

@@ -135,6 +135,11 @@ static void request_wait_for(struct stk_request *req, struct stk_wait *ret_wait)
     }
 }
 
+static int request_set_timeout(struct stk_request *req, stk_msec timeout)
+{
+    return -ENOTSUP;
+}
+
 const struct stk_request_ops stk_serve_request_ops = {
     .body_peek = request_body_peek,
     .body_skip = request_body_skip,
@@ -149,4 +154,5 @@ const struct stk_request_ops stk_serve_request_ops = {
     .fail = stk_response_fail,
     .is_disconnected = request_is_disconnected,
     .wait_for = request_wait_for,
+    .set_timeout = request_set_timeout,
 };

@@ -32,6 +32,7 @@
 #include "net/listen.h"
 #include "serve/access_log.h"
 #include "serve/server.h"
+#include "worker/crash.h"
 #include "worker/fork_guard.h"
 #include "worker/services.h"
 
@@ -155,6 +156,14 @@ static void worker_on_drained(void *arg)
     stk_lead_stop(w->lead);
 }
 
+/* By whichever thread turns the loop: the application may be stuck, with the interpreter. */
+static void worker_write_stacks(struct worker *w, int fd)
+{
+    if (w->params->host_ops->stacks != NULL)
+        w->params->host_ops->stacks(w->params->host, NULL, fd);
+    stk_fd_close(&fd);
+}
+
 static void worker_on_message(struct worker *w, const struct stk_message *msg)
 {
     switch (msg->type) {
@@ -174,6 +183,9 @@ static void worker_on_message(struct worker *w, const struct stk_message *msg)
     case STK_MESSAGE_REOPEN:
         stk_log_reopen();
         stk_access_log_reopen(w->access_log);
+        break;
+    case STK_MESSAGE_STACK:
+        worker_write_stacks(w, msg->fd);
         break;
     default:
         break;
@@ -253,6 +265,7 @@ static void worker_thread(void *arg, unsigned index, void *host_thread)
     struct stk_lead_thread *thread = stk_lead_thread_get(w->lead, index);
 
     thread->host_thread = host_thread;
+    stk_crash_thread();
     stk_lead_run(thread);
 }
 
@@ -417,6 +430,8 @@ int stk_worker_main(void *arg, struct stk_heritage *heritage)
     stk_log_set_process(name);
     worker_tune_heap();
     r = worker_catch_signals();
+    if (r == 0)
+        r = stk_crash_init(name, w.params->host_ops, w.params->host);
     if (r < 0)
         stk_log_error("signals: %s", strerror(-r));
     stk_services_init(&w.services, heritage, w.params->runtime);

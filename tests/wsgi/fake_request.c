@@ -276,6 +276,11 @@ static void fake_wait_for(struct stk_request *req, struct stk_wait *ret_wait)
     *ret_wait = (struct stk_wait){.fd = -1, .events = 0, .timeout = 1};
 }
 
+static int fake_set_timeout(struct stk_request *req, stk_msec timeout)
+{
+    return 0;
+}
+
 const struct stk_request_ops fake_request_ops = {
     .body_peek = fake_body_peek,
     .body_skip = fake_body_skip,
@@ -290,4 +295,5 @@ const struct stk_request_ops fake_request_ops = {
     .fail = fake_fail,
     .is_disconnected = fake_is_disconnected,
     .wait_for = fake_wait_for,
+    .set_timeout = fake_set_timeout,
 };

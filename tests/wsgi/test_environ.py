@@ -22,6 +22,8 @@ def test_every_key_of_a_plain_request(wsgi):
     assert environ.pop("wsgi.file_wrapper") is wsgi.core.FileWrapper
     assert environ.pop("wsgi.input").read() == b""
     version = environ.pop("stoker.version")
+    assert callable(environ.pop("stoker.disconnected"))
+    assert callable(environ.pop("stoker.set_timeout"))
     assert environ == {
         "REQUEST_METHOD": "GET",
         "SCRIPT_NAME": "",

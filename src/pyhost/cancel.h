@@ -1,0 +1,38 @@
+/*
+ * Cancelling a call of the application from outside: stoker.RequestTimeout and
+ * stoker.ClientDisconnected, subclasses of stoker.RequestCancelled.
+ */
+#pragma once
+
+#include "pyhost/host.h"
+
+/* Adds the exception classes to the module and its state. 0 or -1. */
+int stk_cancel_add_types(PyObject *module, struct stk_state *st);
+
+/* Before the engine's threads run, with the GIL. A failure is logged. False: the host has others
+ * that run; calls of these cannot be cancelled. */
+bool stk_cancel_init(struct stk_pyhost *host, unsigned threads);
+/* After they have ended, with the GIL. */
+void stk_cancel_deinit(struct stk_pyhost *host);
+/* Around the life of an engine's thread, by that thread, with the GIL. */
+void stk_cancel_attach(struct stk_pyhost *host, struct stk_pythread *thread);
+void stk_cancel_detach(struct stk_pyhost *host, struct stk_pythread *thread);
+
+/* host_ops.cancel: see app/host.h. */
+void stk_cancel_call(void *host, void *thread, uint64_t call, int why);
+
+/* Around a call, with the GIL: what is pending at its end reaches nobody else. */
+static inline void stk_cancel_begin(struct stk_pythread *thread, struct stk_call *call)
+{
+    thread->call = call;
+}
+void stk_cancel_clear(struct stk_pythread *thread);
+static inline void stk_cancel_end(struct stk_pythread *thread)
+{
+    thread->call = NULL;
+    if (stk_unlikely(atomic_load_explicit(&thread->cancel, memory_order_relaxed) != 0))
+        stk_cancel_clear(thread);
+}
+
+/* Whether an exception is the server's own, raised in this call. */
+bool stk_cancel_is_own(const struct stk_call *call, PyObject *exc);

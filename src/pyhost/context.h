@@ -1,0 +1,10 @@
+/* The functions in environ that speak of the request in progress: stoker.disconnected() and
+ * stoker.set_timeout(seconds). */
+#pragma once
+
+#include "pyhost/host.h"
+
+/* Adds them to a dict, one object for all requests. 0 or -1. */
+int stk_context_add(struct stk_pyhost *host, PyObject *dict);
+/* Cuts those that the application may have kept off the host. */
+void stk_context_forget(struct stk_pyhost *host);
