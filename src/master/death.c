@@ -158,7 +158,7 @@ void stk_slot_on_gone(struct stk_proc *p, int status)
         slot->current = stk_steal(&slot->next);
     if (next)
         slot->next = NULL;
-    for (unsigned i = 0; i < m->params->nworkers; i++)
+    for (unsigned i = 0; i < m->nslots; i++)
         if (m->slots[i].adopter == p)
             m->slots[i].adopter = NULL;
     if (p->asked) {

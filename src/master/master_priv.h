@@ -94,12 +94,13 @@ struct stk_master {
     struct stk_loop *loop;
     struct stk_listen_set listeners;
     bool has_slots; /* a listener with a socket of its own for each slot */
+    unsigned nslots; /* of the listeners; those beyond the workers are inherited, and adopted */
     struct stk_scoreboard *scoreboard;
     struct stk_pidfile pidfile;
 
     struct stk_list procs;
     struct stk_list dead;
-    struct stk_slot *slots;
+    struct stk_slot *slots; /* nslots of them */
     uint32_t generation;
 
     /* templates (preload) */

@@ -70,8 +70,10 @@ static void slot_on_template_retry(struct stk_timer *timer, void *who)
 
 void stk_slot_init(struct stk_master *m)
 {
-    m->slots = stk_new0_array(struct stk_slot, m->params->nworkers);
-    for (unsigned i = 0; i < m->params->nworkers; i++) {
+    if (m->nslots < m->params->nworkers)
+        m->nslots = m->params->nworkers;
+    m->slots = stk_new0_array(struct stk_slot, m->nslots);
+    for (unsigned i = 0; i < m->nslots; i++) {
         m->slots[i].master = m;
         m->slots[i].index = i;
         stk_timer_init(&m->slots[i].respawn, slot_on_respawn);
@@ -163,7 +165,7 @@ static unsigned slot_count_adopted(const struct stk_master *m, const struct stk_
 {
     unsigned n = 0;
 
-    for (unsigned i = 0; i < m->params->nworkers; i++)
+    for (unsigned i = 0; i < m->nslots; i++)
         n += m->slots[i].adopter == p;
     return n;
 }
@@ -209,7 +211,7 @@ void stk_slot_balance(struct stk_master *m)
 {
     if (m->stopping != 0 || !m->has_slots)
         return;
-    for (unsigned i = 0; i < m->params->nworkers; i++) {
+    for (unsigned i = 0; i < m->nslots; i++) {
         struct stk_slot *slot = &m->slots[i];
 
         if (slot->adopter != NULL && !stk_proc_is_serving(slot->adopter))
@@ -220,7 +222,7 @@ void stk_slot_balance(struct stk_master *m)
             stk_proc_send(slot->adopter, STK_MESSAGE_RELEASE, i, 0);
         slot->adopter = NULL;
     }
-    for (unsigned i = 0; i < m->params->nworkers; i++)
+    for (unsigned i = 0; i < m->nslots; i++)
         if (!stk_proc_is_serving(m->slots[i].current))
             slot_find_home(m, &m->slots[i]);
 }
