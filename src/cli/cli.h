@@ -51,6 +51,9 @@ int stk_setup_process(struct stk_cli *cli);
  */
 void stk_setup_target(struct stk_config *config);
 
+/* The effective configuration, with the origin of each value, as JSON; free it (control.c). */
+char *stk_control_config(const struct stk_cli *cli) __attribute__((returns_nonnull));
+
 /* Serves until stopped; an exit code (run.c). */
 int stk_run_server(struct stk_cli *cli);
 

@@ -84,10 +84,12 @@ static int run_master(struct stk_cli *cli, struct run *run)
 {
     STK_CLEANUP(stk_mem_freep)
     char *runtime = stk_mem_strndup(Py_GetVersion(), strcspn(Py_GetVersion(), " "));
+    STK_CLEANUP(stk_mem_freep) char *config_json = stk_control_config(cli);
     struct stk_worker_params worker = {
         .host_ops = run->ops, .host = run->host, .runtime = runtime};
     const struct stk_master_params params = {
         .config = run->config,
+        .config_json = config_json,
         .nworkers = run->nworkers,
         .worker_main = stk_worker_main,
         .worker_arg = &worker,

@@ -22,6 +22,7 @@
 #include "base/mem.h"
 #include "ipc/channel.h"
 #include "ipc/scoreboard.h"
+#include "master/control.h"
 #include "master/master_priv.h"
 #include "master/watch.h"
 
@@ -118,7 +119,7 @@ static void master_on_hup(struct stk_master *m, const struct signalfd_siginfo *i
     stk_reload_rolling(m);
 }
 
-static void master_on_usr1(struct stk_master *m)
+void stk_master_reopen_logs(struct stk_master *m)
 {
     stk_log_reopen();
     stk_list_for_each (it, &m->procs) {
@@ -127,7 +128,7 @@ static void master_on_usr1(struct stk_master *m)
         if (p->state >= STK_PROC_STARTING)
             stk_proc_send(p, STK_MESSAGE_REOPEN, 0, 0);
     }
-    stk_log_info("SIGUSR1: the log files are opened again");
+    stk_log_info("the log files are opened again");
 }
 
 static void master_on_signal(struct stk_source *src, uint32_t events, void *who)
@@ -147,7 +148,7 @@ static void master_on_signal(struct stk_source *src, uint32_t events, void *who)
             master_on_hup(m, &info);
             break;
         case SIGUSR1:
-            master_on_usr1(m);
+            stk_master_reopen_logs(m);
             break;
         default: /* SIGCHLD: the end of the turn waits for the dead */
             break;
@@ -287,6 +288,7 @@ static void master_serve(struct stk_master *m)
             stk_master_fail(m, STK_MASTER_EXIT_CONFIG);
         }
         stk_reap_all(m);
+        stk_control_settle(m);
         master_free_dead(m);
     }
     if (m->exit_code == STK_MASTER_EXIT_OK)
@@ -296,6 +298,7 @@ static void master_serve(struct stk_master *m)
 
 static void master_destroy(struct stk_master *m)
 {
+    stk_control_close(m);
     m->watch = stk_watch_free(m->watch);
     stk_reload_deinit(m);
     stk_scale_deinit(m);
@@ -338,6 +341,8 @@ int stk_master_run(const struct stk_master_params *params)
             code = STK_MASTER_EXIT_CONFIG;
         }
     }
+    if (code == 0)
+        code = stk_control_open(m);
     if (code == 0) {
         if (params->on_listening != NULL)
             params->on_listening(params->on_listening_arg, m->listeners.items, m->listeners.n);

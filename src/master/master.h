@@ -52,6 +52,9 @@ struct stk_master_params {
     void (*template_unload)(void *arg);
     void *template_arg;
 
+    /* What the control socket tells of the configuration, as JSON; may be NULL. */
+    const char *config_json;
+
     /* After everything is bound and the pidfile is written, before the first fork: the banner. May
      * be NULL. */
     void (*on_listening)(void *arg, struct stk_listener *const *listeners, size_t n);

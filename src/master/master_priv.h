@@ -1,6 +1,7 @@
 /*
  * The inside of the master, shared by its files:
  *   master.c    set-up, signals, the loop, stopping
+ *   control.c   the control socket, with control_*.c
  *   spawn.c     forking: the parent's side and the child's
  *   template.c  the life of a template process
  *   proc.c      one child process: its channel, its messages, how it is ended
@@ -33,6 +34,7 @@
 #define STK_PROC_MAGIC   0x50524f43u
 #define STK_MASTER_MAGIC 0x4d415354u
 
+struct stk_control;
 struct stk_master;
 struct stk_scoreboard;
 struct stk_scoreboard_row;
@@ -97,6 +99,7 @@ struct stk_master {
     unsigned nslots; /* of the listeners; those beyond the workers are inherited, and adopted */
     struct stk_scoreboard *scoreboard;
     struct stk_pidfile pidfile;
+    struct stk_control *control; /* NULL: there is no control socket */
 
     struct stk_list procs;
     struct stk_list dead;
@@ -147,6 +150,8 @@ struct stk_master {
 void stk_master_stop(struct stk_master *m, bool now);
 /* Ends with this exit code: the reason has been logged. */
 void stk_master_fail(struct stk_master *m, int exit_code);
+/* Opens the log files again, here and in the children: the control socket may ask for it. */
+void stk_master_reopen_logs(struct stk_master *m);
 
 /* spawn.c */
 /* Starts a worker for a slot, by fork or by the template. 0; -ENOSPC: no row is free; -errno. */

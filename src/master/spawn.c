@@ -22,6 +22,7 @@
 #include "base/log.h"
 #include "ipc/channel.h"
 #include "ipc/scoreboard.h"
+#include "master/control.h"
 #include "master/master_priv.h"
 #include "master/watch.h"
 
@@ -70,6 +71,7 @@ void stk_spawn_child_setup(struct stk_master *m, int keep, const char *name)
     if (m->watch != NULL)
         stk_watch_close(m->watch);
     stk_fd_close(&m->pidfile.fd);
+    stk_control_forget(m);
     m->loop = stk_loop_free(m->loop);
     spawn_restore_signals(m);
     stk_spawn_set_name(name);
