@@ -9,6 +9,7 @@
 #include "base/macros.h"
 #include "config/args.h"
 #include "config/load.h"
+#include "master/startup.h"
 #include "pyhost/compat.h"
 
 struct stk_listener;
@@ -25,6 +26,7 @@ struct stk_cli {
     struct stk_load *load;
     struct stk_args args;
     unsigned nworkers; /* effective, at least 1 */
+    struct stk_startup startup; /* of a server (run.c) */
 };
 
 /* The functions that this folder adds to the module (methods.c). */
@@ -53,6 +55,22 @@ void stk_setup_target(struct stk_config *config);
 
 /* The effective configuration, with the origin of each value, as JSON; free it (control.c). */
 char *stk_control_config(const struct stk_cli *cli) __attribute__((returns_nonnull));
+
+/*
+ * Takes what the process was started with into cli->startup, and out of the environment, also
+ * Python's copy; prepares the title in ps. 0, or an exit code, the reason said (setup.c).
+ */
+int stk_setup_startup(struct stk_cli *cli);
+
+/*
+ * Leaves the terminal (daemon.c). -1 in the server, which goes on, with *ret_fd for the following
+ * two; in the command the exit code, when the server is ready or has failed, the reason said.
+ */
+int stk_daemon_detach(const struct stk_config *config, int *ret_fd);
+/* Has the waiting command print a text. */
+void stk_daemon_tell(int fd, const char *text);
+/* Ends the wait of the command with an exit code; harmless twice. */
+void stk_daemon_report(int *fd, int code);
 
 /* Serves until stopped; an exit code (run.c). */
 int stk_run_server(struct stk_cli *cli);

@@ -21,6 +21,7 @@ struct run {
     unsigned nworkers;
     const struct stk_host_ops *ops;
     void *host;
+    int daemon_fd;                  /* to the command that waits, or -1 */
     struct stk_endpoint *endpoints; /* of the listeners, for an application loaded ahead */
     size_t nendpoints;
 };
@@ -40,6 +41,20 @@ static void run_listening(void *arg, struct stk_listener *const *listeners, size
             .is_unix = listeners[i]->is_unix,
         };
     stk_banner_log(run->config, run->nworkers, run->python, listeners, n);
+}
+
+static void run_ready(void *arg)
+{
+    struct run *run = arg;
+
+    stk_daemon_report(&run->daemon_fd, STK_CLI_EXIT_OK);
+}
+
+static void run_load_failed(void *arg, const char *text)
+{
+    struct run *run = arg;
+
+    stk_daemon_tell(run->daemon_fd, text);
 }
 
 static int run_template_load(void *arg)
@@ -79,6 +94,13 @@ static void run_template_unload(void *arg)
     run->ops->unload(run->host);
 }
 
+static bool run_bind_is_default(const struct stk_load *load)
+{
+    const struct stk_option *opt = &stk_options_rows()[STK_OPTION_ID_BIND];
+
+    return stk_load_provenance(load, opt)->top.kind == STK_ORIGIN_DEFAULT;
+}
+
 /* Builds the host, hands everything to the master, and stays until it ends. */
 static int run_master(struct stk_cli *cli, struct run *run)
 {
@@ -104,12 +126,34 @@ static int run_master(struct stk_cli *cli, struct run *run)
         .template_arg = run,
         .on_listening = run_listening,
         .on_listening_arg = run,
+        .on_ready = run_ready,
+        .on_load_failed = run_load_failed,
+        .on_start_arg = run,
+        .startup = &cli->startup,
+        .bind_is_default = run_bind_is_default(cli->load),
     };
     const struct stk_strv *warnings = stk_load_warnings(cli->load);
 
     for (size_t i = 0; i < warnings->n; i++)
         stk_log_warning("%s", warnings->items[i]);
     return stk_master_run(&params);
+}
+
+/* From a process that is set up to the end of the server. */
+static int run_serve(struct stk_cli *cli, struct run *run)
+{
+    int code;
+
+    stk_setup_target(stk_load_config(cli->load));
+    run->host = stk_pyhost_new(cli->module);
+    if (!run->host) {
+        PyErr_Print();
+        return STK_CLI_EXIT_LOAD;
+    }
+    code = run_master(cli, run);
+    stk_pyhost_free(run->host);
+    free(run->endpoints);
+    return code;
 }
 
 int stk_run_server(struct stk_cli *cli)
@@ -120,19 +164,22 @@ int stk_run_server(struct stk_cli *cli)
         .python = python,
         .nworkers = cli->nworkers,
         .ops = stk_pyhost_ops(),
+        .daemon_fd = -1,
     };
-    int code = stk_setup_process(cli);
+    int code = stk_setup_startup(cli);
 
-    if (code != 0)
-        return code;
-    stk_setup_target(stk_load_config(cli->load));
-    run.host = stk_pyhost_new(cli->module);
-    if (!run.host) {
-        PyErr_Print();
-        return STK_CLI_EXIT_LOAD;
+    if (code == 0)
+        code = stk_setup_process(cli);
+    /* A successor has left the terminal with its predecessor. */
+    if (code == 0 && run.config->daemon && cli->startup.predecessor == 0) {
+        code = stk_daemon_detach(run.config, &run.daemon_fd);
+        if (code >= 0)
+            return code;
+        code = 0;
     }
-    code = run_master(cli, &run);
-    stk_pyhost_free(run.host);
-    free(run.endpoints);
+    if (code == 0)
+        code = run_serve(cli, &run);
+    stk_daemon_report(&run.daemon_fd, code);
+    stk_startup_deinit(&cli->startup);
     return code;
 }

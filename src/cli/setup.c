@@ -12,6 +12,8 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/owner.h"
+#include "base/title.h"
 #include "cli/cli.h"
 
 /* Prints one line about an option that could not be carried out; the exit code. */
@@ -50,6 +52,79 @@ static int setup_environ(const struct stk_strv *env)
     return r;
 }
 
+/* Whether `env` sets a variable. */
+static bool setup_has_variable(const struct stk_strv *env, const char *name)
+{
+    size_t len = strlen(name);
+
+    for (size_t i = 0; i < env->n; i++)
+        if (strncmp(env->items[i], name, len) == 0 && env->items[i][len] == '=')
+            return true;
+    return false;
+}
+
+/*
+ * What the environment says of the user, for one that the server becomes: an application that
+ * looks for its files in root's home directory would not be allowed to.
+ */
+static int setup_user_environ(const struct stk_config *config)
+{
+    STK_CLEANUP(stk_owner_deinit) struct stk_owner user = {0};
+    const char *names[] = {"HOME", "USER", "LOGNAME"};
+    int r = 0;
+
+    if (!config->user || geteuid() != 0 || stk_owner_find_user(config->user, &user) < 0 ||
+        !user.name)
+        return 0;
+    for (size_t i = 0; r == 0 && i < STK_ARRAY_LEN(names); i++) {
+        STK_CLEANUP(stk_mem_freep)
+        char *text = stk_mem_printf("%s=%s", names[i], i == 0 ? user.home : user.name);
+        struct stk_strv one = {.items = &text, .n = 1};
+
+        if (!setup_has_variable(&config->env, names[i]))
+            r = setup_environ(&one);
+    }
+    return r;
+}
+
+/* Takes the variables out of os.environ, which has copied them when Python started. */
+static int setup_drop_variables(void)
+{
+    PyObject *os = PyImport_ImportModule("os");
+    PyObject *mapping = os ? PyObject_GetAttrString(os, "environ") : NULL;
+    int r = mapping ? 0 : -1;
+
+    for (size_t i = 0; r == 0 && stk_startup_variables[i]; i++) {
+        PyObject *old =
+            PyObject_CallMethod(mapping, "pop", "sO", stk_startup_variables[i], Py_None);
+
+        r = old ? 0 : -1;
+        Py_XDECREF(old);
+    }
+    Py_XDECREF(mapping);
+    Py_XDECREF(os);
+    return r;
+}
+
+int stk_setup_startup(struct stk_cli *cli)
+{
+    PyObject *path = PySys_GetObject("executable"); /* borrowed */
+    const char *program = path && PyUnicode_Check(path) ? PyUnicode_AsUTF8(path) : NULL;
+    STK_CLEANUP(stk_mem_freep) char *error = NULL;
+
+    PyErr_Clear();
+    if (stk_startup_take(program, &cli->startup, &error) < 0) {
+        fprintf(stderr, "%s\n", error);
+        return STK_CLI_EXIT_CONFIG;
+    }
+    if (setup_drop_variables() < 0) {
+        PyErr_Print();
+        return STK_CLI_EXIT_CONFIG;
+    }
+    stk_title_init();
+    return 0;
+}
+
 int stk_setup_process(struct stk_cli *cli)
 {
     const struct stk_config *config = stk_load_config(cli->load);
@@ -62,7 +137,7 @@ int stk_setup_process(struct stk_cli *cli)
 
         umask((mode_t)strtoul(config->umask + (prefix ? 2 : 0), NULL, 8));
     }
-    if (setup_environ(&config->env) < 0) {
+    if (setup_environ(&config->env) < 0 || setup_user_environ(config) < 0) {
         PyErr_Print();
         return setup_fail(cli->load, STK_OPTION_ID_ENV, "cannot be set");
     }

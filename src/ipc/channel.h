@@ -28,6 +28,8 @@ enum stk_message_type {
 enum stk_channel_drain {
     STK_CHANNEL_DRAIN_SUCCESSOR = 0, /* another worker: leave it there */
     STK_CHANNEL_DRAIN_LAST = 1,      /* nobody: accept it, then close all listening sockets */
+    STK_CHANNEL_DRAIN_UPGRADED = 2,  /* another server: leave it there, and let connections that are
+                                        idle send one more request */
 };
 
 /* Why a worker wants to be replaced. */

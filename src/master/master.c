@@ -24,12 +24,13 @@
 #include "ipc/scoreboard.h"
 #include "master/control.h"
 #include "master/master_priv.h"
+#include "master/startup.h"
 #include "master/watch.h"
 
 /* From STOP to SIGKILL when the server is to stop now. */
 #define MASTER_STOP_NOW_MS 1000
 
-static const int master_signals[] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGCHLD};
+static const int master_signals[] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD};
 
 static const char *master_signal_name(uint32_t number)
 {
@@ -76,6 +77,8 @@ void stk_master_stop(struct stk_master *m, bool now)
         return;
     m->stopping = now ? 2 : 1;
     m->waits_for_save = false;
+    stk_notify_stopping(m);
+    stk_upgrade_on_stop(m);
     stk_reload_on_stop(m);
     stk_scale_on_stop(m);
     master_stop_procs(m, now);
@@ -138,6 +141,8 @@ static void master_on_signal(struct stk_source *src, uint32_t events, void *who)
 
     STK_CHECK_MAGIC(m, STK_MASTER_MAGIC);
     while (read(src->fd, &info, sizeof info) == (ssize_t)sizeof info) {
+        if (info.ssi_signo != SIGCHLD && stk_upgrade_forward(m, info.ssi_signo))
+            continue;
         switch (info.ssi_signo) {
         case SIGTERM:
         case SIGINT:
@@ -149,6 +154,11 @@ static void master_on_signal(struct stk_source *src, uint32_t events, void *who)
             break;
         case SIGUSR1:
             stk_master_reopen_logs(m);
+            break;
+        case SIGUSR2:
+            if (stk_upgrade_start(m) < 0) {
+                /* The reason has been logged. */
+            }
             break;
         default: /* SIGCHLD: the end of the turn waits for the dead */
             break;
@@ -180,7 +190,14 @@ static int master_take_signals(struct stk_master *m)
     return stk_loop_add(m->loop, &m->signals, EPOLLIN);
 }
 
-static void master_restore_signals(struct stk_master *m)
+void stk_master_restore_signals(struct stk_master *m)
+{
+    STK_ASSERT(sigaction(SIGCHLD, &m->saved_chld, NULL) == 0);
+    STK_ASSERT(sigaction(SIGPIPE, &m->saved_pipe, NULL) == 0);
+    STK_ASSERT(sigprocmask(SIG_SETMASK, &m->saved_mask, NULL) == 0);
+}
+
+static void master_give_signals_back(struct stk_master *m)
 {
     struct signalfd_siginfo info;
 
@@ -188,44 +205,86 @@ static void master_restore_signals(struct stk_master *m)
     while (m->signals.fd >= 0 && read(m->signals.fd, &info, sizeof info) > 0) {
     }
     stk_fd_close(&m->signals.fd);
-    STK_ASSERT(sigaction(SIGCHLD, &m->saved_chld, NULL) == 0);
-    STK_ASSERT(sigaction(SIGPIPE, &m->saved_pipe, NULL) == 0);
-    STK_ASSERT(sigprocmask(SIG_SETMASK, &m->saved_mask, NULL) == 0);
+    stk_master_restore_signals(m);
     if (m->subreaper_set && prctl(PR_SET_CHILD_SUBREAPER, 0) < 0) {
         /* It stays the reaper of what is left, which is harmless. */
     }
 }
 
-/* Binds one address. 0, or > 0 with the reason logged. */
-static int master_open(struct stk_master *m, const char *spec,
-                       const struct stk_listen_options *options)
+/* Opens one address. 0, or the exit code, the reason logged. */
+static int master_listen_on(struct stk_master *m, const char *spec,
+                            const struct stk_listen_options *options)
 {
     STK_CLEANUP(stk_mem_freep) char *error = NULL;
-    int r = stk_listen_set_open(&m->listeners, spec, m->params->nworkers, options, &error);
 
-    if (r != 0)
-        stk_log_critical("%s", error);
-    return r;
+    if (stk_listen_set_open(&m->listeners, spec, m->params->nworkers, options, &error) == 0)
+        return 0;
+    stk_log_critical("%s", error);
+    return STK_MASTER_EXIT_CONFIG;
+}
+
+/*
+ * Opens the addresses of --bind; without any, the sockets that a service manager has passed in.
+ */
+static int master_listen_all(struct stk_master *m, const struct stk_listen_options *options)
+{
+    const struct stk_config *config = m->config;
+    struct stk_inherit *inherit = options->inherit;
+    bool passed_in = false;
+    int code = 0;
+
+    for (size_t i = 0; inherit != NULL && i < inherit->n && m->params->bind_is_default; i++) {
+        if (code != 0 || !stk_inherit_is_fd(&inherit->groups[i]))
+            continue;
+        passed_in = true;
+        code = master_listen_on(m, inherit->groups[i].spec, options);
+    }
+    for (size_t i = 0; code == 0 && !passed_in && i < config->bind.n; i++)
+        code = master_listen_on(m, config->bind.items[i], options);
+    if (code == 0 && config->metrics != NULL && config->metrics[0] != '/')
+        code = master_listen_on(m, config->metrics, options);
+    return code;
+}
+
+/* Says which sockets of a service manager are not used, and closes them. */
+static void master_drop_unused(struct stk_master *m)
+{
+    struct stk_startup *startup = m->params->startup;
+
+    if (startup == NULL || startup->predecessor > 0)
+        return;
+    for (size_t i = 0; i < startup->sockets.n; i++)
+        if (!startup->sockets.groups[i].taken)
+            stk_log_warning("the socket %s that was passed in is not used: --bind does not name it",
+                            startup->sockets.groups[i].spec);
+    stk_inherit_deinit(&startup->sockets);
 }
 
 /* Binds everything. 0, or the exit code, the reason logged. */
 static int master_listen(struct stk_master *m)
 {
     const struct stk_config *config = m->config;
-    const struct stk_listen_options options = {.backlog = (int)config->backlog,
-                                               .socket_mode = config->socket_mode,
-                                               .socket_owner = config->socket_owner};
+    STK_CLEANUP(stk_mem_freep) char *owner = stk_privilege_owner(config);
+    const struct stk_listen_options options = {
+        .backlog = (int)config->backlog,
+        .socket_mode = config->socket_mode,
+        .socket_owner = config->socket_owner != NULL ? config->socket_owner : owner,
+        .inherit = m->params->startup != NULL ? &m->params->startup->sockets : NULL,
+    };
+    int code = master_listen_all(m, &options);
 
-    for (size_t i = 0; i < config->bind.n; i++)
-        if (master_open(m, config->bind.items[i], &options) != 0)
-            return STK_MASTER_EXIT_CONFIG;
-    if (config->metrics != NULL && config->metrics[0] != '/' &&
-        master_open(m, config->metrics, &options) != 0)
-        return STK_MASTER_EXIT_CONFIG;
+    if (code != 0)
+        return code;
     for (size_t i = 0; i < m->listeners.nwarnings; i++)
         stk_log_warning("%s", m->listeners.warnings[i]);
-    for (size_t i = 0; i < m->listeners.n; i++)
-        m->has_slots = m->has_slots || !m->listeners.items[i]->shared;
+    m->nslots = m->params->nworkers;
+    for (size_t i = 0; i < m->listeners.n; i++) {
+        const struct stk_listener *l = m->listeners.items[i];
+
+        m->has_slots = m->has_slots || !l->shared;
+        m->nslots = l->nslots > m->nslots ? l->nslots : m->nslots;
+    }
+    master_drop_unused(m);
     if (m->listeners.n == 0) {
         stk_log_critical("there is no address to listen on: give one by --bind");
         return STK_MASTER_EXIT_CONFIG;
@@ -236,9 +295,16 @@ static int master_listen(struct stk_master *m)
 static int master_write_pidfile(struct stk_master *m)
 {
     STK_CLEANUP(stk_mem_freep) char *error = NULL;
+    struct stk_startup *startup = m->params->startup;
 
     if (m->config->pidfile == NULL || m->config->pidfile[0] == '\0')
         return 0;
+    /* The predecessor writes our number into it when it goes. */
+    if (startup != NULL && startup->predecessor > 0 && startup->pidfile >= 0 &&
+        stk_pidfile_adopt(m->config->pidfile, startup->pidfile, &m->pidfile)) {
+        startup->pidfile = -1;
+        return 0;
+    }
     if (stk_pidfile_write(m->config->pidfile, &m->pidfile, &error) == 0)
         return 0;
     stk_log_critical("%s", error);
@@ -260,6 +326,10 @@ static int master_build(struct stk_master *m)
         return r;
     stk_reap_init(m);
     stk_slot_init(m);
+    r = stk_upgrade_init(m);
+    if (r < 0)
+        return r;
+    stk_notify_init(m);
     return stk_reload_init(m);
 }
 
@@ -279,7 +349,7 @@ static void master_free_dead(struct stk_master *m)
 static void master_serve(struct stk_master *m)
 {
     stk_slot_fill(m);
-    while (m->stopping == 0 || !stk_list_is_empty(&m->procs)) {
+    while (m->stopping == 0 || !stk_list_is_empty(&m->procs) || stk_upgrade_holds(m)) {
         int r = stk_loop_run_once(m->loop, -1, m);
 
         if (r < 0) {
@@ -287,6 +357,7 @@ static void master_serve(struct stk_master *m)
             stk_log_critical("the master's event loop failed: %m");
             stk_master_fail(m, STK_MASTER_EXIT_CONFIG);
         }
+        stk_upgrade_reap(m);
         stk_reap_all(m);
         stk_control_settle(m);
         master_free_dead(m);
@@ -305,7 +376,7 @@ static void master_destroy(struct stk_master *m)
     stk_pidfile_remove(&m->pidfile);
     stk_listen_set_deinit(&m->listeners);
     if (m->signals_taken)
-        master_restore_signals(m);
+        master_give_signals_back(m);
     m->scoreboard = stk_scoreboard_free(m->scoreboard);
     m->loop = stk_loop_free(m->loop);
     free(m->slots);
@@ -329,10 +400,12 @@ int stk_master_run(const struct stk_master_params *params)
     m->pidfile.fd = -1;
     stk_list_init(&m->procs);
     stk_list_init(&m->dead);
-    stk_log_set_process("master");
+    stk_spawn_set_name(m->config, "master");
     code = master_listen(m);
     if (code == 0)
         code = master_write_pidfile(m);
+    if (code == 0)
+        code = stk_privilege_drop(m->config);
     if (code == 0) {
         r = master_build(m);
         if (r < 0) {

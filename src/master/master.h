@@ -4,7 +4,7 @@
  *
  * Signals: TERM and INT stop gracefully (in-flight requests finish within
  * config->graceful_timeout), a second one or QUIT stops now; HUP restarts the workers one by one;
- * USR1 opens the logs again.
+ * USR1 opens the logs again; USR2 starts a new server in the place of this one.
  */
 #pragma once
 
@@ -23,10 +23,15 @@ enum stk_master_exit {
 };
 
 struct stk_listener;
+struct stk_startup;
 
 struct stk_master_params {
     const struct stk_config *config;
     unsigned nworkers; /* the effective number, at least 1 */
+
+    /* What the process was started with (startup.h); NULL: nothing of it matters. */
+    struct stk_startup *startup;
+    bool bind_is_default; /* nobody has said where to listen */
 
     /* A worker's life; runs in the forked child, whose exit code is the result. */
     stk_worker_main_fn worker_main;
@@ -59,6 +64,12 @@ struct stk_master_params {
      * be NULL. */
     void (*on_listening)(void *arg, struct stk_listener *const *listeners, size_t n);
     void *on_listening_arg;
+
+    /* All workers serve for the first time; a worker could not load the application before that,
+     * and has logged `text`. Each may be NULL. */
+    void (*on_ready)(void *arg);
+    void (*on_load_failed)(void *arg, const char *text);
+    void *on_start_arg;
 };
 
 /*

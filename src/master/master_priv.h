@@ -11,6 +11,10 @@
  *   reload.c    replacing workers: one by one (HUP), or all at once (autoreload)
  *   recycle.c   replacing single workers: max-requests, max-rss ...
  *   scale.c     how many slots have a worker
+ *   startup.c   what this process was started with
+ *   notify.c    the service manager, and its watchdog
+ *   privilege.c from root to a user
+ *   upgrade.c   a new master in the place of this one
  */
 #pragma once
 
@@ -29,6 +33,7 @@
 #include "master/recycle.h"
 #include "master/reload.h"
 #include "master/scale.h"
+#include "master/system.h"
 #include "net/listen.h"
 
 #define STK_PROC_MAGIC   0x50524f43u
@@ -69,6 +74,7 @@ struct stk_proc {
     struct stk_timer deadline;      /* what comes next when it does not end */
     stk_nsec started;
     uint64_t cut; /* connections that were open when it ended */
+    stk_msec pinged; /* since when a PING is unanswered; 0: none is (notify.c) */
     bool was_ready;
     bool asked; /* its end was ours to order: DRAIN, STOP or SIGKILL was sent */
     struct stk_retirement retirement; /* of a worker: recycle.c */
@@ -105,6 +111,8 @@ struct stk_master {
     struct stk_list dead;
     struct stk_slot *slots; /* nslots of them */
     uint32_t generation;
+    struct stk_notify *notify; /* NULL: no service manager listens */
+    struct stk_upgrade *upgrade;
 
     /* templates (preload) */
     struct stk_proc *template;
@@ -150,6 +158,8 @@ struct stk_master {
 void stk_master_stop(struct stk_master *m, bool now);
 /* Ends with this exit code: the reason has been logged. */
 void stk_master_fail(struct stk_master *m, int exit_code);
+/* In a child: gives signals back as the master found them. */
+void stk_master_restore_signals(struct stk_master *m);
 /* Opens the log files again, here and in the children: the control socket may ask for it. */
 void stk_master_reopen_logs(struct stk_master *m);
 
@@ -160,8 +170,8 @@ int stk_spawn_worker(struct stk_master *m, unsigned slot, struct stk_proc **ret_
 int stk_spawn_template(struct stk_master *m, struct stk_proc **ret_proc) STK_MUST_CHECK;
 /* In a child: closes what is the master's, and gives signals back. `keep` is left open. */
 void stk_spawn_child_setup(struct stk_master *m, int keep, const char *name);
-/* In a child: the name in ps and in the log, "worker 1". */
-void stk_spawn_set_name(const char *name);
+/* The name of this process in ps and in the log: "master", "worker 1". */
+void stk_spawn_set_name(const struct stk_config *config, const char *name);
 /* In a child: lives a worker's life and ends the process. */
 STK_NORETURN void stk_spawn_run_worker(struct stk_master *m, const struct stk_heritage *heritage);
 
@@ -180,6 +190,8 @@ void stk_proc_drain(struct stk_proc *p, stk_msec timeout);
 /* Asks it to stop; kills it when it has not within `grace`. */
 void stk_proc_stop(struct stk_proc *p, stk_msec grace);
 void stk_proc_kill(struct stk_proc *p);
+/* Ends it by SIGABRT, for the report of where it hangs, and kills it when it does not. */
+void stk_proc_abort(struct stk_proc *p);
 bool stk_proc_is_serving(const struct stk_proc *p);
 /* Handles the messages that have arrived already. */
 void stk_proc_hear(struct stk_proc *p);

@@ -88,20 +88,28 @@ static pid_t pidfile_read_pid(int fd)
     return v > 0 && v <= INT_MAX ? (pid_t)v : 0;
 }
 
-static int pidfile_put(int fd)
+static int pidfile_put(int fd, pid_t pid)
 {
     char buf[32];
-    int n = snprintf(buf, sizeof buf, "%d\n", (int)getpid());
+    int n = snprintf(buf, sizeof buf, "%d\n", (int)pid);
 
     if (ftruncate(fd, 0) < 0 || lseek(fd, 0, SEEK_SET) < 0)
         return -errno;
     return stk_fd_write_all(fd, buf, (size_t)n);
 }
 
+static char *pidfile_absolute(const char *path)
+{
+    char cwd[PATH_MAX];
+
+    if (*path == '/' || getcwd(cwd, sizeof cwd) == NULL)
+        return stk_mem_strdup(path);
+    return stk_mem_printf("%s/%s", cwd, path);
+}
+
 int stk_pidfile_write(const char *path, struct stk_pidfile *ret_pidfile, char **ret_error)
 {
     STK_CLEANUP(stk_fd_closep) int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
-    char cwd[PATH_MAX];
     pid_t pid;
     int r;
 
@@ -116,18 +124,39 @@ int stk_pidfile_write(const char *path, struct stk_pidfile *ret_pidfile, char **
             stk_mem_printf("the pidfile %s is held by process %d, which lives: stop "
                            "it, or choose another --pidfile",
                            path, (int)pid));
-    r = pidfile_put(fd);
+    r = pidfile_put(fd, getpid());
     if (r < 0) {
         errno = -r;
         return pidfile_fail(ret_error, r,
                             stk_mem_printf("the pidfile %s cannot be written: %m", path));
     }
     *ret_pidfile = (struct stk_pidfile){.fd = stk_fd_steal(&fd), .pid = getpid()};
-    if (*path == '/' || getcwd(cwd, sizeof cwd) == NULL)
-        ret_pidfile->path = stk_mem_strdup(path);
-    else
-        ret_pidfile->path = stk_mem_printf("%s/%s", cwd, path);
+    ret_pidfile->path = pidfile_absolute(path);
     return 0;
+}
+
+bool stk_pidfile_adopt(const char *path, int fd, struct stk_pidfile *ret_pidfile)
+{
+    struct stat ours, there;
+
+    if (fstat(fd, &ours) < 0 || lstat(path, &there) < 0 || ours.st_ino != there.st_ino ||
+        ours.st_dev != there.st_dev)
+        return false;
+    *ret_pidfile = (struct stk_pidfile){.fd = fd, .pid = getpid(), .path = pidfile_absolute(path)};
+    return true;
+}
+
+void stk_pidfile_hand_over(struct stk_pidfile *pidfile, pid_t pid)
+{
+    if (pidfile->path == NULL)
+        return;
+    if (pidfile_put(pidfile->fd, pid) < 0) {
+        /* The disk is full: the server runs, and its process id is in the log. */
+    }
+    if (pid == pidfile->pid)
+        return;
+    stk_fd_close(&pidfile->fd);
+    free(stk_steal(&pidfile->path));
 }
 
 void stk_pidfile_remove(struct stk_pidfile *pidfile)

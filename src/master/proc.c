@@ -21,6 +21,8 @@
 #include "ipc/scoreboard.h"
 #include "master/master_priv.h"
 
+/* From SIGABRT to SIGKILL: a report of its stacks is written meanwhile. */
+#define PROC_ABORT_MS 3000
 /* How long a process may live on without a channel before it is killed. */
 #define PROC_ORPHAN_MS 2000
 /* A worker ends itself at its deadline; STOP is for one that does not, this much later. */
@@ -107,6 +109,7 @@ static void proc_on_ready(struct stk_proc *p)
         return;
     p->was_ready = true;
     proc_set_state(p, STK_PROC_READY);
+    stk_notify_on_progress(p);
     if (p->kind == STK_PROC_WORKER)
         stk_slot_on_ready(p);
     else
@@ -133,6 +136,8 @@ static void proc_on_load_failed(struct stk_proc *p, int file)
 
     if (p->failure == NULL && stk_channel_read_sources(file, &p->failure, &len) < 0)
         p->failure = NULL;
+    if (p->failure != NULL && !p->master->ever_ready && p->master->params->on_load_failed != NULL)
+        p->master->params->on_load_failed(p->master->params->on_start_arg, p->failure);
 }
 
 static void proc_on_message(struct stk_proc *p, struct stk_message *msg)
@@ -157,6 +162,9 @@ static void proc_on_message(struct stk_proc *p, struct stk_message *msg)
         break;
     case STK_MESSAGE_RETIRE:
         stk_recycle_on_retire(p, msg->slot, msg->value);
+        break;
+    case STK_MESSAGE_PONG:
+        stk_notify_on_progress(p);
         break;
     case STK_MESSAGE_DRAINED:
     default:
@@ -273,9 +281,7 @@ void stk_proc_drain(struct stk_proc *p, stk_msec timeout)
     }
     p->asked = true;
     proc_set_state(p, STK_PROC_DRAINING);
-    stk_proc_send(p, STK_MESSAGE_DRAIN,
-                  p->master->stopping != 0 ? STK_CHANNEL_DRAIN_LAST : STK_CHANNEL_DRAIN_SUCCESSOR,
-                  timeout);
+    stk_proc_send(p, STK_MESSAGE_DRAIN, stk_upgrade_drain_kind(p->master), timeout);
     stk_timer_set(p->master->loop, &p->deadline, timeout + PROC_STOP_AFTER_MS);
 }
 
@@ -306,6 +312,15 @@ void stk_proc_kill(struct stk_proc *p)
     /* Not forked yet, or not heard of: the end of its channel ends it, else the deadline here. */
     stk_proc_send(p, STK_MESSAGE_STOP, p->slot, 0);
     stk_timer_set(p->master->loop, &p->deadline, PROC_ORPHAN_MS);
+}
+
+void stk_proc_abort(struct stk_proc *p)
+{
+    p->asked = true;
+    proc_set_state(p, STK_PROC_STOPPING);
+    if (p->pid != 0 && kill(p->pid, SIGABRT) < 0 && errno != ESRCH)
+        stk_log_error("worker %d cannot be ended: %m", (int)p->pid);
+    stk_timer_set(p->master->loop, &p->deadline, PROC_ABORT_MS);
 }
 
 void stk_proc_gone(struct stk_proc *p, int status)

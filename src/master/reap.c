@@ -98,7 +98,7 @@ static bool reap_is_ours(struct stk_master *m, pid_t pid)
         if (p->pid == pid || p->pid == 0)
             return true;
     }
-    return false;
+    return stk_upgrade_is_ours(m, pid);
 }
 
 static void reap_strangers(struct stk_master *m)

@@ -238,6 +238,10 @@ static void slot_announce(struct stk_master *m)
         return;
     m->announced = true;
     stk_log_info("ready after %.2f s", (double)(stk_time_mono_ns() - m->started) / 1e9);
+    stk_upgrade_on_ready(m);
+    stk_notify_ready(m);
+    if (m->params->on_ready != NULL)
+        m->params->on_ready(m->params->on_start_arg);
 }
 
 /* An application that could be loaded after all: those that could not try again. */

@@ -20,6 +20,7 @@
 #include "base/assert.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/title.h"
 #include "ipc/channel.h"
 #include "ipc/scoreboard.h"
 #include "master/control.h"
@@ -43,15 +44,17 @@ static void spawn_restore_signals(struct stk_master *m)
     STK_ASSERT(sigprocmask(SIG_SETMASK, &m->saved_mask, NULL) == 0);
 }
 
-void stk_spawn_set_name(const char *name)
+void stk_spawn_set_name(const struct stk_config *config, const char *name)
 {
+    const char *server = config->name != NULL && *config->name != '\0' ? config->name : "stoker";
     char title[16];
 
     /* The kernel keeps 15 bytes: "stoker w12", "stoker template". */
     if (strncmp(name, "worker ", 7) == 0)
-        (void)snprintf(title, sizeof title, "stoker w%.7s", name + 7);
+        (void)snprintf(title, sizeof title, "%.6s w%.6s", server, name + 7);
     else
-        (void)snprintf(title, sizeof title, "stoker %.8s", name);
+        (void)snprintf(title, sizeof title, "%.6s %.8s", server, name);
+    stk_title_set_role(config->name, name, config->app, NULL);
     if (prctl(PR_SET_NAME, title) < 0) {
         /* Only the name in ps. */
     }
@@ -71,10 +74,12 @@ void stk_spawn_child_setup(struct stk_master *m, int keep, const char *name)
     if (m->watch != NULL)
         stk_watch_close(m->watch);
     stk_fd_close(&m->pidfile.fd);
+    stk_notify_close(m);
+    stk_upgrade_close(m);
     stk_control_forget(m);
     m->loop = stk_loop_free(m->loop);
     spawn_restore_signals(m);
-    stk_spawn_set_name(name);
+    stk_spawn_set_name(m->config, name);
 }
 
 void stk_spawn_run_worker(struct stk_master *m, const struct stk_heritage *heritage)

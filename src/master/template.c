@@ -84,7 +84,7 @@ STK_NORETURN static void template_become_worker(struct template *t, const struct
 
     stk_fd_close(&t->channel);
     (void)snprintf(name, sizeof name, "worker %u", msg->slot + 1);
-    stk_spawn_set_name(name);
+    stk_spawn_set_name(m->config, name);
     template_await_adoption(between);
     if (stk_channel_send_simple(channel, STK_MESSAGE_FORKED, msg->slot, getpid()) < 0)
         _exit(STK_MASTER_EXIT_OK); /* the master is gone */

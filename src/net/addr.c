@@ -143,15 +143,21 @@ static int addr_parse_fd(const char *text, const char *rest, struct stk_addr_spe
                          char **ret_error)
 {
     long fd = addr_parse_number(rest, strlen(rest), 1 << 20);
+    bool name = *rest != '\0' && rest[strspn(rest, "0123456789")] != '\0';
 
-    if (fd < 0)
+    for (const char *p = rest; *p != '\0'; p++)
+        name = name && *p > ' ' && *p != 0x7f && *p != '/' && *p != ':';
+    if (fd < 0 && (!name || *rest == '-'))
         return addr_fail(ret_error,
                          stk_mem_printf("\"%s\": fd:// takes the number of an inherited "
-                                        "descriptor: fd://3",
+                                        "descriptor, or the name that a service manager gave it: "
+                                        "fd://3",
                                         text),
                          STK_ADDR_E_INVALID);
     spec->kind = STK_ADDR_FD;
     spec->fd = (int)fd;
+    if (fd < 0)
+        spec->path = stk_mem_strdup(rest);
     return 0;
 }
 

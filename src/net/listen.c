@@ -27,6 +27,7 @@
 #include "base/assert.h"
 #include "base/fd.h"
 #include "base/mem.h"
+#include "net/inherit.h"
 #include "net/listen_priv.h"
 #include "net/port_owner.h"
 
@@ -66,7 +67,7 @@ static void listen_warn(struct stk_listen_set *set, char *text)
     set->warnings = items;
 }
 
-static struct stk_listener *listen_new(const struct listen_ctx *ctx, bool shared)
+static struct stk_listener *listen_new(const struct listen_ctx *ctx, bool shared, unsigned nslots)
 {
     struct stk_listener *l = stk_new0(struct stk_listener);
 
@@ -74,9 +75,9 @@ static struct stk_listener *listen_new(const struct listen_ctx *ctx, bool shared
     l->spec = stk_mem_strdup(ctx->text);
     l->scheme = stk_mem_strdup(ctx->spec->scheme[0] != '\0' ? ctx->spec->scheme : "http");
     l->shared = shared;
-    l->nslots = ctx->nslots;
-    l->slots = stk_new0_array(int, ctx->nslots);
-    for (unsigned i = 0; i < ctx->nslots; i++)
+    l->nslots = nslots;
+    l->slots = stk_new0_array(int, nslots);
+    for (unsigned i = 0; i < nslots; i++)
         l->slots[i] = -1;
     return l;
 }
@@ -295,22 +296,92 @@ static int listen_read_addr(int fd, struct stk_addr *ret_addr)
     return 0;
 }
 
+/*
+ * One more socket of an address that is bound already. Where none can be bound (the privilege for
+ * it is gone, or the first one was made by another user), the slot gets one that is there once
+ * more.
+ */
+static int listen_add_slot(const struct listen_ctx *ctx, struct stk_listener *l, unsigned slot,
+                           unsigned have)
+{
+    bool v6only = false;
+    int value = 0;
+    socklen_t len = sizeof value;
+    int r;
+
+    if (l->addr.ss.ss_family == AF_INET6 &&
+        getsockopt(l->slots[0], IPPROTO_IPV6, IPV6_V6ONLY, &value, &len) == 0)
+        v6only = value != 0;
+    r = listen_bind_tcp(&l->addr, true, v6only, &l->slots[slot]);
+    if (r == 0)
+        return listen_start(ctx, l->slots[slot], l->display);
+    errno = -r;
+    listen_warn(ctx->set,
+                stk_mem_printf("%s has %u sockets and cannot get more (%m): workers share "
+                               "them until the server is started anew",
+                               l->display, have));
+    l->slots[slot] = fcntl(l->slots[slot % have], F_DUPFD_CLOEXEC, 0);
+    if (l->slots[slot] < 0)
+        return listen_fail(ctx, stk_mem_printf("%s cannot be shared: %m", l->display));
+    return 0;
+}
+
+/*
+ * Takes the sockets of one TCP address over. Those beyond our number of slots stay too: what waits
+ * in them must be served, and closing one would reset it.
+ */
+static int listen_adopt_tcp(const struct listen_ctx *ctx, struct stk_inherit_group *group)
+{
+    unsigned have = (unsigned)group->n;
+    unsigned n = have > ctx->nslots ? have : ctx->nslots;
+    struct stk_listener *l = listen_new(ctx, false, n);
+    int r = 0;
+
+    group->taken = true;
+    l->addr = group->addr;
+    for (unsigned i = 0; i < have; i++)
+        l->slots[i] = group->fds[i];
+    listen_describe(l, ctx->spec->host);
+    for (unsigned i = 0; r == 0 && i < have; i++) {
+        r = stk_fd_set_nonblock(l->slots[i], true);
+        if (r == 0 && n > have)
+            r = listen_set_flag(l->slots[i], SOL_SOCKET, SO_REUSEPORT, 1);
+        if (r < 0) {
+            errno = -r;
+            r = listen_fail(ctx, stk_mem_printf("%s cannot be taken over: %m", l->display));
+        } else {
+            r = listen_start(ctx, l->slots[i], l->display);
+        }
+    }
+    for (unsigned i = have; r == 0 && i < n; i++)
+        r = listen_add_slot(ctx, l, i, have);
+    if (r != 0) {
+        listen_free(l);
+        return STK_LISTEN_E_FAILED;
+    }
+    listen_append(ctx->set, l);
+    return 0;
+}
+
 /* Opens the sockets of one TCP address. 0; -errno of the first bind; STK_LISTEN_E_FAILED. */
 static int listen_open_tcp(const struct listen_ctx *ctx, const struct stk_addr *want)
 {
     bool v6only = want->ss.ss_family == AF_INET6 && listen_has_v4(ctx->set, stk_addr_port(want));
     bool reuseport = ctx->nslots > 1;
+    struct stk_inherit_group *group = stk_inherit_find(ctx->options->inherit, ctx->text, want);
     struct stk_listener *l;
     struct stk_addr addr = *want;
     int fd, r;
 
+    if (group != NULL)
+        return listen_adopt_tcp(ctx, group);
     if (stk_addr_port(want) != 0) {
         r = listen_bind_tcp(want, false, v6only, &fd);
         if (r < 0)
             return r;
         stk_fd_close(&fd);
     }
-    l = listen_new(ctx, false);
+    l = listen_new(ctx, false, ctx->nslots);
     for (unsigned i = 0; i < l->nslots; i++) {
         r = listen_bind_tcp(&addr, reuseport, v6only, &l->slots[i]);
         if (r == 0 && i == 0)
@@ -414,6 +485,7 @@ static void listen_share(struct stk_listener *l, int fd)
 static int listen_open_unix_spec(const struct listen_ctx *ctx)
 {
     STK_CLEANUP(stk_mem_freep) struct stk_addr *addr = NULL;
+    struct stk_inherit_group *group;
     struct stk_listener *l;
     size_t n;
     int fd, r;
@@ -421,9 +493,16 @@ static int listen_open_unix_spec(const struct listen_ctx *ctx)
     r = stk_addr_resolve(ctx->spec, &addr, &n, ctx->ret_error);
     if (r != 0)
         return STK_LISTEN_E_FAILED;
-    l = listen_new(ctx, true);
+    l = listen_new(ctx, true, ctx->nslots);
     l->addr = *addr;
-    r = stk_listen_unix_bind(l, ctx->spec, addr, ctx->options, &fd, ctx->ret_error);
+    group = stk_inherit_find(ctx->options->inherit, ctx->text, addr);
+    if (group != NULL) {
+        group->taken = true;
+        fd = group->fds[0];
+        stk_listen_unix_adopt(l, ctx->spec);
+    } else {
+        r = stk_listen_unix_bind(l, ctx->spec, addr, ctx->options, &fd, ctx->ret_error);
+    }
     if (r == 0) {
         listen_share(l, fd);
         listen_describe(l, NULL);
@@ -468,10 +547,22 @@ static int listen_open_fd_spec(const struct listen_ctx *ctx)
 {
     int fd = ctx->spec->fd;
     struct stk_addr addr = {0};
-    const char *fault = listen_check_fd(ctx->set, fd, &addr);
     struct stk_listener *l;
+    const char *fault;
     int r;
 
+    if (fd < 0) {
+        struct stk_inherit_group *group =
+            stk_inherit_find_name(ctx->options->inherit, ctx->spec->path);
+
+        if (group == NULL)
+            return listen_fail(ctx, stk_mem_printf("%s: no socket of that name was passed in: name "
+                                                   "it so in the socket unit "
+                                                   "(FileDescriptorName=%s)",
+                                                   ctx->text, ctx->spec->path));
+        fd = group->fds[0];
+    }
+    fault = listen_check_fd(ctx->set, fd, &addr);
     if (fault != NULL)
         return listen_fail(ctx, stk_mem_printf("%s: descriptor %d %s", ctx->text, fd, fault));
     r = stk_fd_set_cloexec(fd, true);
@@ -484,7 +575,8 @@ static int listen_open_fd_spec(const struct listen_ctx *ctx)
         return listen_fail(ctx,
                            stk_mem_printf("%s: descriptor %d cannot be used: %m", ctx->text, fd));
     }
-    l = listen_new(ctx, true);
+    stk_inherit_take_fd(ctx->options->inherit, fd);
+    l = listen_new(ctx, true, ctx->nslots);
     l->addr = addr;
     listen_share(l, fd);
     listen_describe(l, NULL);
@@ -522,6 +614,12 @@ int stk_listen_set_open(struct stk_listen_set *set, const char *spec, unsigned n
     STK_ASSERT(error != NULL);
     *ret_error = error;
     return STK_LISTEN_E_FAILED;
+}
+
+void stk_listen_set_own(struct stk_listen_set *set, bool own)
+{
+    for (size_t i = 0; i < set->n; i++)
+        set->items[i]->unlink_pid = own ? getpid() : 0;
 }
 
 void stk_listen_set_close(struct stk_listen_set *set)

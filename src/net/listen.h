@@ -25,8 +25,8 @@ struct stk_listener {
     bool is_unix;
     bool is_wildcard; /* all interfaces */
     bool shared;      /* one socket for all workers (unix:, fd://): every slot has the same fd */
-    unsigned nslots;
-    int *slots; /* non-blocking, close-on-exec, listening; -1 once closed */
+    unsigned nslots;  /* at least those asked for; more when more sockets were inherited */
+    int *slots;       /* non-blocking, close-on-exec, listening; -1 once closed */
 
     /* the socket file of unix:, removed by the process that made it */
     char *unlink_path;
@@ -34,6 +34,8 @@ struct stk_listener {
     dev_t unlink_dev;
     ino_t unlink_ino;
 };
+
+struct stk_inherit;
 
 /* All listeners of a server; begins zeroed. */
 struct stk_listen_set {
@@ -47,6 +49,8 @@ struct stk_listen_options {
     int backlog;
     int64_t socket_mode;      /* of socket files without ?mode=; -1: by the umask */
     const char *socket_owner; /* likewise; may be NULL */
+    /* Sockets to take over rather than to open, where the address is the same; may be NULL. */
+    struct stk_inherit *inherit;
 };
 
 enum stk_listen_error {
@@ -61,6 +65,11 @@ enum stk_listen_error {
  */
 int stk_listen_set_open(struct stk_listen_set *set, const char *spec, unsigned nslots,
                         const struct stk_listen_options *options, char **ret_error) STK_MUST_CHECK;
+/*
+ * Makes this process the one that removes the socket files at the end, or not: of two servers that
+ * share the sockets, it is one.
+ */
+void stk_listen_set_own(struct stk_listen_set *set, bool own);
 /*
  * Closes this process's descriptors and removes the socket files that it made; the texts stay. What
  * other processes inherited stays open. Harmless twice.

@@ -12,5 +12,8 @@
 int stk_listen_unix_bind(struct stk_listener *l, const struct stk_addr_spec *spec,
                          const struct stk_addr *addr, const struct stk_listen_options *options,
                          int *ret_fd, char **ret_error) STK_MUST_CHECK;
+/* The same of a socket that is open already: remembers its file, which is not ours to remove yet.
+ */
+void stk_listen_unix_adopt(struct stk_listener *l, const struct stk_addr_spec *spec);
 /* Removes the socket file if this process made it and it is still the same one. */
 void stk_listen_unix_unlink(struct stk_listener *l);

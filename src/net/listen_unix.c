@@ -8,9 +8,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <limits.h>
-#include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -19,9 +17,8 @@
 
 #include "base/fd.h"
 #include "base/mem.h"
+#include "base/owner.h"
 #include "net/listen_priv.h"
-
-#define LISTEN_UNIX_NAME_BUF 16384
 
 static int listen_unix_fail(char **ret_error, char *error)
 {
@@ -90,41 +87,21 @@ static int listen_unix_prepare(const struct stk_addr *addr, const char *path, co
     return 0;
 }
 
-/* A decimal id; false for a name. */
-static bool listen_unix_parse_id(const char *text, unsigned *ret_id)
-{
-    char *end;
-    unsigned long v = strtoul(text, &end, 10);
-
-    if (*text < '0' || *text > '9' || *end != '\0' || v >= UINT_MAX)
-        return false;
-    *ret_id = (unsigned)v;
-    return true;
-}
-
 /* "user", "user:group", ":group"; what is not named stays (unsigned)-1. */
 static int listen_unix_owner(const char *owner, uid_t *ret_uid, gid_t *ret_gid, char **ret_error)
 {
     STK_CLEANUP(stk_mem_freep) char *user = stk_mem_strndup(owner, strcspn(owner, ":"));
     const char *group = strchr(owner, ':');
-    STK_CLEANUP(stk_mem_freep) char *buf = stk_mem_zalloc(LISTEN_UNIX_NAME_BUF);
-    struct passwd pw, *pwp = NULL;
-    struct group gr, *grp = NULL;
+    STK_CLEANUP(stk_owner_deinit) struct stk_owner found = {.uid = (uid_t)-1};
 
-    *ret_uid = (uid_t)-1;
     *ret_gid = (gid_t)-1;
-    if (*user != '\0' && !listen_unix_parse_id(user, ret_uid)) {
-        if (getpwnam_r(user, &pw, buf, LISTEN_UNIX_NAME_BUF, &pwp) != 0 || pwp == NULL)
-            return listen_unix_fail(ret_error, stk_mem_printf("there is no user \"%s\"", user));
-        *ret_uid = pw.pw_uid;
-    }
+    if (*user != '\0' && stk_owner_find_user(user, &found) < 0)
+        return listen_unix_fail(ret_error, stk_mem_printf("there is no user \"%s\"", user));
+    *ret_uid = found.uid;
     if (group == NULL || group[1] == '\0')
         return 0;
-    if (listen_unix_parse_id(group + 1, ret_gid))
-        return 0;
-    if (getgrnam_r(group + 1, &gr, buf, LISTEN_UNIX_NAME_BUF, &grp) != 0 || grp == NULL)
+    if (stk_owner_find_group(group + 1, ret_gid) < 0)
         return listen_unix_fail(ret_error, stk_mem_printf("there is no group \"%s\"", group + 1));
-    *ret_gid = gr.gr_gid;
     return 0;
 }
 
@@ -159,6 +136,17 @@ static char *listen_unix_absolute(const char *path)
     return stk_mem_printf("%s/%s", cwd, path);
 }
 
+void stk_listen_unix_adopt(struct stk_listener *l, const struct stk_addr_spec *spec)
+{
+    struct stat st;
+
+    if (*spec->path == '@' || stat(spec->path, &st) < 0)
+        return;
+    l->unlink_path = listen_unix_absolute(spec->path);
+    l->unlink_dev = st.st_dev;
+    l->unlink_ino = st.st_ino;
+}
+
 int stk_listen_unix_bind(struct stk_listener *l, const struct stk_addr_spec *spec,
                          const struct stk_addr *addr, const struct stk_listen_options *options,
                          int *ret_fd, char **ret_error)
@@ -169,7 +157,6 @@ int stk_listen_unix_bind(struct stk_listener *l, const struct stk_addr_spec *spe
     const char *owner = spec->owner != NULL ? spec->owner : options->socket_owner;
     int64_t mode = spec->mode >= 0 ? spec->mode : options->socket_mode;
     bool abstract = *spec->path == '@';
-    struct stat st;
 
     if (fd < 0)
         return listen_unix_fail(ret_error, stk_mem_printf("%s: %m", text));
@@ -189,12 +176,8 @@ int stk_listen_unix_bind(struct stk_listener *l, const struct stk_addr_spec *spe
                                                errno == ENOENT ? "; create its folder first" : ""));
     }
     if (!abstract) {
-        if (stat(spec->path, &st) == 0) {
-            l->unlink_path = listen_unix_absolute(spec->path);
-            l->unlink_pid = getpid();
-            l->unlink_dev = st.st_dev;
-            l->unlink_ino = st.st_ino;
-        }
+        stk_listen_unix_adopt(l, spec);
+        l->unlink_pid = getpid();
         if (listen_unix_set_access(spec->path, text, mode, owner, ret_error) != 0)
             return STK_LISTEN_E_FAILED;
     }

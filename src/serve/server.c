@@ -37,6 +37,7 @@ enum {
     SERVER_CROWD_LOOK = 256,      /* connections looked at to find an idle one */
     SERVER_FD_RESERVE = 64,       /* descriptors left to the application, at least */
     SERVER_DRAIN_LOOK_MS = 250,   /* between two looks for connections that have become idle */
+    SERVER_DRAIN_PATIENCE_MS = 5000, /* for one more request of idle connections */
     SERVER_DRAIN_FIRST_MS = 1000, /* for the first request of a connection that was accepted late */
 };
 
@@ -99,6 +100,8 @@ static void server_close_idle(struct stk_server *server)
 
         if (atomic_load(&conn->word) & STK_CONN_BUSY || conn->state != STK_CONN_IDLE ||
             stk_conn_has_input(conn))
+            continue;
+        if (conn->served && stk_loop_now(server->loop) < server->patient_until)
             continue;
         if (conn->served) {
             stk_conn_close(conn, &nobody, STK_CLOSE_DRAINING);
@@ -443,6 +446,15 @@ void stk_server_unlisten(struct stk_server *server, unsigned slot)
     }
 }
 
+/* How long idle connections are kept for one more request, whose response says that it is the last:
+ * closing one at the moment in which its client sends would cost that request. */
+static stk_msec server_patience(const struct stk_server *server)
+{
+    stk_msec half = server->config->graceful_timeout / 2;
+
+    return half < SERVER_DRAIN_PATIENCE_MS ? half : SERVER_DRAIN_PATIENCE_MS;
+}
+
 void stk_server_drain(struct stk_server *server, bool last)
 {
     if (atomic_exchange(&server->draining, true))
@@ -457,6 +469,8 @@ void stk_server_drain(struct stk_server *server, bool last)
         }
         l->attached = false;
     }
+    if (server->patient)
+        server->patient_until = stk_loop_now(server->loop) + server_patience(server);
     if (server->nconns > 0)
         server_close_idle(server);
     else if (server->on_drained != NULL)

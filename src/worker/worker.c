@@ -24,6 +24,7 @@
 #include "base/assert.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/title.h"
 #include "config/config.h"
 #include "ipc/channel.h"
 #include "ipc/scoreboard.h"
@@ -138,10 +139,20 @@ static void worker_close_listeners(struct worker *w)
     }
 }
 
+/* What ps shows. */
+static void worker_set_title(const struct worker *w, const char *state)
+{
+    char role[32];
+
+    (void)snprintf(role, sizeof role, "worker %u", w->heritage->slot + 1);
+    stk_title_set_role(w->config->name, role, w->config->app, state);
+}
+
 /* `last`: no other worker will take what is queued in the sockets. */
 static void worker_drain(struct worker *w, stk_msec timeout, bool last)
 {
     if (!atomic_load(&w->server->draining)) {
+        worker_set_title(w, "draining");
         stk_timer_set(w->loop, &w->deadline, timeout);
         stk_server_drain(w->server, last);
         if (last)
@@ -167,7 +178,13 @@ static void worker_write_stacks(struct worker *w, int fd)
 static void worker_on_message(struct worker *w, const struct stk_message *msg)
 {
     switch (msg->type) {
+    case STK_MESSAGE_PING:
+        if (stk_channel_send_simple(w->heritage->channel, STK_MESSAGE_PONG, msg->slot,
+                                    msg->value) < 0)
+            stk_log_debug("the master was not answered");
+        break;
     case STK_MESSAGE_DRAIN:
+        w->server->patient = msg->slot == STK_CHANNEL_DRAIN_UPGRADED;
         worker_drain(w, msg->value, msg->slot == STK_CHANNEL_DRAIN_LAST);
         break;
     case STK_MESSAGE_STOP:
@@ -391,6 +408,7 @@ static int worker_connect(struct worker *w)
     if (r == 0)
         r = stk_channel_send_simple(w->heritage->channel, STK_MESSAGE_READY, w->heritage->slot,
                                     getpid());
+    worker_set_title(w, "ready");
     if (r < 0)
         stk_log_error("the worker could not be started: %s", strerror(-r));
     return r;
@@ -428,6 +446,7 @@ int stk_worker_main(void *arg, struct stk_heritage *heritage)
 
     snprintf(name, sizeof name, "worker %u", heritage->slot + 1);
     stk_log_set_process(name);
+    worker_set_title(&w, "loading");
     worker_tune_heap();
     r = worker_catch_signals();
     if (r == 0)

@@ -118,6 +118,11 @@ static void test_fd_specs(void **state)
     assert_int_equal(spec.fd, 3);
     assert_int_equal(stk_addr_spec_parse("fd:17", &spec, &error), 0);
     assert_int_equal(spec.fd, 17);
+    assert_null(spec.path);
+    assert_int_equal(stk_addr_spec_parse("fd://web-1", &spec, &error), 0);
+    assert_int_equal(spec.fd, -1);
+    assert_string_equal(spec.path, "web-1");
+    stk_addr_spec_deinit(&spec);
 }
 
 /* Each mistake is named in the sentence, and nothing is written to the outputs. */
@@ -155,7 +160,8 @@ static void test_refused(void **state)
         {"unix:/a?user=www", "no option", STK_ADDR_E_INVALID},
         {"unix:@a?mode=660", "abstract", STK_ADDR_E_INVALID},
         {"fd://", "fd://3", STK_ADDR_E_INVALID},
-        {"fd://x", "fd://3", STK_ADDR_E_INVALID},
+        {"fd://a/b", "fd://3", STK_ADDR_E_INVALID},
+        {"fd://-1", "fd://3", STK_ADDR_E_INVALID},
         {"https://:443", "TLS", STK_ADDR_E_UNSUPPORTED},
         {"uwsgi://:3031", "uwsgi", STK_ADDR_E_UNSUPPORTED},
         {"fastcgi://:9000", "FastCGI", STK_ADDR_E_UNSUPPORTED},

@@ -1,0 +1,46 @@
+/*
+ * What whoever started this process handed to it, and how to start it once more. Taken once, before
+ * anything else changes the process.
+ */
+#pragma once
+
+#include <sys/types.h>
+
+#include "base/macros.h"
+#include "base/time.h"
+#include "net/inherit.h"
+
+/* The variable by which a server hands itself to its successor, and the version of its text. */
+#define STK_STARTUP_UPGRADE         "_STOKER_UPGRADE"
+#define STK_STARTUP_UPGRADE_VERSION "1"
+
+struct stk_startup {
+    struct stk_inherit sockets;
+    char *notify_socket; /* NULL: no service manager listens */
+    stk_msec watchdog;   /* 0: none */
+
+    /* how to start a successor; path NULL: it cannot be known, as without /proc */
+    char *path; /* the program */
+    char **argv;
+    char **environ;
+    char *cwd;
+    mode_t umask;
+
+    /* of a successor */
+    pid_t predecessor; /* 0: this is none */
+    int control;       /* socket to the predecessor, else -1 */
+    int pidfile;       /* open and locked, else -1 */
+};
+
+/* The variables that stk_startup_take reads: nobody below this process should see them. */
+extern const char *const stk_startup_variables[]; /* ends with NULL */
+
+/*
+ * Reads the environment and /proc. `program` is the interpreter to start a successor with; NULL or
+ * empty: the one that runs. 0; or -EINVAL with *ret_error (free it): an upgrade by a server whose
+ * ways are not known here, which has to go on itself.
+ */
+int stk_startup_take(const char *program, struct stk_startup *ret_startup, char **ret_error)
+    STK_MUST_CHECK;
+/* Closes what is left and frees all; harmless for a zeroed one. */
+void stk_startup_deinit(struct stk_startup *startup);
