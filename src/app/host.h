@@ -94,4 +94,11 @@ struct stk_host_ops {
     /* Before workers are forked from a template: gc.freeze and a warning naming live threads.
      * Locked. */
     void (*freeze)(void *host);
+    /*
+     * What has been imported in this process since freeze, NULL-terminated; free() each and the
+     * array. Locked. May be NULL, as the next.
+     */
+    char **(*list_modules)(void *host);
+    /* Imports modules, in a template; what cannot be imported is left out. Locked. */
+    void (*import_modules)(void *host, const char *const *names);
 };

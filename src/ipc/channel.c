@@ -177,20 +177,20 @@ int stk_channel_send_failure(int fd, uint32_t slot, int code, int file)
     return msg.fd < 0 ? -EMFILE : stk_channel_send(fd, &msg);
 }
 
-int stk_channel_send_sources(int fd, const char *const *paths)
+int stk_channel_send_list(int fd, enum stk_message_type type, const char *const *lines)
 {
-    struct stk_message msg = {.type = STK_MESSAGE_SOURCES};
-    STK_CLEANUP(stk_fd_closep) int file = memfd_create("sources", MFD_CLOEXEC);
+    struct stk_message msg = {.type = type};
+    STK_CLEANUP(stk_fd_closep) int file = memfd_create("list", MFD_CLOEXEC);
     int r = 0;
 
     if (file < 0)
         return -errno;
-    for (size_t i = 0; r == 0 && paths[i] != NULL; i++) {
-        size_t len = strlen(paths[i]);
+    for (size_t i = 0; r == 0 && lines[i] != NULL; i++) {
+        size_t len = strlen(lines[i]);
 
-        if (memchr(paths[i], '\n', len) != NULL || len == 0)
+        if (memchr(lines[i], '\n', len) != NULL || len == 0)
             continue;
-        r = stk_fd_write_all(file, paths[i], len);
+        r = stk_fd_write_all(file, lines[i], len);
         if (r == 0)
             r = stk_fd_write_all(file, "\n", 1);
     }
@@ -198,6 +198,11 @@ int stk_channel_send_sources(int fd, const char *const *paths)
         return r;
     msg.fd = file;
     return stk_channel_send(fd, &msg);
+}
+
+int stk_channel_send_sources(int fd, const char *const *paths)
+{
+    return stk_channel_send_list(fd, STK_MESSAGE_SOURCES, paths);
 }
 
 int stk_channel_read_sources(int file, char **ret_text, size_t *ret_len)

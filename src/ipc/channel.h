@@ -79,6 +79,9 @@ int stk_channel_send_failure(int fd, uint32_t slot, int code, int file) STK_MUST
  * new line in them are left out. As stk_channel_send.
  */
 int stk_channel_send_sources(int fd, const char *const *paths) STK_MUST_CHECK;
+/* The same of any message that carries a list: SOURCES, MODULES. */
+int stk_channel_send_list(int fd, enum stk_message_type type, const char *const *lines)
+    STK_MUST_CHECK;
 /*
  * Reads the file of a SOURCES or LOAD_FAILED message: *ret_text (free it) ends with a NUL, *ret_len
  * counts without it. The file is the caller's. 0; -EFBIG beyond 16 MiB; -EINVAL for what is no

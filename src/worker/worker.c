@@ -36,6 +36,7 @@
 #include "worker/crash.h"
 #include "worker/fork_guard.h"
 #include "worker/services.h"
+#include "worker/wear.h"
 
 enum {
     WORKER_EXIT_OK = 0,
@@ -55,6 +56,7 @@ struct worker {
     struct stk_server *server;
     struct stk_access_log *access_log;
     struct stk_services services;
+    struct stk_wear wear;
     struct stk_source channel;
     struct stk_source term;
     struct stk_timer deadline;
@@ -262,6 +264,7 @@ static void worker_on_turn(void *arg, struct stk_lead_thread *thread)
     struct worker *w = arg;
 
     stk_server_publish(stk_serve_thread_of(thread));
+    stk_wear_check(&w->wear);
     stk_server_collect(w->server);
     if (thread->index == 0)
         w->params->host_ops->check_signals(w->params->host, thread->host_thread);
@@ -385,6 +388,7 @@ static int worker_build(struct worker *w)
     w->server->on_drained = worker_on_drained;
     w->server->on_drained_arg = w;
     stk_timer_init(&w->deadline, worker_on_deadline);
+    stk_wear_init(&w->wear, h, w->params->host_ops, w->params->host);
     r = stk_lead_new(&w->lead, &lead);
     if (r < 0) {
         stk_log_error("the stand-by thread could not be started: %s", strerror(-r));
