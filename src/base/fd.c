@@ -36,6 +36,19 @@ int stk_fd_set_cloexec(int fd, bool on)
     return fcntl(fd, F_SETFD, on ? FD_CLOEXEC : 0) < 0 ? -errno : 0;
 }
 
+int stk_fd_fill_standard(void)
+{
+    int fd;
+
+    do { /* the lowest that is free is what open() returns */
+        fd = open("/dev/null", O_RDWR);
+        if (fd < 0)
+            return -errno;
+    } while (fd <= STDERR_FILENO);
+    stk_fd_close(&fd);
+    return 0;
+}
+
 int stk_fd_write_all(int fd, const void *data, size_t len)
 {
     const char *p = data;

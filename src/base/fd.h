@@ -23,6 +23,11 @@ static inline int stk_fd_steal(int *fd)
 }
 int stk_fd_set_nonblock(int fd, bool on) STK_MUST_CHECK;
 int stk_fd_set_cloexec(int fd, bool on) STK_MUST_CHECK;
+/*
+ * Opens /dev/null for those of the descriptors 0, 1 and 2 that are closed, so that nothing else is
+ * opened there: what writes to standard error must never reach a socket. 0 or a negative errno.
+ */
+int stk_fd_fill_standard(void) STK_MUST_CHECK;
 /* Writes all bytes to a blocking descriptor, over EINTR; 0 or a negative errno. */
 int stk_fd_write_all(int fd, const void *data, size_t len) STK_MUST_CHECK;
 /*

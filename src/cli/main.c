@@ -13,6 +13,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "base/fd.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "cli/cli.h"
@@ -203,6 +204,9 @@ PyObject *stk_main_entry(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "OO:main", &arguments, &read_settings) ||
         main_strings_take(arguments, &argv) < 0)
         return NULL;
+    if (stk_fd_fill_standard() < 0) {
+        /* There is no /dev/null, and perhaps no standard error to say so. */
+    }
     cli.load = stk_load_new();
     r = main_command(&cli, &argv, read_settings);
     stk_args_deinit(&cli.args);
