@@ -25,11 +25,12 @@
 #include "base/mem.h"
 #include "ipc/channel.h"
 #include "ipc/scoreboard.h"
+#include "loop/lead.h"
 
 /* Where workers report, and what they share; set before the master is forked. */
 static int report_fd = -1;
 static struct fixture_control *shared;
-static volatile sig_atomic_t got_term;
+static volatile sig_atomic_t got_term, got_usr2;
 
 __attribute__((format(printf, 1, 2))) static void report(const char *fmt, ...)
 {
@@ -46,6 +47,32 @@ __attribute__((format(printf, 1, 2))) static void report(const char *fmt, ...)
 static void on_term(int sig)
 {
     got_term = 1;
+}
+
+static void on_usr2(int sig)
+{
+    got_usr2 = 1;
+}
+
+/* What a worker's threads do, as the master sees it. */
+static void show(const struct stk_heritage *h)
+{
+    bool busy = atomic_load(&shared->busy[h->slot]);
+
+    atomic_store(&h->row->threads, 1);
+    atomic_store(&h->row->lead_word, busy ? STK_LEAD_IN_APP : STK_LEAD_BLOCKED);
+}
+
+static void hog(void)
+{
+    char *p;
+
+    if (!atomic_load(&shared->hog))
+        return;
+    p = mmap(NULL, FIXTURE_HOG, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE,
+             -1, 0);
+    if (p == MAP_FAILED)
+        _exit(91);
 }
 
 static void send_sources(int channel)
@@ -70,9 +97,16 @@ static int worker_serve(const struct stk_heritage *h)
             if (stk_channel_send_simple(h->channel, STK_MESSAGE_LEAVING, h->slot, 0) < 0)
                 return 97;
         }
+        if (got_usr2) {
+            got_usr2 = 0;
+            if (stk_channel_send_simple(h->channel, STK_MESSAGE_RETIRE,
+                                        (uint32_t)atomic_load(&shared->retire), 1234) < 0)
+                return 90;
+        }
+        show(h);
         r = stk_channel_recv(h->channel, STK_CHANNEL_WORKER, &msg);
         if (r == -EAGAIN) {
-            poll(&pfd, 1, -1);
+            poll(&pfd, 1, 20);
             continue;
         }
         if (atomic_load(&shared->ignores_all)) {
@@ -113,6 +147,8 @@ static int worker_main(void *arg, struct stk_heritage *h)
     struct sigaction sa = {.sa_handler = on_term};
 
     sigaction(SIGTERM, &sa, NULL);
+    sa.sa_handler = on_usr2;
+    sigaction(SIGUSR2, &sa, NULL);
     report("start %u%s", h->slot, h->preloaded ? " preloaded" : "");
     send_sources(h->channel);
     switch (atomic_load(&shared->load[h->slot])) {
@@ -129,6 +165,8 @@ static int worker_main(void *arg, struct stk_heritage *h)
         break;
     }
     stk_scoreboard_add(h->row, STK_COUNTER_requests, 7);
+    hog();
+    show(h);
     atomic_store(&shared->pids[h->slot], getpid());
     if (stk_channel_send_simple(h->channel, STK_MESSAGE_READY, h->slot, 0) < 0)
         return 94;
@@ -182,6 +220,7 @@ int fixture_setup(void **state)
         .socket_mode = -1,
         .graceful_timeout = 30000,
         .exit_timeout = 10000,
+        .recycle_parallel = 1,
     };
     f->params = (struct stk_master_params){
         .config = &f->config,
@@ -349,6 +388,13 @@ unsigned fixture_log_count(struct fixture *f, const char *text)
     for (const char *p = buf; (p = strstr(p, text)) != NULL; p++)
         count++;
     return count;
+}
+
+void fixture_wait_log(struct fixture *f, const char *text)
+{
+    for (int i = 0; i < 2000 && fixture_log_count(f, text) == 0; i++)
+        usleep(10000);
+    assert_true(fixture_log_has(f, text));
 }
 
 bool fixture_log_has(struct fixture *f, const char *text)

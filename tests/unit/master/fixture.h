@@ -15,6 +15,7 @@
 #include "master/master.h"
 
 #define FIXTURE_SLOTS 8
+#define FIXTURE_HOG   ((size_t)256 << 20)
 
 /* What a worker does instead of loading an application. */
 enum fixture_load {
@@ -33,6 +34,9 @@ struct fixture_control {
     _Atomic int template_code;
     _Atomic int version; /* what "load" loads; workers say it in "ready SLOT vN" */
     _Atomic pid_t pids[FIXTURE_SLOTS];
+    _Atomic int retire;               /* what SIGUSR2 makes a worker say: enum stk_channel_retire */
+    _Atomic bool busy[FIXTURE_SLOTS]; /* its thread is in the application */
+    _Atomic bool hog;                 /* workers take FIXTURE_HOG bytes when they start */
     _Atomic pid_t template_pid;
     _Atomic int templates; /* how many were started */
     char source[4096];     /* reported by SOURCES when not empty */
@@ -69,5 +73,7 @@ int fixture_wait(struct fixture *f);
 int fixture_stop(struct fixture *f);
 /* Whether the log holds the text. */
 bool fixture_log_has(struct fixture *f, const char *text);
+/* Waits until it does; fails the test after 20 s. */
+void fixture_wait_log(struct fixture *f, const char *text);
 /* How often. */
 unsigned fixture_log_count(struct fixture *f, const char *text);

@@ -103,6 +103,51 @@ static void test_many_reloads_while_draining(void **state)
     assert_int_equal(fixture_wait(f), 0);
 }
 
+/* The first new worker is alone, the others follow together. */
+static void test_all_at_once(void **state)
+{
+    struct fixture *f = *state;
+
+    f->config.reload_mode = STK_RELOAD_ALL;
+    fixture_start(f, 4);
+    for (unsigned i = 0; i < 4; i++) {
+        fixture_expect(f, "start %u", i);
+        fixture_expect(f, "ready %u v0", i);
+    }
+    atomic_store(&f->control->load[0], FIXTURE_EXIT);
+    atomic_store(&f->control->exit_code, 3);
+    fixture_signal(f, SIGHUP);
+    fixture_expect(f, "start 0");
+    fixture_wait_log(f, "the reload failed, because worker 1");
+    fixture_expect_not(f, "start 1");
+    atomic_store(&f->control->load[0], FIXTURE_SERVE);
+    for (unsigned i = 1; i < 4; i++)
+        atomic_store(&f->control->load[i], FIXTURE_HANG);
+    fixture_signal(f, SIGHUP);
+    for (unsigned i = 0; i < 4; i++)
+        fixture_expect(f, "start %u", i);
+    fixture_expect(f, "drain 0 30000");
+    fixture_expect_not(f, "drain 1 30000");
+    assert_int_equal(fixture_stop(f), 0);
+}
+
+/* A slot whose worker has died gets a new one that does not load: the reload has failed. */
+static void test_reload_of_a_dead_worker(void **state)
+{
+    struct fixture *f = *state;
+
+    start_two(f);
+    atomic_store(&f->control->exit_code, 3);
+    atomic_store(&f->control->load[0], FIXTURE_EXIT);
+    assert_int_equal(kill(fixture_pid(f, 0, 0), SIGKILL), 0);
+    fixture_expect(f, "start 0");
+    fixture_signal(f, SIGHUP);
+    fixture_wait_log(f, "the reload failed");
+    atomic_store(&f->control->load[0], FIXTURE_SERVE);
+    fixture_expect(f, "ready 0 v0");
+    assert_int_equal(fixture_stop(f), 0);
+}
+
 static void test_stop_during_reload(void **state)
 {
     struct fixture *f = *state;
@@ -199,6 +244,31 @@ static void test_autoreload_new_file(void **state)
     assert_int_equal(fixture_stop(f), 0);
 }
 
+/* A file that is touched, changed or made. */
+static void test_touch(void **state)
+{
+    struct fixture *f = *state;
+    char there[] = "there.txt", later[192];
+    char *paths[] = {there, later, NULL};
+
+    snprintf(later, sizeof later, "%s/later.txt", f->dir);
+    f->config.touch_reload = (struct stk_strv){.items = paths, .n = 2};
+    save(f, "there.txt", "x");
+    start_two(f);
+    atomic_store(&f->control->version, 1);
+    save(f, "there.txt", "xy");
+    fixture_expect(f, "ready 0 v1");
+    fixture_expect(f, "drain 0 30000");
+    fixture_expect(f, "ready 1 v1");
+    fixture_wait_log(f, "there.txt was touched: restarting the workers");
+    atomic_store(&f->control->version, 2);
+    save(f, "later.txt", "");
+    fixture_expect(f, "ready 0 v2");
+    fixture_expect(f, "ready 1 v2");
+    fixture_wait_log(f, "later.txt was touched");
+    assert_int_equal(fixture_stop(f), 0);
+}
+
 #define MASTER_TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
@@ -208,10 +278,13 @@ int main(void)
         MASTER_TEST(test_failed_reload_keeps_the_old),
         MASTER_TEST(test_reload_during_reload),
         MASTER_TEST(test_many_reloads_while_draining),
+        MASTER_TEST(test_all_at_once),
+        MASTER_TEST(test_reload_of_a_dead_worker),
         MASTER_TEST(test_stop_during_reload),
         MASTER_TEST(test_autoreload),
         MASTER_TEST(test_autoreload_waits_after_failure),
         MASTER_TEST(test_autoreload_new_file),
+        MASTER_TEST(test_touch),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -246,6 +246,62 @@ static void test_many_files(void **state)
     free(text);
 }
 
+/* Files that are touched: by their times alone, when they appear, and behind a link that turns. */
+static void test_touch(void **state)
+{
+    struct fix *f = *state;
+    char *path = path_of(f, "touch"), *later = path_of(f, "later");
+
+    put(path, "");
+    stk_watch_add_touch(f->watch, path);
+    stk_watch_add_touch(f->watch, later);
+    assert_int_equal(stk_watch_count(f->watch), 2);
+    turn_some(f);
+    assert_int_equal(f->calls, 0);
+    assert_int_equal(utimensat(AT_FDCWD, path, NULL, 0), 0);
+    turn_until(f, 1);
+    assert_string_equal(f->last, path);
+    put(later, "");
+    turn_until(f, 2);
+    assert_string_equal(f->last, later);
+    assert_int_equal(unlink(later), 0);
+    turn_some(f);
+    assert_int_equal(f->calls, 2);
+    put(later, "again");
+    turn_until(f, 3);
+    free(path);
+    free(later);
+}
+
+static void test_touch_behind_a_link(void **state)
+{
+    struct fix *f = *state;
+    char *one = path_of(f, "one"), *two = path_of(f, "two"), *link = path_of(f, "current");
+    char *temp = path_of(f, "next"), *touch = path_of(f, "current/touch");
+    char *first = path_of(f, "one/touch"), *second = path_of(f, "two/touch");
+
+    assert_int_equal(mkdir(one, 0700), 0);
+    assert_int_equal(mkdir(two, 0700), 0);
+    put(first, "1");
+    put(second, "2");
+    assert_int_equal(symlink(one, link), 0);
+    stk_watch_add_touch(f->watch, touch);
+    assert_int_equal(symlink(two, temp), 0);
+    assert_int_equal(rename(temp, link), 0);
+    turn_until(f, 1);
+    assert_string_equal(f->last, touch);
+    remove_all(one);
+    remove_all(two);
+    unlink(link);
+    free(one);
+    free(two);
+    free(link);
+    free(temp);
+    free(touch);
+    free(first);
+    free(second);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -256,6 +312,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_folder_comes_back, setup, teardown),
         cmocka_unit_test_setup_teardown(test_odd_lists, setup, teardown),
         cmocka_unit_test_setup_teardown(test_many_files, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_touch, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_touch_behind_a_link, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
