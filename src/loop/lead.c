@@ -37,12 +37,14 @@
 #include "base/mem.h"
 #include "base/sys.h"
 #include "loop/lead_priv.h"
+#include "loop/thread_state.h"
 
 enum {
     LEAD_CALM_NS = 5 * 1000 * 1000,     /* the first look while calls are short, see lead_arm */
     LEAD_PUT_OFF_NS = 1500 * 1000,      /* with the tick behind it still below two long ticks */
     LEAD_PUT_OFF_EVERY_NS = 500 * 1000, /* at most so often */
-    LEAD_ARMS_PER_MS = 4,               /* more bursts a millisecond than this: leave the tick on */
+    LEAD_RETAKE_JOBS = 16, /* so many jobs in less than a short tick each: lead again */
+    LEAD_ARMS_PER_MS = 4,  /* more bursts a millisecond than this: leave the tick on */
 };
 
 void stk_lead_store(struct stk_lead_thread *t, enum stk_lead_state state)
@@ -72,6 +74,8 @@ bool stk_lead_take(struct stk_lead_thread *t, uint64_t seen, enum stk_lead_state
         return false;
     t->word = next;
     t->own = true;
+    if (!t->standby)
+        atomic_store_explicit(&t->lead->leader, t->index, memory_order_relaxed);
     return true;
 }
 
@@ -283,6 +287,23 @@ static bool lead_is_to_have(struct stk_lead *lead)
     return state == STK_LEAD_FREE || state == STK_LEAD_SB_BLOCKED;
 }
 
+/*
+ * A job was done while another leads. With the stand-by leading, every request costs two changes of
+ * threads; as long as calls are short it is cheaper to lead again, although jobs wait.
+ */
+static void lead_retake(struct stk_lead_thread *t)
+{
+    stk_nsec now = stk_time_mono_ns();
+
+    if (now - t->retake_from > LEAD_RETAKE_JOBS * STK_LEAD_TICK_MIN_NS) {
+        t->retake_from = now;
+        t->retake_jobs = 0;
+    } else if (++t->retake_jobs >= LEAD_RETAKE_JOBS && lead_is_to_have(t->lead)) {
+        t->retake_jobs = 0;
+        (void)lead_acquire(t);
+    }
+}
+
 /* Sleeps until there is a job, the loop is free, or all is to stop. */
 static void lead_park(struct stk_lead_thread *t)
 {
@@ -307,6 +328,7 @@ void stk_lead_run(struct stk_lead_thread *t)
 {
     struct stk_lead *lead = t->lead;
 
+    t->state_fd = stk_thread_state_open();
     if (pthread_getcpuclockid(pthread_self(), &t->cpu_clock) == 0)
         __atomic_store_n(&t->attached, true, __ATOMIC_RELEASE);
     while (!atomic_load_explicit(&lead->stopping, memory_order_relaxed)) {
@@ -314,6 +336,8 @@ void stk_lead_run(struct stk_lead_thread *t)
 
         if (job != NULL) {
             job->run(job, t);
+            if (!t->own)
+                lead_retake(t);
         } else if (t->own) {
             lead_turn(t);
         } else {
@@ -373,6 +397,7 @@ int stk_lead_new(struct stk_lead **ret_lead, const struct stk_lead_params *param
         lead->threads[i].shared_word = lead->share.word;
         lead->threads[i].shared_calls = lead->share.calls;
         lead->threads[i].index = i;
+        lead->threads[i].state_fd = -1;
     }
     stk_list_init(&lead->jobs);
     r = pthread_mutex_init(&lead->mutex, NULL);
@@ -401,6 +426,8 @@ struct stk_lead *stk_lead_free(struct stk_lead *lead)
         pthread_join(lead->standby_id, NULL);
     }
     stk_fd_close(&lead->timerfd);
+    for (unsigned i = 0; i < lead->nthreads; i++)
+        stk_fd_close(&lead->threads[i].state_fd);
     pthread_cond_destroy(&lead->cond);
     pthread_mutex_destroy(&lead->mutex);
     free(lead->threads);

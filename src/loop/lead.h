@@ -46,7 +46,10 @@ struct stk_lead_thread {
     _Atomic uint64_t *shared_word;  /* of the lead */
     _Atomic uint64_t *shared_calls; /* likewise */
     clockid_t cpu_clock;
+    int state_fd; /* thread_state.h */
     bool attached;
+    unsigned retake_jobs; /* done since retake_from, while another led */
+    stk_nsec retake_from;
     /* the stand-by's notes on this thread */
     uint64_t seen_calls;
     stk_nsec seen_at, seen_cpu, seen_since;

@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "loop/lead_priv.h"
+#include "loop/thread_state.h"
 
 enum {
     JOBS_COMPUTE_NS = 5 * 1000 * 1000, /* a computing thread gets a rival for the lock after this */
@@ -90,7 +91,8 @@ bool stk_lead_is_computing(struct stk_lead *lead)
             t->seen_calls = calls;
             t->seen_since = now;
         }
-        if ((cpu - t->seen_cpu) * 2 > now - t->seen_at && now - t->seen_since < JOBS_COMPUTE_NS)
+        if (now - t->seen_since < JOBS_COMPUTE_NS &&
+            ((cpu - t->seen_cpu) * 2 > now - t->seen_at || stk_thread_is_runnable(t->state_fd)))
             computing = true;
         t->seen_cpu = cpu;
         t->seen_at = now;

@@ -41,6 +41,7 @@ struct stk_lead {
     bool has_standby;
     bool bounded, shares; /* of the parameters */
     pthread_t standby_id;
+    _Atomic unsigned leader; /* the application thread that has taken the loop last */
     int timerfd;
     _Atomic int watch;
     _Atomic stk_msec eager_until; /* on the loop's clock */
@@ -110,8 +111,9 @@ bool stk_lead_may_run(const struct stk_lead *lead);
 /* The oldest job, for a thread that is going to run it; or NULL. */
 struct stk_job *stk_lead_pop(struct stk_lead *lead);
 /*
- * Whether some thread has been computing since the last look (its CPU clock ran), for less than a
- * while: then another thread would only fight with it for the interpreter's lock.
+ * Whether some thread has been computing since the last look (its CPU clock ran, or would have run
+ * had the kernel let it), for less than a while: then another thread would only fight with it for
+ * the interpreter's lock.
  */
 bool stk_lead_is_computing(struct stk_lead *lead);
 void stk_lead_set_computing(struct stk_lead *lead, bool computing);

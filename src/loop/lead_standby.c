@@ -14,10 +14,12 @@
 
 #include "base/assert.h"
 #include "loop/lead_priv.h"
+#include "loop/thread_state.h"
 
 enum {
     STANDBY_EAGER_MS = 10 * 1000, /* after a take-over the first look comes after a short tick */
     STANDBY_QUIET_TICKS = 3,      /* ticks without a sign of life before it sleeps */
+    STANDBY_WAITS = 16,           /* ticks that a leader without a processor is given */
     STANDBY_STACK = 256 * 1024,
 };
 
@@ -103,6 +105,9 @@ static void standby_lead(struct stk_lead *lead)
 struct standby_view {
     uint64_t word;
     unsigned quiet;
+    unsigned leader;  /* the processor time of this thread ... */
+    stk_nsec cpu, at; /* ... and when it was read */
+    unsigned waits;
 };
 
 /* Whether the loop is to be taken if it stays in this state for a tick. */
@@ -156,6 +161,37 @@ static long standby_next_tick(struct stk_lead *lead)
     return ns > STK_LEAD_TICK_MAX_NS ? STK_LEAD_TICK_MAX_NS : ns;
 }
 
+/* Notes how much the leader has run. Whether it has hardly run since the last tick. */
+static bool standby_sample(struct stk_lead *lead, struct standby_view *view)
+{
+    unsigned leader = atomic_load_explicit(&lead->leader, memory_order_relaxed);
+    const struct stk_lead_thread *t = &lead->threads[leader];
+    struct timespec ts;
+    stk_nsec cpu, now;
+    bool still;
+
+    if (!__atomic_load_n(&t->attached, __ATOMIC_ACQUIRE) || clock_gettime(t->cpu_clock, &ts) < 0)
+        return false;
+    cpu = (stk_nsec)ts.tv_sec * STK_NSEC_PER_SEC + ts.tv_nsec;
+    now = stk_time_mono_ns();
+    still = leader == view->leader && (cpu - view->cpu) * 2 < now - view->at;
+    view->leader = leader;
+    view->cpu = cpu;
+    view->at = now;
+    return still;
+}
+
+/*
+ * Whether the leader is where it was only because the kernel runs something else on its processor:
+ * it will be back soon, and taking over for that would cost each request two changes of threads.
+ */
+static bool standby_is_put_aside(struct stk_lead *lead, struct standby_view *view, uint64_t word)
+{
+    return standby_sample(lead, view) && STK_LEAD_STATE(word) == STK_LEAD_IN_APP &&
+           ++view->waits <= STANDBY_WAITS &&
+           stk_thread_is_runnable(lead->threads[view->leader].state_fd);
+}
+
 /* One tick: takes the loop when the leader is where it was at the last one. */
 static void standby_tick(struct stk_lead *lead, struct standby_view *view)
 {
@@ -166,7 +202,9 @@ static void standby_tick(struct stk_lead *lead, struct standby_view *view)
     view->word = word;
     if (standby_must_watch(lead, word)) {
         view->quiet = 0;
-        if (same || lead->bounded) {
+        if (!same)
+            view->waits = 0;
+        if ((same && !standby_is_put_aside(lead, view, word)) || lead->bounded) {
             atomic_store(&lead->watch, STK_LEAD_LEADING);
             if (stk_lead_take(&lead->standby, word, STK_LEAD_SB_TURNING)) {
                 atomic_store(&lead->eager_until, stk_loop_now(lead->loop) + STANDBY_EAGER_MS);
@@ -183,7 +221,9 @@ static void standby_tick(struct stk_lead *lead, struct standby_view *view)
         if (lead->nthreads > 1)
             (void)stk_lead_is_computing(
                 lead); /* a first sample, for the decision after a take-over */
-        standby_set_tick(lead, standby_next_tick(lead));
+        if (!same)
+            (void)standby_sample(lead, view);
+        standby_set_tick(lead, same ? STK_LEAD_TICK_MIN_NS : standby_next_tick(lead));
         return;
     }
     if (!same) {
