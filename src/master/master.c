@@ -84,6 +84,7 @@ void stk_master_stop(struct stk_master *m, bool now)
     master_stop_procs(m, now);
     /* What the workers hold stays open until they have taken what is queued. */
     stk_listen_set_close(&m->listeners);
+    stk_report_close(m);
 }
 
 void stk_master_fail(struct stk_master *m, int exit_code)
@@ -223,6 +224,17 @@ static int master_listen_on(struct stk_master *m, const char *spec,
     return STK_MASTER_EXIT_CONFIG;
 }
 
+/* Opens that of the statistics: one socket, which is the master's own. */
+static int master_listen_stats(struct stk_master *m, const struct stk_listen_options *options)
+{
+    STK_CLEANUP(stk_mem_freep) char *error = NULL;
+
+    if (stk_listen_set_open(&m->stats_listeners, m->config->stats, 1, options, &error) == 0)
+        return 0;
+    stk_log_critical("stats: %s", error);
+    return STK_MASTER_EXIT_CONFIG;
+}
+
 /*
  * Opens the addresses of --bind; without any, the sockets that a service manager has passed in.
  */
@@ -243,6 +255,8 @@ static int master_listen_all(struct stk_master *m, const struct stk_listen_optio
         code = master_listen_on(m, config->bind.items[i], options);
     if (code == 0 && config->metrics != NULL && config->metrics[0] != '/')
         code = master_listen_on(m, config->metrics, options);
+    if (code == 0 && config->stats != NULL)
+        code = master_listen_stats(m, options);
     return code;
 }
 
@@ -370,11 +384,13 @@ static void master_serve(struct stk_master *m)
 static void master_destroy(struct stk_master *m)
 {
     stk_control_close(m);
+    stk_report_close(m);
     m->watch = stk_watch_free(m->watch);
     stk_reload_deinit(m);
     stk_scale_deinit(m);
     stk_pidfile_remove(&m->pidfile);
     stk_listen_set_deinit(&m->listeners);
+    stk_listen_set_deinit(&m->stats_listeners);
     if (m->signals_taken)
         master_give_signals_back(m);
     m->scoreboard = stk_scoreboard_free(m->scoreboard);
@@ -416,6 +432,8 @@ int stk_master_run(const struct stk_master_params *params)
     }
     if (code == 0)
         code = stk_control_open(m);
+    if (code == 0)
+        code = stk_report_open(m);
     if (code == 0) {
         if (params->on_listening != NULL)
             params->on_listening(params->on_listening_arg, m->listeners.items, m->listeners.n);

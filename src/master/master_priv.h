@@ -11,6 +11,7 @@
  *   reload.c    replacing workers: one by one (HUP), or all at once (autoreload)
  *   recycle.c   replacing single workers: max-requests, max-rss ...
  *   scale.c     how many slots have a worker
+ *   report.c    the statistics, at an address of their own
  *   startup.c   what this process was started with
  *   notify.c    the service manager, and its watchdog
  *   privilege.c from root to a user
@@ -43,6 +44,8 @@ struct stk_control;
 struct stk_master;
 struct stk_scoreboard;
 struct stk_scoreboard_row;
+struct stk_stats;
+struct stk_stats_server;
 struct stk_watch;
 
 enum stk_proc_kind {
@@ -106,6 +109,8 @@ struct stk_master {
     struct stk_scoreboard *scoreboard;
     struct stk_pidfile pidfile;
     struct stk_control *control; /* NULL: there is no control socket */
+    struct stk_listen_set stats_listeners;
+    struct stk_stats_server *stats_server; /* NULL: there is none */
 
     struct stk_list procs;
     struct stk_list dead;
@@ -162,6 +167,16 @@ void stk_master_fail(struct stk_master *m, int exit_code);
 void stk_master_restore_signals(struct stk_master *m);
 /* Opens the log files again, here and in the children: the control socket may ask for it. */
 void stk_master_reopen_logs(struct stk_master *m);
+
+/* report.c */
+/* Answers at `stats`, whose sockets are open. 0, or the exit code, the reason logged. */
+int stk_report_open(struct stk_master *m) STK_MUST_CHECK;
+/* Ends that. Harmless twice. */
+void stk_report_close(struct stk_master *m);
+/* In a child: closes its descriptors. */
+void stk_report_leave(struct stk_master *m);
+/* What services/stats.h writes from; valid as long as nothing happens to the master. */
+void stk_report_stats(const struct stk_master *m, struct stk_stats *ret_stats);
 
 /* spawn.c */
 /* Starts a worker for a slot, by fork or by the template. 0; -ENOSPC: no row is free; -errno. */

@@ -162,6 +162,7 @@ static void upgrade_hand_over(struct stk_upgrade *u)
     stk_timer_stop(m->loop, &u->timer);
     stk_pidfile_hand_over(&m->pidfile, u->pid);
     stk_listen_set_own(&m->listeners, false);
+    stk_listen_set_own(&m->stats_listeners, false);
     stk_notify_successor(m, u->pid);
     upgrade_send(u->control.fd, "go");
     upgrade_send(u->predecessor.fd, next);
@@ -194,6 +195,22 @@ static void upgrade_on_control(struct stk_source *src, uint32_t events, void *wh
     upgrade_hear(stk_container_of(src, struct stk_upgrade, control));
 }
 
+/* Appends what the successor has to know of the sockets of a set; returns `text` or a longer one. */
+static char *upgrade_add_sockets(char *text, const struct stk_listen_set *set)
+{
+    for (size_t i = 0; i < set->n; i++) {
+        STK_CLEANUP(stk_mem_freep) char *group = stk_inherit_text(set, i);
+        char *more;
+
+        if (group == NULL)
+            continue;
+        more = stk_mem_printf("%s socket=%s", text, group);
+        free(text);
+        text = more;
+    }
+    return text;
+}
+
 /* The variable for the successor; `pid` is its process id. */
 static char *upgrade_text(struct stk_master *m, pid_t from, int control)
 {
@@ -206,17 +223,22 @@ static char *upgrade_text(struct stk_master *m, pid_t from, int control)
         free(text);
         text = more;
     }
-    for (size_t i = 0; i < m->listeners.n; i++) {
-        STK_CLEANUP(stk_mem_freep) char *group = stk_inherit_text(&m->listeners, i);
-        char *more;
+    text = upgrade_add_sockets(text, &m->listeners);
+    return upgrade_add_sockets(text, &m->stats_listeners);
+}
 
-        if (group == NULL)
-            continue;
-        more = stk_mem_printf("%s socket=%s", text, group);
-        free(text);
-        text = more;
+static int upgrade_keep_set(const struct stk_listen_set *set)
+{
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < set->n; i++) {
+        const struct stk_listener *l = set->items[i];
+
+        for (unsigned s = 0; r == 0 && s < l->nslots; s++)
+            if (l->slots[s] >= 0)
+                r = stk_fd_set_cloexec(l->slots[s], false);
     }
-    return text;
+    return r;
 }
 
 /* Leaves the descriptors open that the variable names. */
@@ -226,14 +248,9 @@ static int upgrade_keep_fds(struct stk_master *m, int control)
 
     if (r == 0 && m->pidfile.path != NULL)
         r = stk_fd_set_cloexec(m->pidfile.fd, false);
-    for (size_t i = 0; r == 0 && i < m->listeners.n; i++) {
-        const struct stk_listener *l = m->listeners.items[i];
-
-        for (unsigned s = 0; r == 0 && s < l->nslots; s++)
-            if (l->slots[s] >= 0)
-                r = stk_fd_set_cloexec(l->slots[s], false);
-    }
-    return r;
+    if (r == 0)
+        r = upgrade_keep_set(&m->listeners);
+    return r == 0 ? upgrade_keep_set(&m->stats_listeners) : r;
 }
 
 STK_NORETURN static void upgrade_child_fail(int control, const char *what, int r)
@@ -453,6 +470,7 @@ static void upgrade_take_over(struct stk_upgrade *u, bool handed)
 
     u->waiting = false;
     stk_listen_set_own(&m->listeners, true);
+    stk_listen_set_own(&m->stats_listeners, true);
     upgrade_remove_files(&m->params->startup->sockets);
     stk_inherit_deinit(&m->params->startup->sockets);
     if (handed) {
