@@ -93,6 +93,7 @@ static void reload_close(struct stk_master *m, bool ok, unsigned worker, unsigne
         free(text);
         return;
     }
+    stk_notify_back(m, text);
     free(last->text);
     free(last->detail);
     *last = (struct stk_reload_report){
@@ -244,6 +245,7 @@ void stk_reload_rolling(struct stk_master *m)
         stk_reload_fresh(m);
         return;
     }
+    stk_notify_reloading(m, "reloading: new workers load the application");
     reload_begin(m, STK_RESTART_RELOAD);
     if (m->config->preload) {
         r = stk_spawn_template(m, &m->template_next);
