@@ -87,6 +87,13 @@ static char **run_template_sources(void *arg)
     return run->ops->source_files(run->host);
 }
 
+static void run_template_import(void *arg, const char *const *names)
+{
+    struct run *run = arg;
+
+    run->ops->import_modules(run->host, names);
+}
+
 static void run_template_unload(void *arg)
 {
     struct run *run = arg;
@@ -122,6 +129,7 @@ static int run_master(struct stk_cli *cli, struct run *run)
         .template_load = run_template_load,
         .template_freeze = run_template_freeze,
         .template_sources = run_template_sources,
+        .template_import = run_template_import,
         .template_unload = run_template_unload,
         .template_arg = run,
         .on_listening = run_listening,

@@ -49,11 +49,13 @@ struct stk_master_params {
      * config->preload: run in the template process. load: loads the application, 0 or the exit
      * code, the reason logged. freeze: before workers are forked from here; may be NULL. sources:
      * the source files for autoreload, also after a failed load, NULL-terminated; the caller frees
-     * each and the array; may be NULL. unload: before the template exits; may be NULL.
+     * each and the array; may be NULL. import: imports modules by name (preload-refresh); may be
+     * NULL. unload: before the template exits; may be NULL.
      */
     int (*template_load)(void *arg);
     void (*template_freeze)(void *arg);
     char **(*template_sources)(void *arg);
+    void (*template_import)(void *arg, const char *const *names);
     void (*template_unload)(void *arg);
     void *template_arg;
 

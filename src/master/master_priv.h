@@ -9,6 +9,7 @@
  *   slot.c      who serves which slot: first start, respawn, adoption
  *   death.c     what is said, and done, when a worker is gone
  *   reload.c    replacing workers: one by one (HUP), or all at once (autoreload)
+ *   refresh.c   a template that has imported what workers import
  *   recycle.c   replacing single workers: max-requests, max-rss ...
  *   scale.c     how many slots have a worker
  *   report.c    the statistics, at an address of their own
@@ -76,7 +77,7 @@ struct stk_proc {
     struct stk_source channel;      /* fd -1: closed */
     struct stk_timer deadline;      /* what comes next when it does not end */
     stk_nsec started;
-    uint64_t cut; /* connections that were open when it ended */
+    uint64_t cut;    /* connections that were open when it ended */
     stk_msec pinged; /* since when a PING is unanswered; 0: none is (notify.c) */
     bool was_ready;
     bool asked; /* its end was ours to order: DRAIN, STOP or SIGKILL was sent */
@@ -104,7 +105,7 @@ struct stk_master {
     const struct stk_config *config;
     struct stk_loop *loop;
     struct stk_listen_set listeners;
-    bool has_slots; /* a listener with a socket of its own for each slot */
+    bool has_slots;  /* a listener with a socket of its own for each slot */
     unsigned nslots; /* of the listeners; those beyond the workers are inherited, and adopted */
     struct stk_scoreboard *scoreboard;
     struct stk_pidfile pidfile;
@@ -183,12 +184,18 @@ void stk_report_stats(const struct stk_master *m, struct stk_stats *ret_stats);
 int stk_spawn_worker(struct stk_master *m, unsigned slot, struct stk_proc **ret_proc)
     STK_MUST_CHECK;
 int stk_spawn_template(struct stk_master *m, struct stk_proc **ret_proc) STK_MUST_CHECK;
+/* Has the template fork another template, which imports the modules of a MODULES file. */
+int stk_spawn_refork(struct stk_master *m, int modules, struct stk_proc **ret_proc) STK_MUST_CHECK;
 /* In a child: closes what is the master's, and gives signals back. `keep` is left open. */
 void stk_spawn_child_setup(struct stk_master *m, int keep, const char *name);
 /* The name of this process in ps and in the log: "master", "worker 1". */
 void stk_spawn_set_name(const struct stk_config *config, const char *name);
 /* In a child: lives a worker's life and ends the process. */
 STK_NORETURN void stk_spawn_run_worker(struct stk_master *m, const struct stk_heritage *heritage);
+
+/* refresh.c */
+/* A worker has imported what its template has not. */
+void stk_refresh_on_modules(struct stk_proc *p, int file);
 
 /* template.c */
 /* In a child: loads the application and forks workers until told to stop. */

@@ -160,6 +160,9 @@ static void proc_on_message(struct stk_proc *p, struct stk_message *msg)
     case STK_MESSAGE_LOAD_FAILED:
         proc_on_load_failed(p, file);
         break;
+    case STK_MESSAGE_MODULES:
+        stk_refresh_on_modules(p, file);
+        break;
     case STK_MESSAGE_RETIRE:
         stk_recycle_on_retire(p, msg->slot, msg->value);
         break;

@@ -89,6 +89,8 @@ static void reload_close(struct stk_master *m, bool ok, unsigned worker, unsigne
 
     stk_log(ok ? STK_LOG_INFO : STK_LOG_ERROR, "%s", text);
     m->reload.open = false;
+    if (!ok && m->reload.cause == STK_RESTART_RELOAD)
+        atomic_fetch_add_explicit(&m->scoreboard->reloads_failed, 1, memory_order_relaxed);
     if (m->reload.cause != STK_RESTART_RELOAD) { /* nobody has asked for it */
         free(text);
         return;

@@ -207,3 +207,26 @@ int stk_spawn_template(struct stk_master *m, struct stk_proc **ret_proc)
     (*ret_proc)->pid = pid;
     return 0;
 }
+
+int stk_spawn_refork(struct stk_master *m, int modules, struct stk_proc **ret_proc)
+{
+    STK_CLEANUP(stk_fd_closep) int ours = -1;
+    STK_CLEANUP(stk_fd_closep) int theirs = -1;
+    struct stk_message msg = {.type = STK_MESSAGE_MODULES, .fd = modules};
+    int fds[2];
+    int r = stk_channel_pair(fds);
+
+    if (r < 0)
+        return r;
+    ours = fds[0];
+    theirs = fds[1];
+    r = stk_channel_send(ours, &msg); /* it lies there until the new template reads it */
+    msg = (struct stk_message){.type = STK_MESSAGE_REFORK, .fd = theirs};
+    if (r == 0)
+        r = stk_channel_send(m->template->channel.fd, &msg);
+    if (r < 0)
+        return r;
+    *ret_proc = stk_proc_new(m, STK_PROC_TEMPLATE, 0, stk_fd_steal(&ours));
+    (*ret_proc)->state = STK_PROC_FORKING;
+    return 0;
+}

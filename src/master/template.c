@@ -13,6 +13,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -21,6 +22,7 @@
 #include "base/assert.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/mem.h"
 #include "ipc/channel.h"
 #include "ipc/scoreboard.h"
 #include "master/master_priv.h"
@@ -77,7 +79,7 @@ STK_NORETURN static void template_become_worker(struct template *t, const struct
         .row = &m->scoreboard->rows[msg->value],
         .slot = msg->slot,
         .nworkers = m->params->nworkers,
-        .generation = m->generation,
+        .generation = (uint32_t)m->scoreboard->rows[msg->value].generation,
         .channel = channel,
         .preloaded = true,
     };
@@ -91,65 +93,139 @@ STK_NORETURN static void template_become_worker(struct template *t, const struct
     stk_spawn_run_worker(m, &heritage);
 }
 
-/* Forks the worker that the master asks for; a failure is heard as the end of its channel. */
-static void template_fork(struct template *t, struct stk_message *msg)
+/*
+ * Forks twice. True in the grandchild, whose parent *ret_between ends at once. A failure is heard
+ * by the master as the end of the channel.
+ */
+static bool template_fork_twice(const struct template *t, const char *what, pid_t *ret_between)
 {
     const struct stk_master_params *params = t->master->params;
-    STK_CLEANUP(stk_fd_closep) int channel = msg->fd;
     pid_t pid;
     int status;
 
-    if (msg->slot >= params->nworkers || msg->value < 0 ||
-        msg->value >= t->master->scoreboard->nrows)
-        return;
     if (params->fork_prepare != NULL)
         params->fork_prepare(params->fork_arg);
     pid = fork();
     if (pid == 0) {
-        pid_t between = getpid();
-
+        *ret_between = getpid();
         pid = fork();
         if (pid != 0) {
             if (pid < 0)
-                stk_log_error("worker %u cannot be forked: %m", msg->slot + 1);
+                stk_log_error("%s cannot be forked: %m", what);
             _exit(0);
         }
         if (params->fork_child != NULL)
             params->fork_child(params->fork_arg);
-        template_become_worker(t, msg, stk_fd_steal(&channel), between);
+        return true;
     }
     if (pid < 0)
-        stk_log_error("worker %u cannot be forked: %m", msg->slot + 1);
+        stk_log_error("%s cannot be forked: %m", what);
     if (params->fork_parent != NULL)
         params->fork_parent(params->fork_arg);
     while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR) {
     }
+    return false;
+}
+
+/* Forks the worker that the master asks for. */
+static void template_fork(struct template *t, struct stk_message *msg)
+{
+    STK_CLEANUP(stk_fd_closep) int channel = msg->fd;
+    char name[32];
+    pid_t between;
+
+    if (msg->slot >= t->master->params->nworkers || msg->value < 0 ||
+        msg->value >= t->master->scoreboard->nrows)
+        return;
+    (void)snprintf(name, sizeof name, "worker %u", msg->slot + 1);
+    if (template_fork_twice(t, name, &between))
+        template_become_worker(t, msg, stk_fd_steal(&channel), between);
+}
+
+/* Waits for a message. False: the master is gone, or does not speak sense. */
+static bool template_receive(const struct template *t, struct stk_message *msg)
+{
+    for (;;) {
+        struct pollfd pfd = {.fd = t->channel, .events = POLLIN};
+        int r = stk_channel_recv(t->channel, STK_CHANNEL_TEMPLATE, msg);
+
+        if (r != -EAGAIN)
+            return r == 0;
+        if (poll(&pfd, 1, -1) < 0 && errno != EINTR)
+            return false;
+    }
+}
+
+/* Imports what a file names, one module a line. */
+static void template_import(struct template *t, int file)
+{
+    const struct stk_master_params *params = t->master->params;
+    STK_CLEANUP(stk_mem_freep) char *text = NULL;
+    STK_CLEANUP(stk_mem_freep) const char **names = NULL;
+    size_t len, n = 0;
+    char *save = NULL;
+
+    if (params->template_import == NULL || stk_channel_read_sources(file, &text, &len) < 0)
+        return;
+    names = stk_new0_array(const char *, len / 2 + 2);
+    for (char *name = strtok_r(text, "\n", &save); name != NULL; name = strtok_r(NULL, "\n", &save))
+        names[n++] = name;
+    params->template_import(params->template_arg, names);
+}
+
+STK_NORETURN static void template_live(struct template *t);
+
+/* A new template, forked from this one: it imports what workers have imported. */
+static void template_refork(struct template *t, struct stk_message *msg)
+{
+    STK_CLEANUP(stk_fd_closep) int channel = msg->fd;
+    struct stk_message modules = {.fd = -1};
+    pid_t between;
+
+    if (!template_fork_twice(t, "the template", &between))
+        return;
+    stk_fd_close(&t->channel);
+    t->channel = stk_fd_steal(&channel);
+    template_await_adoption(between);
+    if (stk_channel_send_simple(t->channel, STK_MESSAGE_FORKED, 0, getpid()) < 0 ||
+        !template_receive(t, &modules) || modules.type != STK_MESSAGE_MODULES)
+        _exit(STK_MASTER_EXIT_OK); /* the master is gone, or stops */
+    template_import(t, modules.fd);
+    stk_fd_close(&modules.fd);
+    template_live(t);
 }
 
 /* Forks until the master says STOP or is gone. */
 static void template_serve(struct template *t)
 {
     struct stk_message msg;
-    int r;
 
-    for (;;) {
-        struct pollfd pfd = {.fd = t->channel, .events = POLLIN};
-
-        r = stk_channel_recv(t->channel, STK_CHANNEL_TEMPLATE, &msg);
-        if (r == -EAGAIN) {
-            if (poll(&pfd, 1, -1) < 0 && errno != EINTR)
-                return;
-            continue;
-        }
-        if (r != 0)
-            return;
+    while (template_receive(t, &msg)) {
         if (msg.type == STK_MESSAGE_FORK)
             template_fork(t, &msg);
+        else if (msg.type == STK_MESSAGE_REFORK)
+            template_refork(t, &msg);
         else if (msg.type == STK_MESSAGE_REOPEN)
             stk_log_reopen();
         else if (msg.type == STK_MESSAGE_STOP)
             return;
+        else
+            stk_fd_close(&msg.fd);
     }
+}
+
+/* From the moment in which everything is loaded. */
+static void template_live(struct template *t)
+{
+    const struct stk_master_params *params = t->master->params;
+
+    if (params->template_freeze != NULL)
+        params->template_freeze(params->template_arg);
+    if (stk_channel_send_simple(t->channel, STK_MESSAGE_READY, 0, getpid()) == 0)
+        template_serve(t);
+    if (params->template_unload != NULL)
+        params->template_unload(params->template_arg);
+    _exit(STK_MASTER_EXIT_OK);
 }
 
 void stk_template_run(struct stk_master *m, int channel)
@@ -170,11 +246,5 @@ void stk_template_run(struct stk_master *m, int channel)
         _exit(code);
     }
     stk_fd_close(&errors);
-    if (params->template_freeze != NULL)
-        params->template_freeze(params->template_arg);
-    if (stk_channel_send_simple(channel, STK_MESSAGE_READY, 0, getpid()) == 0)
-        template_serve(&t);
-    if (params->template_unload != NULL)
-        params->template_unload(params->template_arg);
-    _exit(STK_MASTER_EXIT_OK);
+    template_live(&t);
 }

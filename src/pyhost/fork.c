@@ -15,6 +15,7 @@
 #include "base/assert.h"
 #include "base/log.h"
 #include "pyhost/report.h"
+#include "pyhost/warm.h"
 
 void stk_fork_claim(struct stk_pyhost *host)
 {
@@ -103,4 +104,5 @@ void stk_fork_freeze(void *host)
     if (PyErr_Occurred())
         stk_report_exception(STK_LOG_WARNING, "gc.freeze() failed; workers share less memory");
     fork_warn_threads();
+    stk_warm_note(host);
 }

@@ -22,6 +22,7 @@
 #include "pyhost/sources.h"
 #include "pyhost/stacks.h"
 #include "pyhost/threads.h"
+#include "pyhost/warm.h"
 #include "pyhost/wsgi.h"
 
 static void *host_body_alloc(void *host, size_t size, char **ret_data)
@@ -96,6 +97,8 @@ static const struct stk_host_ops host_ops = {
     .cancel = stk_cancel_call,
     .stacks = stk_stacks_write,
     .freeze = stk_fork_freeze,
+    .list_modules = stk_warm_list,
+    .import_modules = stk_warm_import,
 };
 
 const struct stk_host_ops *stk_pyhost_ops(void)
@@ -136,6 +139,7 @@ void stk_pyhost_free(void *host)
     stk_head_cache_free(h->heads);
     Py_CLEAR(h->app);
     Py_CLEAR(h->watch);
+    Py_CLEAR(h->known);
     Py_CLEAR(h->empty_input);
     Py_CLEAR(h->errors);
     stk_fork_unclaim(h);

@@ -27,6 +27,7 @@ struct stk_pyhost {
     PyObject *empty_input; /* wsgi.input of every request without body: always at its end */
     PyObject *errors;      /* wsgi.errors */
     PyObject *watch;       /* list: source files of an application that failed to load */
+    PyObject *known;       /* set: modules that a template had imported; or NULL */
     struct stk_environ *environ;
     struct stk_head_cache *heads;
     /*

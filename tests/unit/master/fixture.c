@@ -97,6 +97,13 @@ static int worker_serve(const struct stk_heritage *h)
             if (stk_channel_send_simple(h->channel, STK_MESSAGE_LEAVING, h->slot, 0) < 0)
                 return 97;
         }
+        if (got_usr2 && atomic_load(&shared->modules)) {
+            const char *names[] = {"one", "two.three", NULL};
+
+            got_usr2 = 0;
+            if (stk_channel_send_list(h->channel, STK_MESSAGE_MODULES, names) < 0)
+                return 89;
+        }
         if (got_usr2) {
             got_usr2 = 0;
             if (stk_channel_send_simple(h->channel, STK_MESSAGE_RETIRE,
@@ -196,6 +203,14 @@ static char **template_sources(void *arg)
     return paths;
 }
 
+static void template_import(void *arg, const char *const *names)
+{
+    for (; *names != NULL; names++)
+        report("import %s", *names);
+    if (atomic_load(&shared->template_code) != 0)
+        _exit(1);
+}
+
 static void template_unload(void *arg)
 {
     report("unload");
@@ -228,6 +243,7 @@ int fixture_setup(void **state)
         .template_load = template_load,
         .template_freeze = template_freeze,
         .template_sources = template_sources,
+        .template_import = template_import,
         .template_unload = template_unload,
     };
     *state = f;

@@ -35,6 +35,7 @@ struct fixture_control {
     _Atomic int version; /* what "load" loads; workers say it in "ready SLOT vN" */
     _Atomic pid_t pids[FIXTURE_SLOTS];
     _Atomic int retire;               /* what SIGUSR2 makes a worker say: enum stk_channel_retire */
+    _Atomic bool modules;             /* SIGUSR2 makes it name modules instead */
     _Atomic bool busy[FIXTURE_SLOTS]; /* its thread is in the application */
     _Atomic bool hog;                 /* workers take FIXTURE_HOG bytes when they start */
     _Atomic pid_t template_pid;

@@ -139,6 +139,82 @@ static void test_failed_reload(void **state)
     assert_int_equal(fixture_stop(f), 0);
 }
 
+/* Has a worker name what it has imported. */
+static void name_modules(struct fixture *f, unsigned slot)
+{
+    atomic_store(&f->control->modules, true);
+    assert_int_equal(kill(fixture_pid(f, slot, 0), SIGUSR2), 0);
+}
+
+/* A template is forked from the template, imports what a worker has imported, and replaces it. */
+static void test_refresh(void **state)
+{
+    struct fixture *f = *state;
+
+    f->config.preload_refresh = 1;
+    start_preloaded(f, 2);
+    atomic_store(&f->control->version, 1);
+    name_modules(f, 1);
+    fixture_expect(f, "import one");
+    fixture_expect(f, "import two.three");
+    fixture_expect(f, "freeze");
+    fixture_expect(f, "unload");
+    fixture_expect(f, "ready 0 v1");
+    fixture_expect(f, "drain 0 30000");
+    fixture_expect(f, "ready 1 v1");
+    fixture_expect(f, "drain 1 30000");
+    fixture_wait_log(f, "preload-refresh is complete: 2 new workers");
+    assert_int_equal(parent_of(fixture_pid(f, 0, 0)), f->master);
+    assert_int_equal(atomic_load(&f->control->templates), 1); /* nothing was loaded again */
+    fixture_expect(f, "start 0 preloaded");
+    fixture_expect(f, "start 1 preloaded");
+
+    /* It forks on, and can be forked from in its turn. */
+    assert_int_equal(kill(fixture_pid(f, 0, 0), SIGKILL), 0);
+    fixture_expect(f, "start 0 preloaded");
+    fixture_expect(f, "ready 0 v1");
+    atomic_store(&f->control->version, 2);
+    name_modules(f, 0);
+    fixture_expect(f, "ready 1 v2");
+    assert_int_equal(fixture_stop(f), 0);
+}
+
+static void test_failed_refresh(void **state)
+{
+    struct fixture *f = *state;
+
+    f->config.preload_refresh = 1;
+    start_preloaded(f, 1);
+    atomic_store(&f->control->template_code, 3);
+    name_modules(f, 0);
+    fixture_wait_log(f, "preload-refresh failed, because the template");
+    fixture_expect_not(f, "drain 0 30000");
+    assert_int_equal(kill(fixture_pid(f, 0, 0), SIGKILL), 0);
+    fixture_expect(f, "start 0 preloaded");
+    fixture_expect(f, "ready 0 v0");
+    assert_int_equal(fixture_stop(f), 0);
+}
+
+/* A reload comes first: it loads everything anew. */
+static void test_reload_during_refresh(void **state)
+{
+    struct fixture *f = *state;
+
+    f->config.preload_refresh = 1;
+    start_preloaded(f, 2);
+    atomic_store(&f->control->load[0], FIXTURE_HANG);
+    name_modules(f, 0);
+    fixture_expect(f, "start 0 preloaded");
+    atomic_store(&f->control->load[0], FIXTURE_SERVE);
+    atomic_store(&f->control->version, 4);
+    fixture_signal(f, SIGHUP);
+    fixture_expect(f, "ready 0 v4");
+    fixture_expect(f, "ready 1 v4");
+    fixture_wait_log(f, "the reload is complete: 2 new workers");
+    assert_int_equal(atomic_load(&f->control->templates), 2);
+    assert_int_equal(fixture_stop(f), 0);
+}
+
 static void test_master_killed(void **state)
 {
     struct fixture *f = *state;
@@ -162,6 +238,9 @@ int main(void)
         MASTER_TEST(test_load_failure),
         MASTER_TEST(test_reload),
         MASTER_TEST(test_failed_reload),
+        MASTER_TEST(test_refresh),
+        MASTER_TEST(test_failed_refresh),
+        MASTER_TEST(test_reload_during_refresh),
         MASTER_TEST(test_master_killed),
     };
 
