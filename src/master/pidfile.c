@@ -93,9 +93,11 @@ static int pidfile_put(int fd, pid_t pid)
     char buf[32];
     int n = snprintf(buf, sizeof buf, "%d\n", (int)pid);
 
-    if (ftruncate(fd, 0) < 0 || lseek(fd, 0, SEEK_SET) < 0)
-        return -errno;
-    return stk_fd_write_all(fd, buf, (size_t)n);
+    errno = 0;
+    /* In this order nobody finds the file empty, or another number in its first line. */
+    if (pwrite(fd, buf, (size_t)n, 0) != n)
+        return errno != 0 ? -errno : -EIO;
+    return ftruncate(fd, n) < 0 ? -errno : 0;
 }
 
 static char *pidfile_absolute(const char *path)

@@ -195,7 +195,8 @@ static void upgrade_on_control(struct stk_source *src, uint32_t events, void *wh
     upgrade_hear(stk_container_of(src, struct stk_upgrade, control));
 }
 
-/* Appends what the successor has to know of the sockets of a set; returns `text` or a longer one. */
+/* Appends what the successor has to know of the sockets of a set; returns `text` or a longer one.
+ */
 static char *upgrade_add_sockets(char *text, const struct stk_listen_set *set)
 {
     for (size_t i = 0; i < set->n; i++) {
@@ -427,12 +428,15 @@ bool stk_upgrade_holds(const struct stk_master *m)
 
 bool stk_upgrade_forward(struct stk_master *m, uint32_t number)
 {
-    const struct stk_upgrade *u = m->upgrade;
+    struct stk_upgrade *u = m->upgrade;
+    pid_t heir;
 
     if (u->state != UPGRADE_HANDED || getpid() != 1 || u->pid == 0)
         return false;
-    if (kill(u->pid, (int)number) < 0)
-        stk_log_warning("a signal cannot be passed on to process %d: %m", (int)u->pid);
+    upgrade_hear(u); /* the successor may have one itself meanwhile */
+    heir = u->next != 0 ? u->next : u->pid;
+    if (kill(heir, (int)number) < 0)
+        stk_log_warning("a signal cannot be passed on to process %d: %m", (int)heir);
     return true;
 }
 

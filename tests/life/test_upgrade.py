@@ -1,0 +1,476 @@
+"""The hot upgrade: a new server in the place of the old one, and not one failed request."""
+
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+
+import pytest
+
+from tests.lib.server import Connection, Server, free_port, test_command
+
+APP = """
+    import os
+    VERSION = "one"
+
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [("%s %d %d" % (VERSION, os.getppid(), os.getpid())).encode()]
+"""
+
+
+def alive(pid):
+    """Whether a process lives; a zombie does not."""
+    try:
+        with open("/proc/%d/stat" % pid) as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition, what, server=None, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(server.report(what) if server else what)
+        time.sleep(0.01)
+
+
+class Site:
+    """A server that may be followed by others: ``pid`` is the master of the moment."""
+
+    def __init__(self, server, pidfile):
+        self.server = server
+        self.pidfile = pidfile
+
+    @property
+    def pid(self):
+        return int(self.pidfile.read_text().splitlines()[0])
+
+    def upgrade(self):
+        """SIGUSR2, and the new master."""
+        old = self.pid
+        os.kill(old, signal.SIGUSR2)
+        wait_until(lambda: self.pid != old, "the pidfile still names %d" % old, self.server)
+        return self.pid
+
+    def end(self):
+        """Ends whoever is the server, and waits for it."""
+        pid = self.pid
+        os.kill(pid, signal.SIGTERM)
+        wait_until(lambda: not alive(pid), "the server did not end", self.server, 45)
+        self.server.wait()
+
+
+@pytest.fixture
+def site(serve, tmp_path):
+    sites = []
+
+    def start(app=APP, *args, **kwargs):
+        server = serve(app, "--pidfile", "pid", *args, ready="/", **kwargs)
+        server.wait_log(r"ready after")  # all workers, not only the first
+        one = Site(server, tmp_path / "pid")
+        sites.append(one)
+        return one
+
+    yield start
+    for one in sites:
+        # The first server is ended by `serve`, with all its checks; this is for those after it.
+        try:
+            pid = one.pid
+        except (OSError, IndexError):
+            continue
+        if pid != one.server.pid and alive(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+class Load(threading.Thread):
+    """Sends requests until it is stopped; each must be answered with 200. Like any client, it opens
+    a new connection when it was told that the last response was the last."""
+
+    def __init__(self, address, keep_alive):
+        super().__init__(daemon=True)
+        self.address = address
+        self.keep_alive = keep_alive
+        self.ended = threading.Event()
+        self.answers = []
+        self.failure = None
+
+    def run(self):
+        try:
+            while not self.ended.is_set():
+                self.connection()
+        except Exception as error:  # noqa: BLE001: reported by stop()
+            self.failure = error
+
+    def connection(self):
+        field = b"" if self.keep_alive else b"Connection: close\r\n"
+        with Connection(self.address) as conn:
+            while not self.ended.is_set():
+                conn.send(b"GET / HTTP/1.1\r\nHost: x\r\n" + field + b"\r\n")
+                response = conn.read_response()
+                assert response.status == 200
+                self.answers.append(response.text)
+                if response.will_close:
+                    return
+                time.sleep(0.001)
+
+    def stop(self):
+        self.ended.set()
+        self.join(20)
+        if self.failure is not None:
+            raise self.failure
+        return self.answers
+
+
+def under_load(address, action, n=4):
+    """Runs `action` between clients of both kinds; all their answers."""
+    clients = [Load(address, keep_alive=index % 2 == 0) for index in range(n)]
+    for client in clients:
+        client.start()
+    wait_until(lambda: all(client.answers or client.failure for client in clients), "no load")
+    try:
+        action()
+        counts = [len(client.answers) for client in clients]
+        wait_until(
+            lambda: all(
+                client.failure or len(client.answers) > count + 3
+                for client, count in zip(clients, counts)
+            ),
+            "the load stands still",
+        )
+    finally:
+        answers = [client.stop() for client in clients]
+    return [answer for part in answers for answer in part]
+
+
+def test_no_request_fails(site, tmp_path):
+    one = site(APP, "--workers", "2", "--threads", "2")
+    old = one.pid
+    workers = one.server.worker_pids()
+
+    def upgrade():
+        text = (tmp_path / "app.py").read_text()
+        (tmp_path / "app.py").write_text(text.replace('"one"', '"two"'))
+        one.upgrade()
+        one.server.wait()
+
+    answers = under_load(one.server.address, upgrade)
+    assert one.server.returncode == 0
+    assert not alive(old) and not any(alive(pid) for pid in workers)
+    assert {answer.split()[0] for answer in answers} == {"one", "two"}
+    version, master, _ = one.server.get("/").text.split()
+    assert version == "two" and int(master) == one.pid != old
+    one.server.wait_log(r"the upgrade is complete: process %d is the server now" % one.pid)
+    one.server.wait_log(r"this server has taken over from process %d" % old)
+    one.end()
+    assert not (tmp_path / "pid").exists()
+
+
+def test_one_upgrade_after_the_other(site):
+    one = site(APP, "--workers", "2")
+    seen = {one.pid}
+
+    def upgrades():
+        for _ in range(3):
+            seen.add(one.upgrade())
+
+    under_load(one.server.address, upgrades)
+    assert len(seen) == 4
+    wait_until(lambda: sum(alive(pid) for pid in seen) == 1, "old masters stay", one.server)
+    one.end()
+
+
+def test_an_idle_connection_is_served_once_more(site):
+    one = site(APP)
+    with one.server.connect() as conn:
+        assert one.server.get("/", conn=conn).status == 200
+        one.upgrade()
+        response = one.server.get("/", conn=conn)
+        assert response.status == 200
+        assert response.will_close
+        assert conn.at_end()
+    one.end()
+
+
+def test_a_request_that_runs_is_finished(site):
+    one = site(
+        """
+        import time
+
+        def app(environ, start_response):
+            start_response("200 OK", [])
+            time.sleep(float(environ["QUERY_STRING"] or 0))
+            return [b"done"]
+        """
+    )
+    old = one.pid
+    with one.server.connect() as conn:
+        conn.send("GET /?1.5 HTTP/1.1\r\nHost: x\r\n\r\n")
+        time.sleep(0.2)
+        one.upgrade()
+        assert alive(old)
+        assert conn.read_response().body == b"done"
+    one.server.wait()
+    one.end()
+
+
+@pytest.mark.parametrize("before, after", [(1, 3), (2, 4), (4, 1), (3, 2)])
+def test_another_number_of_workers(site, tmp_path, before, after):
+    (tmp_path / "stoker.toml").write_text("workers = %d\n" % before)
+    one = site(APP)
+
+    def upgrade():
+        (tmp_path / "stoker.toml").write_text("workers = %d\n" % after)
+        one.upgrade()
+        one.server.wait()
+
+    under_load(one.server.address, upgrade)
+    children = "/proc/%d/task/%d/children" % (one.pid, one.pid)
+    with open(children) as file:
+        assert len(file.read().split()) == after
+    assert "share them" not in one.server.log()
+    # Many connections, so that each of the old sockets gets some.
+    for _ in range(40):
+        assert one.server.get("/").status == 200
+    under_load(one.server.address, one.upgrade)
+    one.end()
+
+
+def test_a_new_version_that_cannot_be_loaded(site, tmp_path):
+    one = site(APP, "--workers", "2")
+    old = one.pid
+    workers = sorted(one.server.worker_pids())
+    good = (tmp_path / "app.py").read_text()
+
+    def fail():
+        (tmp_path / "app.py").write_text("this is no Python\n")
+        os.kill(old, signal.SIGUSR2)
+        one.server.wait_log(r"the upgrade failed, because the new server \(\d+\) ended with exit "
+                            r"code 3 before it was ready: this server goes on")
+
+    under_load(one.server.address, fail)
+    assert one.pid == old
+    assert sorted(one.server.worker_pids()) == workers
+    # And the next attempt, with the mistake corrected, works.
+    (tmp_path / "app.py").write_text(good)
+    assert one.upgrade() != old
+    one.server.wait()
+    one.end()
+
+
+def test_a_wrong_configuration(site, tmp_path):
+    one = site(APP)
+    old = one.pid
+    (tmp_path / "stoker.toml").write_text("wrokers = 2\n")
+    os.kill(old, signal.SIGUSR2)
+    one.server.wait_log(r"ended with exit code 1 before it was ready: this server goes on")
+    one.server.wait_log(r"did you mean 'workers'")
+    assert one.server.get("/").text.split()[1] == str(old)
+
+
+def test_a_new_version_that_hangs(site, tmp_path):
+    one = site(APP, "--upgrade-timeout", "700ms")
+    old = one.pid
+    (tmp_path / "app.py").write_text("import time\ntime.sleep(600)\n")
+    os.kill(old, signal.SIGUSR2)
+    found = one.server.wait_log(r"the new server \((\d+)\) was not ready within 0.7 s, the time of "
+                                r"upgrade-timeout: this server goes on")
+    new = int(found.group(1))
+    wait_until(lambda: not alive(new), "the new server does not end", one.server)
+    assert one.pid == old
+    assert one.server.get("/").text.split()[1] == str(old)
+
+
+def test_a_new_server_that_is_killed(site, tmp_path):
+    one = site(APP, "--workers", "2")
+    old = one.pid
+    (tmp_path / "app.py").write_text("import time\ntime.sleep(600)\n")
+
+    def kill():
+        os.kill(old, signal.SIGUSR2)
+        found = one.server.wait_log(r"the new server is process (\d+)")
+        os.kill(int(found.group(1)), signal.SIGKILL)
+        one.server.wait_log(r"was killed by SIGKILL before it was ready: this server goes on")
+
+    under_load(one.server.address, kill)
+    assert one.pid == old
+
+
+def test_the_old_server_is_killed_meanwhile(site, tmp_path):
+    """The new one has the sockets already, so it takes over when it is ready."""
+    slow = APP.replace("import os\n", "import os, time\n    time.sleep(float(os.environ['SLOW']))\n")
+    one = site(slow, "--workers", "2", env={"SLOW": "0.5"}, check=False)
+    old = one.pid
+    os.kill(old, signal.SIGUSR2)
+    found = one.server.wait_log(r"the new server is process (\d+)")
+    new = int(found.group(1))
+    time.sleep(0.2)
+    os.kill(old, signal.SIGKILL)
+    one.server.wait_log(r"the old server \(%d\) ended before it handed over" % old)
+    wait_until(lambda: one.pid == new, "the pidfile does not name the new server", one.server)
+    assert one.server.get("/").text.split()[1] == str(new)
+    one.end()
+
+
+def test_stopping_stops_both(site, tmp_path):
+    one = site(APP)
+    old = one.pid
+    (tmp_path / "app.py").write_text("import time\ntime.sleep(600)\n")
+    os.kill(old, signal.SIGUSR2)
+    found = one.server.wait_log(r"the new server is process (\d+)")
+    one.server.stop()
+    assert not alive(int(found.group(1)))
+
+
+def test_a_second_signal_changes_nothing(site, tmp_path):
+    slow = APP.replace("import os\n", "import os, time\n    time.sleep(0.5)\n")
+    one = site(slow)
+    old = one.pid
+    os.kill(old, signal.SIGUSR2)
+    one.server.wait_log(r"an upgrade begins")
+    os.kill(old, signal.SIGUSR2)
+    one.server.wait_log(r"no upgrade: one is under way already")
+    wait_until(lambda: one.pid != old, "no upgrade", one.server)
+    one.server.wait()
+    one.end()
+
+
+def test_a_unix_socket_stays(site, tmp_path):
+    path = tmp_path / "server-1.sock"
+    one = site(APP, "--workers", "2", bind="unix")
+    inode = path.stat().st_ino
+    under_load(one.server.address, lambda: (one.upgrade(), one.server.wait()))
+    assert path.stat().st_ino == inode
+    assert one.server.get("/").status == 200
+    one.end()
+    assert not path.exists()
+
+
+def test_an_address_that_is_left_out(site, tmp_path):
+    """The new configuration has another address: the old one is gone, with its file."""
+    port = free_port()
+    path = tmp_path / "gone.sock"
+    config = tmp_path / "stoker.toml"
+    config.write_text('bind = ["127.0.0.1:%d", "unix:%s"]\n' % (port, path))
+    server = Server("app:app", ["--pidfile", "pid"], cwd=tmp_path, bind=None, logdir=tmp_path)
+    (tmp_path / "app.py").write_text("def app(e, s):\n    s('200 OK', [])\n    return []\n")
+    server.address = ("127.0.0.1", port)
+    server.start("/")
+    one = Site(server, tmp_path / "pid")
+    try:
+        assert path.exists()
+        config.write_text('bind = ["127.0.0.1:%d"]\n' % port)
+        one.upgrade()
+        server.wait()
+        assert server.get("/").status == 200
+        wait_until(lambda: not path.exists(), "the socket file stays", server)
+        one.end()
+    finally:
+        server.kill()
+
+
+def test_the_service_manager_follows(site, tmp_path):
+    notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    notify.bind(str(tmp_path / "notify"))
+    notify.settimeout(20)
+    one = site(APP, env={"NOTIFY_SOCKET": str(tmp_path / "notify")})
+    old = one.pid
+
+    def wait(name):
+        while True:
+            data = notify.recv(4096).decode()
+            message = dict(line.partition("=")[::2] for line in data.splitlines())
+            if name in message:
+                return message
+
+    assert int(wait("READY")["MAINPID"]) == old
+    os.kill(old, signal.SIGUSR2)
+    wait("RELOADING")
+    new = int(wait("MAINPID")["MAINPID"])
+    assert new != old
+    # From the new one, which has become the main process.
+    assert int(wait("READY")["MAINPID"]) == new
+    wait_until(lambda: one.pid == new, "the pidfile", one.server)
+    one.server.wait()
+    os.kill(new, signal.SIGTERM)
+    assert "STOPPING" in wait("STOPPING")
+    wait_until(lambda: not alive(new), "it did not end", one.server)
+    notify.close()
+
+
+def test_the_directory_is_followed_by_its_name(site, tmp_path):
+    """A release is a directory behind a symbolic link: the link leads to the new one."""
+    for version in ("one", "two"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "app.py").write_text(
+            "def app(e, s):\n    s('200 OK', [])\n    return [b'%s']\n" % version
+        )
+    link = tmp_path / "current"
+    link.symlink_to("one")
+    pidfile = tmp_path / "pid"
+    server = Server(
+        "app:app",
+        ["--pidfile", str(pidfile)],
+        cwd=link,
+        logdir=tmp_path,
+        env={"PWD": str(link)},
+    ).start("/")
+    one = Site(server, pidfile)
+    try:
+        assert server.get("/").body == b"one"
+        link.unlink()
+        link.symlink_to("two")
+        one.upgrade()
+        server.wait()
+        assert server.get("/").body == b"two"
+        one.end()
+    finally:
+        server.kill()
+
+
+def test_process_1_stays_until_its_successor_ends(tmp_path):
+    """In a container the first process must not end: it waits, and passes signals on."""
+    probe = subprocess.run(
+        ["unshare", "--pid", "--fork", "--mount-proc", "true"], stderr=subprocess.DEVNULL
+    )
+    if probe.returncode != 0:
+        pytest.skip("namespaces of processes cannot be made here")
+    (tmp_path / "app.py").write_text(
+        "import os\n\n\ndef app(e, s):\n    s('200 OK', [])\n"
+        "    return [b'%d' % os.getppid()]\n"
+    )
+    server = Server(
+        "app:app",
+        ["--workers", "2"],
+        cwd=tmp_path,
+        command=["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"] + test_command(),
+    ).start("/")
+    try:
+        with open("/proc/%d/task/%d/children" % (server.pid, server.pid)) as file:
+            first = int(file.read())
+        assert server.get("/").body == b"1"
+        masters = set()
+        for number in range(1, 3):
+
+            def upgrade():
+                os.kill(first, signal.SIGUSR2)
+                wait_until(
+                    lambda: server.log().count("has taken over from") == number,
+                    "no upgrade",
+                    server,
+                )
+
+            under_load(server.address, upgrade, 2)
+            masters.add(int(server.get("/").body))
+        assert len(masters) == 2 and 1 not in masters
+        server.wait_log(r"stays, as process 1, until that one ends")
+        assert server.running
+        os.kill(first, signal.SIGTERM)
+        assert server.wait() == 0
+        server.wait_log(r"SIGTERM: stopping")
+        server.check_output()
+    finally:
+        server.kill()
