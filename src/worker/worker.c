@@ -181,8 +181,8 @@ static void worker_on_message(struct worker *w, const struct stk_message *msg)
 {
     switch (msg->type) {
     case STK_MESSAGE_PING:
-        if (stk_channel_send_simple(w->heritage->channel, STK_MESSAGE_PONG, msg->slot,
-                                    msg->value) < 0)
+        if (stk_channel_send_simple(w->heritage->channel, STK_MESSAGE_PONG, msg->slot, msg->value) <
+            0)
             stk_log_debug("the master was not answered");
         break;
     case STK_MESSAGE_DRAIN:
@@ -409,10 +409,10 @@ static int worker_connect(struct worker *w)
         r = stk_loop_add(w->loop, &w->term, EPOLLIN);
     if (r == 0)
         r = stk_server_listen(w->server, w->heritage->slot);
+    worker_set_title(w, "ready");
     if (r == 0)
         r = stk_channel_send_simple(w->heritage->channel, STK_MESSAGE_READY, w->heritage->slot,
                                     getpid());
-    worker_set_title(w, "ready");
     if (r < 0)
         stk_log_error("the worker could not be started: %s", strerror(-r));
     return r;
