@@ -224,6 +224,20 @@ static int master_listen_on(struct stk_master *m, const char *spec,
     return STK_MASTER_EXIT_CONFIG;
 }
 
+/* Opens that of the metrics, where the application does not answer. */
+static int master_listen_metrics(struct stk_master *m, const struct stk_listen_options *options)
+{
+    size_t before = m->listeners.n;
+    int code = master_listen_on(m, m->config->metrics, options);
+
+    if (code != 0 || m->listeners.n > before)
+        return code;
+    stk_log_critical("metrics: %s is the application's address: give the metrics one of their own, "
+                     "or a path of it, as /metrics",
+                     m->config->metrics);
+    return STK_MASTER_EXIT_CONFIG;
+}
+
 /* Opens that of the statistics: one socket, which is the master's own. */
 static int master_listen_stats(struct stk_master *m, const struct stk_listen_options *options)
 {
@@ -254,7 +268,7 @@ static int master_listen_all(struct stk_master *m, const struct stk_listen_optio
     for (size_t i = 0; code == 0 && !passed_in && i < config->bind.n; i++)
         code = master_listen_on(m, config->bind.items[i], options);
     if (code == 0 && config->metrics != NULL && config->metrics[0] != '/')
-        code = master_listen_on(m, config->metrics, options);
+        code = master_listen_metrics(m, options);
     if (code == 0 && config->stats != NULL)
         code = master_listen_stats(m, options);
     return code;

@@ -67,6 +67,9 @@ void stk_health_ready(void *arg, const struct stk_handler_request *req,
         health_say(ret_response, 200, "ready\n");
     else if (view.ready > 0)
         health_say(ret_response, 503, "not ready: the queue of every worker is full\n");
+    else if (view.starting > 0 && !req->draining)
+        health_say(ret_response, 200,
+                   "ready\n"); /* this one is; the master has yet to hear of it */
     else if (view.starting > 0)
         health_say(ret_response, 503, "not ready: the workers are starting\n");
     else if (view.draining > 0 || req->draining)
