@@ -19,6 +19,7 @@ import socket
 import stat
 import sys
 import textwrap
+import time
 import unicodedata
 from typing import Any, Dict, Sequence
 
@@ -454,6 +455,18 @@ def _simple(client: Client, args: argparse.Namespace) -> Answer:
     return client.call(command)
 
 
+def _await_successor(control: str | None, old: int) -> None:
+    """After an upgrade: until the next command reaches the new server."""
+    for _ in range(50):
+        try:
+            with Client(choose_server(control), 2.0) as client:
+                if client.call("ping")["pid"] != old:
+                    return
+        except ControlError:
+            pass
+        time.sleep(0.05)
+
+
 DONE = {
     "reload": "the reload is complete",
     "upgrade": "the upgrade is complete",
@@ -476,12 +489,15 @@ def run(args: argparse.Namespace) -> int:
                 _print_stacks(answers)
             return OK if all(answer["ok"] for answer in answers) else FAILED
         try:
+            old = client.call("ping")["pid"] if args.command == "upgrade" else 0
             answer = _simple(client, args)
         except ControlError:
             if args.json and client.raw:
                 print(client.raw.decode("utf-8", "replace"))
                 return FAILED
             raise
+        if args.command == "upgrade":
+            _await_successor(args.control, old)
         if args.json:
             print(client.raw.decode("utf-8", "replace"))
         elif args.command == "status":

@@ -359,18 +359,15 @@ static bool control_is_off(const char *value)
     return value == NULL || *value == '\0' || strcmp(value, "off") == 0;
 }
 
-int stk_control_open(struct stk_master *m)
+/* Binds, and listens. 0, or an exit code, the reason logged. */
+static int control_listen(struct stk_control *control, bool replace)
 {
-    const char *value = m->config->control;
+    const char *value = control->master->config->control;
     STK_CLEANUP(stk_mem_freep) char *error = NULL;
-    STK_CLEANUP(stk_mem_freep) char *path = NULL;
-    struct stk_control *control;
     struct stat st = {0};
     int fd = -1;
 
-    if (control_is_off(value))
-        return 0;
-    if (stk_control_bind(value, &fd, &path, &error) < 0) {
+    if (stk_control_bind(value, replace, &fd, &control->path, &error) < 0) {
         if (strcmp(value, "auto") != 0) {
             stk_log_critical("the control socket: %s", error);
             return STK_MASTER_EXIT_CONFIG;
@@ -378,25 +375,36 @@ int stk_control_open(struct stk_master *m)
         stk_log_warning("there is no control socket: %s; name a place by --control", error);
         return 0;
     }
-    if (stat(path, &st) < 0) {
+    if (stat(control->path, &st) < 0) {
         /* Removed already; then there is nothing to remove at the end. */
     }
-    control = stk_new0(struct stk_control);
-    control->magic = STK_CONTROL_MAGIC;
-    control->master = m;
-    control->path = stk_steal(&path);
     control->dev = st.st_dev;
     control->ino = st.st_ino;
-    control->listener = (struct stk_source){.fn = control_on_listener, .fd = fd};
-    stk_timer_init(&control->retry, control_on_retry);
-    stk_list_init(&control->clients);
-    m->control = control;
-    if (stk_loop_add(m->loop, &control->listener, EPOLLIN) < 0) {
+    control->listener.fd = fd;
+    if (stk_loop_add(control->master->loop, &control->listener, EPOLLIN) < 0) {
         stk_log_critical("the control socket cannot be watched: %m");
         return STK_MASTER_EXIT_CONFIG;
     }
     stk_log_debug("the control socket is %s", control->path);
     return 0;
+}
+
+int stk_control_open(struct stk_master *m)
+{
+    struct stk_control *control;
+
+    if (control_is_off(m->config->control))
+        return 0;
+    control = stk_new0(struct stk_control);
+    control->magic = STK_CONTROL_MAGIC;
+    control->master = m;
+    control->listener = (struct stk_source){.fn = control_on_listener, .fd = -1};
+    stk_timer_init(&control->retry, control_on_retry);
+    stk_list_init(&control->clients);
+    m->control = control;
+    /* Until it has taken over, the commands are for the old server. */
+    control->waits = stk_upgrade_is_waiting(m);
+    return control->waits ? 0 : control_listen(control, false);
 }
 
 void stk_control_close(struct stk_master *m)
@@ -421,8 +429,8 @@ void stk_control_close(struct stk_master *m)
     stk_timer_stop(m->loop, &control->retry);
     stk_loop_del(m->loop, &control->listener);
     stk_fd_close(&control->listener.fd);
-    if (lstat(control->path, &st) == 0 && st.st_dev == control->dev && st.st_ino == control->ino &&
-        unlink(control->path) < 0) {
+    if (control->path != NULL && lstat(control->path, &st) == 0 && st.st_dev == control->dev &&
+        st.st_ino == control->ino && unlink(control->path) < 0) {
         /* A leftover does no harm: the next start replaces it. */
     }
     free(control->path);
@@ -451,7 +459,15 @@ void stk_control_settle(struct stk_master *m)
 {
     struct stk_control *control = m->control;
 
-    if (control == NULL || control->nwaiting == 0)
+    if (control == NULL)
+        return;
+    if (control->waits && !stk_upgrade_is_waiting(m)) {
+        control->waits = false;
+        if (control_listen(control, true) != 0) {
+            /* It serves, and is not ended for this. */
+        }
+    }
+    if (control->nwaiting == 0)
         return;
     stk_list_for_each_safe (it, &control->clients) {
         struct stk_control_client *c = stk_container_of(it, struct stk_control_client, link);

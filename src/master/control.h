@@ -75,9 +75,10 @@ struct stk_control_client {
 struct stk_control {
     uint32_t magic;
     struct stk_master *master;
-    struct stk_source listener;
-    struct stk_timer retry; /* accepting again after descriptors ran out */
-    char *path;             /* absolute */
+    struct stk_source listener; /* fd -1: not open yet, the server is still another's successor */
+    struct stk_timer retry;     /* accepting again after descriptors ran out */
+    bool waits;                 /* to be opened when this server has taken over from another */
+    char *path;                 /* absolute */
     dev_t dev;
     ino_t ino;
     struct stk_list clients;
@@ -103,10 +104,11 @@ void stk_control_settle(struct stk_master *m);
 
 /*
  * control_path.c: makes and binds the socket of `value` (a path, or "auto"), which listens and can
- * be reached by its owner and root. *ret_path is absolute. 0; or -errno with *ret_error (free it).
+ * be reached by its owner and root; `replace`: from a server that runs still. *ret_path is
+ * absolute. 0; or -errno with *ret_error (free it).
  */
-int stk_control_bind(const char *value, int *ret_fd, char **ret_path, char **ret_error)
-    STK_MUST_CHECK;
+int stk_control_bind(const char *value, bool replace, int *ret_fd, char **ret_path,
+                     char **ret_error) STK_MUST_CHECK;
 
 /* control_command.c: carries out one request, `line` of `len` bytes (changed by reading it). */
 void stk_control_run(struct stk_control_client *c, char *line, size_t len);

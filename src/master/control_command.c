@@ -134,6 +134,8 @@ void stk_control_unwait(struct stk_control_client *c)
         stk_reload_forget(c->control->master, c);
     else if (c->wait == STK_CONTROL_WAIT_SCALE)
         stk_scale_forget(c->control->master, c);
+    else if (c->wait == STK_CONTROL_WAIT_UPGRADE && !c->told)
+        stk_upgrade_on_done(c->control->master, NULL, NULL);
     free(stk_steal(&c->stacks));
     free(stk_steal(&c->text));
     c->nstacks = 0;
@@ -288,9 +290,31 @@ static void command_check_recycle(struct stk_control_client *c)
     }
 }
 
+static void command_on_upgraded(void *arg, int result, const char *sentence)
+{
+    command_on_told(arg, result == 0, sentence);
+}
+
 static void command_upgrade(struct stk_control_client *c, const struct command_request *req)
 {
-    stk_control_answer_error(c, "the server cannot be upgraded in this build");
+    struct stk_master *m = c->control->master;
+    int r;
+
+    if (command_is_stopping(c))
+        return;
+    command_log(c, "upgrade");
+    r = stk_upgrade_start(m);
+    if (r < 0) {
+        stk_control_answer_error(c, "%s",
+                                 r == -EALREADY ? "an upgrade is under way already"
+                                 : r == -EBUSY  ? "the server is starting still: try again"
+                                 : r == -ENOTSUP
+                                     ? "the server does not know the command line to start again"
+                                     : "a new server cannot be started: the error log says why");
+        return;
+    }
+    command_wait(c, STK_CONTROL_WAIT_UPGRADE);
+    stk_upgrade_on_done(m, command_on_upgraded, c);
 }
 
 /* --- stacks ---------------------------------------------------------------------------------- */

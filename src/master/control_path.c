@@ -156,7 +156,7 @@ static char *path_absolute(const char *path)
 }
 
 /* Whether the file may be put there: nobody else may replace it, and no living server is there. */
-static int path_check(const char *path, char **ret_error)
+static int path_check(const char *path, bool replace, char **ret_error)
 {
     const char *slash = strrchr(path, '/');
     STK_CLEANUP(stk_mem_freep) char *folder = stk_mem_strndup(path, (size_t)(slash - path) + 1);
@@ -180,6 +180,8 @@ static int path_check(const char *path, char **ret_error)
                                         "another path",
                                         path));
     r = path_probe(path);
+    if (r > 0 && replace)
+        return 0;
     if (r > 0)
         return path_fail(ret_error, -EADDRINUSE,
                          stk_mem_printf("%s is the control socket of another server that runs: "
@@ -226,7 +228,8 @@ static int path_listen(const char *path, int *ret_fd, char **ret_error)
     return 0;
 }
 
-int stk_control_bind(const char *value, int *ret_fd, char **ret_path, char **ret_error)
+int stk_control_bind(const char *value, bool replace, int *ret_fd, char **ret_path,
+                     char **ret_error)
 {
     STK_CLEANUP(stk_mem_freep) char *path = NULL;
     int r;
@@ -242,7 +245,7 @@ int stk_control_bind(const char *value, int *ret_fd, char **ret_path, char **ret
         path = stk_mem_printf("%s/%d.sock", folder, (int)getpid());
     } else {
         path = path_absolute(value);
-        r = path_check(path, ret_error);
+        r = path_check(path, replace, ret_error);
         if (r < 0)
             return r;
     }
