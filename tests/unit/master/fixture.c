@@ -140,6 +140,10 @@ static int worker_serve(const struct stk_heritage *h)
         case STK_MESSAGE_RELEASE:
             report("release %u %u", h->slot, msg.slot);
             break;
+        case STK_MESSAGE_PING:
+            if (stk_channel_send_simple(h->channel, STK_MESSAGE_PONG, h->slot, msg.value) < 0)
+                return 91;
+            break;
         case STK_MESSAGE_REOPEN:
             report("reopen %u", h->slot);
             break;
