@@ -64,6 +64,8 @@ struct stk_config {
 
     /* limits and timeouts */
     int64_t max_connections; /* 0: from the fd limit */
+    int64_t max_queue;       /* requests; 0: none */
+    stk_msec max_queue_age;  /* 0: none */
     int64_t limit_request_line;
     int64_t limit_request_head;
     int64_t limit_request_fields;

@@ -13,6 +13,7 @@
 struct stk_listener;
 struct stk_scoreboard;
 struct stk_scoreboard_row;
+struct stk_transfer;
 
 struct stk_heritage {
     const struct stk_config *config;
@@ -20,6 +21,7 @@ struct stk_heritage {
     size_t nlisteners;
     struct stk_scoreboard *scoreboard;
     struct stk_scoreboard_row *row; /* this worker's counters */
+    struct stk_transfer *transfer;  /* inboxes of all rows; NULL: connections do not move */
     unsigned slot; /* 0 .. workers-1; listener->slots[slot] is this worker's own socket */
     unsigned nworkers;
     uint32_t generation; /* counts reloads */

@@ -117,7 +117,9 @@ void stk_lead_post(struct stk_lead *lead, struct stk_job *job);
  * under a lock) says yes. NULL: there is none among the first few dozen.
  */
 struct stk_job *stk_lead_withdraw(struct stk_lead *lead, bool newest,
-                                  bool (*may)(void *arg, const struct stk_job *job), void *arg);
+                                  bool (*may)(void *arg, struct stk_job *job), void *arg);
+/* Calls of the application, those begun and those ended counted one by one. */
+uint64_t stk_lead_calls(const struct stk_lead *lead);
 /* Since when the oldest job has waited; 0: there is none. */
 stk_nsec stk_lead_oldest(struct stk_lead *lead);
 /* Jobs that wait. */

@@ -43,6 +43,15 @@ unsigned stk_lead_idle(const struct stk_lead *lead)
     return atomic_load_explicit(&lead->idle, memory_order_relaxed);
 }
 
+uint64_t stk_lead_calls(const struct stk_lead *lead)
+{
+    uint64_t sum = 0;
+
+    for (unsigned i = 0; i < lead->nthreads; i++)
+        sum += atomic_load_explicit(&lead->threads[i].calls, memory_order_relaxed);
+    return sum;
+}
+
 bool stk_lead_is_any_running(const struct stk_lead *lead)
 {
     for (unsigned i = 0; i < lead->nthreads; i++) {
@@ -168,7 +177,7 @@ void stk_lead_post(struct stk_lead *lead, struct stk_job *job)
 }
 
 struct stk_job *stk_lead_withdraw(struct stk_lead *lead, bool newest,
-                                  bool (*may)(void *arg, const struct stk_job *job), void *arg)
+                                  bool (*may)(void *arg, struct stk_job *job), void *arg)
 {
     struct stk_job *found = NULL;
     unsigned looked = 0;

@@ -22,6 +22,7 @@
 #include "base/mem.h"
 #include "ipc/channel.h"
 #include "ipc/scoreboard.h"
+#include "ipc/transfer.h"
 #include "master/control.h"
 #include "master/master_priv.h"
 #include "master/startup.h"
@@ -350,6 +351,8 @@ static int master_build(struct stk_master *m)
         r = master_take_signals(m);
     if (r == 0)
         r = stk_scoreboard_new(rows, &m->scoreboard);
+    if (r == 0)
+        r = stk_transfer_new(rows, &m->transfer);
     if (r < 0)
         return r;
     stk_reap_init(m);
@@ -408,6 +411,7 @@ static void master_destroy(struct stk_master *m)
     if (m->signals_taken)
         master_give_signals_back(m);
     m->scoreboard = stk_scoreboard_free(m->scoreboard);
+    m->transfer = stk_transfer_free(m->transfer);
     m->loop = stk_loop_free(m->loop);
     free(m->slots);
     free(m->prior);

@@ -45,6 +45,7 @@ struct stk_control;
 struct stk_master;
 struct stk_scoreboard;
 struct stk_scoreboard_row;
+struct stk_transfer;
 struct stk_stats;
 struct stk_stats_server;
 struct stk_watch;
@@ -108,6 +109,7 @@ struct stk_master {
     bool has_slots;  /* a listener with a socket of its own for each slot */
     unsigned nslots; /* of the listeners; those beyond the workers are inherited, and adopted */
     struct stk_scoreboard *scoreboard;
+    struct stk_transfer *transfer;
     struct stk_pidfile pidfile;
     struct stk_control *control; /* NULL: there is no control socket */
     struct stk_listen_set stats_listeners;

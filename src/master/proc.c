@@ -19,6 +19,7 @@
 #include "base/mem.h"
 #include "ipc/channel.h"
 #include "ipc/scoreboard.h"
+#include "ipc/transfer.h"
 #include "master/master_priv.h"
 
 /* From SIGABRT to SIGKILL: a report of its stacks is written meanwhile. */
@@ -338,6 +339,8 @@ void stk_proc_gone(struct stk_proc *p, int status)
     if (p->row != NULL) {
         p->cut = stk_scoreboard_get(p->row, STK_COUNTER_connections_open);
         stk_scoreboard_retire(p->row);
+        /* Copies of connections that it has not looked at would keep them open. */
+        stk_transfer_drain(m->transfer, (unsigned)(p->row - m->scoreboard->rows));
     }
     if (p->kind == STK_PROC_WORKER)
         stk_slot_on_gone(p, status);

@@ -121,6 +121,7 @@ STK_NORETURN static void spawn_become_worker(struct stk_master *m, unsigned slot
         .listeners = m->listeners.items,
         .nlisteners = m->listeners.n,
         .scoreboard = m->scoreboard,
+        .transfer = m->transfer,
         .row = &m->scoreboard->rows[row],
         .slot = slot,
         .nworkers = m->params->nworkers,

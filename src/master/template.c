@@ -76,6 +76,7 @@ STK_NORETURN static void template_become_worker(struct template *t, const struct
         .listeners = m->listeners.items,
         .nlisteners = m->listeners.n,
         .scoreboard = m->scoreboard,
+        .transfer = m->transfer,
         .row = &m->scoreboard->rows[msg->value],
         .slot = msg->slot,
         .nworkers = m->params->nworkers,

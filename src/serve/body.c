@@ -256,6 +256,16 @@ bool stk_body_is_complete(const struct stk_body *body)
     return body->complete;
 }
 
+bool stk_body_is_chunked(const struct stk_body *body)
+{
+    return body->chunked;
+}
+
+bool stk_body_is_small(const struct stk_body *body, size_t most)
+{
+    return body->complete && body->fd < 0 && body->received <= most;
+}
+
 const char *stk_body_error_text(const struct stk_body *body)
 {
     return stk_chunked_error_text(body->chunk_error);

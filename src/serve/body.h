@@ -48,6 +48,9 @@ int stk_body_recv(struct stk_body *body, int sock, char *buf, size_t cap, size_t
 /* Bytes that stk_body_recv has taken from the socket since the last call. */
 uint64_t stk_body_take_fresh(struct stk_body *body);
 bool stk_body_is_complete(const struct stk_body *body);
+bool stk_body_is_chunked(const struct stk_body *body);
+/* Whether it is complete, in memory, and of at most so many bytes. */
+bool stk_body_is_small(const struct stk_body *body, size_t most);
 /* The text of the last -EPROTO. */
 const char *stk_body_error_text(const struct stk_body *body);
 /*

@@ -155,6 +155,9 @@ static void conn_destroy(struct stk_conn *conn)
     server->nconns--;
     stk_conn_count(conn, STK_CONN_CLOSE);
     stk_server_note_fd(server, conn->src.fd, false);
+    if (conn->copied && shutdown(conn->src.fd, SHUT_RDWR) < 0) {
+        /* The client has left first. */
+    }
     stk_fd_close(&conn->src.fd);
     conn->body = stk_body_free(conn->body, server);
     stk_scoreboard_set(server->row, STK_COUNTER_connections_open, server->nconns);
@@ -224,6 +227,15 @@ void stk_conn_close(struct stk_conn *conn, struct stk_lead_thread *thread,
         /* ENOTCONN: reset already, which is an event as well. */
     }
     stk_conn_release(conn, thread);
+}
+
+void stk_conn_leave(struct stk_conn *conn, struct stk_lead_thread *thread)
+{
+    STK_ASSERT(thread->own);
+    conn->close_reason = STK_CLOSE_MOVED;
+    conn->copied = false; /* it is not ours to end */
+    atomic_store(&conn->word, 0);
+    conn_destroy(conn);
 }
 
 void stk_conn_release(struct stk_conn *conn, struct stk_lead_thread *thread)
@@ -444,7 +456,6 @@ int stk_conn_open(struct stk_server *server, const struct stk_endpoint *endpoint
     stk_timer_set(server->loop, &conn->timer,
                   server->config->head_timeout < conn_look(server) ? server->config->head_timeout
                                                                    : conn_look(server));
-    stk_scoreboard_add_owned(server->row, STK_COUNTER_connections, 1);
     stk_scoreboard_set(server->row, STK_COUNTER_connections_open, server->nconns);
     *ret_conn = conn;
     return 0;

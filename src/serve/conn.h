@@ -56,9 +56,11 @@ struct stk_conn {
     bool eof;               /* the client has shut down its side */
     bool served;            /* has had a response */
     bool continued;         /* 100 Continue has been sent for this request */
+    uint8_t hops;           /* how often this request has moved from worker to worker */
     bool close_after_drain; /* the response that drains is the last one */
     bool body_after_drain;  /* a body is awaited behind the output that drains */
     bool lingers;           /* closing waits for the client's end in any case */
+    bool copied;            /* another process may have the socket as well */
     bool stalled;           /* the client took nothing of a full queue for send-timeout */
     uint8_t counted;        /* the level of the scoreboard it counts in; 0: none */
     struct stk_peer peer;
@@ -90,6 +92,8 @@ int stk_conn_open(struct stk_server *server, const struct stk_endpoint *endpoint
  */
 void stk_conn_close(struct stk_conn *conn, struct stk_lead_thread *thread,
                     enum stk_close_reason reason);
+/* Forgets a busy connection that is another worker's now; by the owner of the loop. */
+void stk_conn_leave(struct stk_conn *conn, struct stk_lead_thread *thread);
 /*
  * Marks the connection busy; by the owner of the loop, or by the thread that has made it busy
  * already: the word of a busy connection may be changed by the owner of the loop at any time.

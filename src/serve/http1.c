@@ -26,6 +26,7 @@
 #include "serve/access_log.h"
 #include "serve/body.h"
 #include "serve/conn.h"
+#include "serve/move.h"
 #include "serve/request.h"
 #include "serve/route.h"
 #include "serve/server.h"
@@ -220,6 +221,7 @@ static enum http1_step http1_call(struct stk_serve_request *rq, struct stk_lead_
     http1_account(rq);
     conn->served = true;
     conn->continued = false;
+    conn->hops = 0;
     if (rq->body != NULL) {
         if (!stk_body_is_complete(rq->body)) {
             rq->keep_alive = false;
@@ -388,9 +390,13 @@ static enum http1_step http1_next(struct stk_conn *conn, struct stk_lead_thread 
         }
     }
     if (stk_unlikely(thread->standby)) {
-        bool kept = conn->body != NULL
-                        ? http1_keep_head(conn, buf, *off, head->len, body_off + used, len)
-                        : stk_conn_keep(conn, buf + *off, len - *off);
+        bool kept;
+
+        if (t->out.len > 0 && stk_gather_send(t, conn, NULL, 0) < 0)
+            t->out.len = 0; /* the client is gone, as the application's answer will show */
+        kept = conn->body != NULL
+                   ? http1_keep_head(conn, buf, *off, head->len, body_off + used, len)
+                   : stk_conn_keep(conn, buf + *off, len - *off);
 
         return kept ? http1_post(conn) : http1_refuse_body(conn, thread, head, -ENOMEM);
     }
@@ -428,11 +434,18 @@ static void http1_settle(struct stk_conn *conn, struct stk_lead_thread *thread, 
         if (kept) {
             /* state BODY, set where it began */
         } else if (len == 0) {
-            if (stk_unlikely(atomic_load_explicit(&server->draining, memory_order_relaxed))) {
+            bool draining = atomic_load_explicit(&server->draining, memory_order_relaxed);
+
+            if (stk_unlikely(draining) && !stk_move_has_heir(server->move)) {
                 stk_conn_close(conn, thread, STK_CLOSE_DRAINING);
                 return;
             }
             stk_conn_set_state(conn, STK_CONN_IDLE, server->config->keepalive_timeout);
+            if (stk_unlikely(draining)) {
+                if (!stk_move_give(server->move, conn, thread))
+                    stk_conn_release(conn, thread);
+                return;
+            }
         } else if (conn->state != STK_CONN_HEAD) {
             stk_conn_set_state(conn, STK_CONN_HEAD, server->config->head_timeout);
         }
@@ -443,11 +456,11 @@ static void http1_settle(struct stk_conn *conn, struct stk_lead_thread *thread, 
         stk_conn_release(conn, thread);
 }
 
-/* Works on len bytes in the thread's read buffer. */
-static void http1_process(struct stk_conn *conn, struct stk_lead_thread *thread, size_t len)
+/* Works on the bytes from off to len in the thread's read buffer. */
+static void http1_go_on(struct stk_conn *conn, struct stk_lead_thread *thread, size_t off,
+                        size_t len)
 {
     struct stk_serve_thread *t = stk_serve_thread_of(thread);
-    size_t off = 0;
     enum http1_step step = STEP_MORE;
 
     while (off < len) {
@@ -460,6 +473,11 @@ static void http1_process(struct stk_conn *conn, struct stk_lead_thread *thread,
     }
     if (step != STEP_DONE)
         http1_settle(conn, thread, t->read_buf + off, len - off, step == STEP_KEPT);
+}
+
+static void http1_process(struct stk_conn *conn, struct stk_lead_thread *thread, size_t len)
+{
+    http1_go_on(conn, thread, 0, len);
 }
 
 /* Brings what the connection keeps into the thread's read buffer; its length. */
@@ -478,9 +496,57 @@ void stk_http1_job(struct stk_job *job, struct stk_lead_thread *thread)
     struct stk_conn *conn = stk_container_of(job, struct stk_conn, job);
 
     STK_CHECK_MAGIC(conn, STK_CONN_MAGIC);
+    job->since = 0;
     http1_process(conn, thread, http1_load(conn, stk_serve_thread_of(thread)));
     stk_server_publish(stk_serve_thread_of(thread));
     stk_server_gauge(stk_serve_thread_of(thread)->server);
+}
+
+/* 503 with the time after which to try again. */
+static void http1_answer_busy(struct stk_serve_request *rq)
+{
+    static const char text[] = "503 Service Unavailable: too many requests wait\n";
+
+    if (stk_response_start(&rq->base, 503, STK_SPAN_LIT("Service Unavailable")) != 0 ||
+        stk_response_header(&rq->base, STK_SPAN_LIT("Content-Type"),
+                            STK_SPAN_LIT("text/plain; charset=utf-8")) != 0 ||
+        stk_response_header(&rq->base, STK_SPAN_LIT("Retry-After"), STK_SPAN_LIT("1")) != 0 ||
+        stk_response_write(&rq->base, text, sizeof text - 1, STK_WRITE_END) < 0)
+        rq->keep_alive = false;
+}
+
+void stk_http1_refuse_job(struct stk_job *job, struct stk_lead_thread *thread)
+{
+    struct stk_conn *conn = stk_container_of(job, struct stk_conn, job);
+    struct stk_serve_thread *t = stk_serve_thread_of(thread);
+    struct stk_head *head = &t->head;
+    struct stk_serve_request rq;
+    size_t len = http1_load(conn, t), used = 0;
+
+    STK_CHECK_MAGIC(conn, STK_CONN_MAGIC);
+    job->since = 0;
+    if (stk_http1_parse_memo(&t->memo, head, t->read_buf, len, &conn->server->limits) !=
+        STK_HTTP1_OK) {
+        stk_conn_close(conn, thread, STK_CLOSE_BAD_REQUEST); /* it was good when it was queued */
+        return;
+    }
+    http1_init_request(&rq, conn, t, head);
+    if (http1_has_body(head) && http1_body(&rq, thread, head, t->read_buf + head->len,
+                                           len - head->len, &used) != STEP_ANSWERED)
+        return;
+    if (rq.body != NULL && !stk_body_is_complete(rq.body))
+        rq.keep_alive = false;
+    http1_answer_busy(&rq);
+    stk_response_end(&rq);
+    http1_account(&rq);
+    conn->served = true;
+    conn->continued = false;
+    conn->hops = 0;
+    conn->body = stk_body_free(conn->body, conn->server);
+    if (rq.keep_alive)
+        http1_go_on(conn, thread, head->len + used, len);
+    else
+        (void)http1_finish_close(conn, thread, STK_CLOSE_REQUESTED);
 }
 
 /* More of a body that began in an earlier turn. */
@@ -539,6 +605,14 @@ void stk_http1_readable(struct stk_conn *conn, struct stk_lead_thread *thread)
     }
     conn->eof = n == 0;
     stk_conn_close(conn, thread, n == 0 ? STK_CLOSE_CLIENT : STK_CLOSE_RESET);
+}
+
+void stk_http1_import(struct stk_conn *conn, struct stk_lead_thread *thread, size_t len)
+{
+    if (len > 0)
+        http1_process(conn, thread, len);
+    else
+        stk_http1_readable(conn, thread);
 }
 
 void stk_http1_drained(struct stk_conn *conn, struct stk_lead_thread *thread)

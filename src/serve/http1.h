@@ -1,6 +1,8 @@
 /* The HTTP/1 state machine of a connection. */
 #pragma once
 
+#include <stddef.h>
+
 #include "base/time.h"
 #include "loop/lead.h"
 
@@ -15,6 +17,11 @@ enum {
 void stk_http1_readable(struct stk_conn *conn, struct stk_lead_thread *thread);
 /* Runs the complete request that a busy connection keeps; by a thread of the application. */
 void stk_http1_job(struct stk_job *job, struct stk_lead_thread *thread);
+/* Answers it 503 instead; by the owner of the loop, when no thread has begun it. */
+void stk_http1_refuse_job(struct stk_job *job, struct stk_lead_thread *thread);
+/* Serves a connection of another worker whose first len bytes are in the thread's read buffer; by
+ * the owner of the loop. */
+void stk_http1_import(struct stk_conn *conn, struct stk_lead_thread *thread, size_t len);
 /* The queued output of state DRAIN has left; by the owner of the loop. */
 void stk_http1_drained(struct stk_conn *conn, struct stk_lead_thread *thread);
 /* The deadline of state HEAD or BODY is over; by the owner of the loop. */

@@ -21,6 +21,7 @@
 #include "serve/body.h"
 #include "serve/conn.h"
 #include "serve/http1.h"
+#include "serve/move.h"
 #include "serve/request.h"
 #include "serve/server.h"
 #include "wire/http_date.h"
@@ -349,7 +350,8 @@ static int response_commit(struct stk_serve_request *rq, int64_t length)
     if (!rq->has_server)
         p = put(p, rq->t->server->server_line, rq->t->server->server_line_len);
     p = response_framing(rq, p, length);
-    if (atomic_load_explicit(&rq->t->server->draining, memory_order_relaxed))
+    if (stk_unlikely(atomic_load_explicit(&rq->t->server->draining, memory_order_relaxed)) &&
+        !stk_move_has_heir(rq->t->server->move))
         rq->keep_alive = false;
     if (stk_unlikely(rq->body != NULL) && length >= 0 && !stk_body_is_complete(rq->body))
         rq->keep_alive = false; /* what the application left of the body is not read */

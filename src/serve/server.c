@@ -28,15 +28,16 @@
 #include "serve/body.h"
 #include "serve/conn.h"
 #include "serve/http1.h"
+#include "serve/move.h"
 #include "serve/route.h"
 #include "wire/head.h"
 
 enum {
     SERVER_ACCEPT_BATCH = 64,
-    SERVER_ACCEPT_PAUSE_MS = 200, /* after running out of descriptors */
-    SERVER_CROWD_LOOK = 256,      /* connections looked at to find an idle one */
-    SERVER_FD_RESERVE = 64,       /* descriptors left to the application, at least */
-    SERVER_DRAIN_LOOK_MS = 250,   /* between two looks for connections that have become idle */
+    SERVER_ACCEPT_PAUSE_MS = 200,    /* after running out of descriptors */
+    SERVER_CROWD_LOOK = 256,         /* connections looked at to find an idle one */
+    SERVER_FD_RESERVE = 64,          /* descriptors left to the application, at least */
+    SERVER_DRAIN_LOOK_MS = 250,      /* between two looks for connections that have become idle */
     SERVER_DRAIN_PATIENCE_MS = 5000, /* for one more request of idle connections */
     SERVER_DRAIN_FIRST_MS = 1000, /* for the first request of a connection that was accepted late */
 };
@@ -86,6 +87,25 @@ static void server_crowded(struct stk_server *server, const char *what)
                     what, (unsigned long long)server->nconns);
 }
 
+/* Gives what is between two requests to the worker that comes next; false: there is none. */
+static bool server_give_idle(struct stk_server *server, struct stk_lead_thread *thread)
+{
+    if (!stk_move_has_heir(server->move))
+        return false;
+    stk_list_for_each_safe (it, &server->conns) {
+        struct stk_conn *conn = stk_container_of(it, struct stk_conn, link);
+
+        if (atomic_load(&conn->word) & STK_CONN_BUSY ||
+            (conn->state != STK_CONN_IDLE && conn->state != STK_CONN_HEAD))
+            continue;
+        if (!stk_move_give(server->move, conn, thread)) {
+            stk_conn_release(conn, thread);
+            break; /* as many as can be are on their way */
+        }
+    }
+    return true;
+}
+
 /*
  * While draining: closes the connections that are idle, and looks again for those that become so.
  * A request that has come already is served, and a client that has just connected may send one.
@@ -95,6 +115,8 @@ static void server_close_idle(struct stk_server *server)
     struct stk_lead_thread nobody = {.own = true};
 
     stk_timer_set(server->loop, &server->accept_timer, SERVER_DRAIN_LOOK_MS);
+    if (server_give_idle(server, &nobody))
+        return;
     stk_list_for_each_safe (it, &server->conns) {
         struct stk_conn *conn = stk_container_of(it, struct stk_conn, link);
 
@@ -159,6 +181,8 @@ static struct stk_conn *server_open(struct stk_server_listener *l, int fd,
                       &conn);
     if (r < 0)
         stk_log_error("a connection could not be taken: %s", strerror(-r));
+    else
+        stk_scoreboard_add_owned(server->row, STK_COUNTER_connections, 1);
     return conn;
 }
 
@@ -469,12 +493,20 @@ void stk_server_drain(struct stk_server *server, bool last)
         }
         l->attached = false;
     }
+    if (last && server->move != NULL)
+        stk_move_disinherit(server->move);
     if (server->patient)
         server->patient_until = stk_loop_now(server->loop) + server_patience(server);
     if (server->nconns > 0)
         server_close_idle(server);
     else if (server->on_drained != NULL)
         server->on_drained(server->on_drained_arg);
+}
+
+void stk_server_drain_more(struct stk_server *server)
+{
+    if (atomic_load(&server->draining) && server->nconns > 0)
+        server_close_idle(server);
 }
 
 void stk_server_abort(struct stk_server *server)

@@ -21,6 +21,7 @@
 struct stk_config;
 struct stk_handler;
 struct stk_listener;
+struct stk_move;
 struct stk_route;
 struct stk_scoreboard_row;
 struct stk_access_log;
@@ -66,6 +67,7 @@ struct stk_server {
     void *host;
     struct stk_scoreboard_row *row;
     struct stk_access_log *access_log; /* NULL: off */
+    struct stk_move *move;             /* NULL: connections stay; set by the owner of the server */
     struct stk_route *route;           /* NULL: every request is the application's */
     unsigned slot;
     bool timed; /* the times of requests are wanted, for the access log or statistics */
@@ -178,6 +180,8 @@ void stk_server_unlisten(struct stk_server *server, unsigned slot);
  * the owner of the loop.
  */
 void stk_server_drain(struct stk_server *server, bool last);
+/* While draining: looks again for connections that are idle; by the owner of the loop. */
+void stk_server_drain_more(struct stk_server *server);
 /* Closes every connection that is not in the application; by the owner of the loop. */
 void stk_server_abort(struct stk_server *server);
 /* Adds what a thread has counted to the scoreboard; by that thread. */

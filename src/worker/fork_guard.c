@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "ipc/heritage.h"
+#include "ipc/transfer.h"
 #include "net/listen.h"
 #include "serve/server.h"
 
@@ -55,6 +56,8 @@ static void fork_guard_child(void)
                 close(h->listeners[i]->slots[s]);
         }
     }
+    if (h->transfer != NULL)
+        stk_transfer_close(h->transfer);
     close(h->channel);
     close(fork_guard.loop_fd);
     close(fork_guard.term_fd);

@@ -28,10 +28,12 @@
 #include "config/config.h"
 #include "ipc/channel.h"
 #include "ipc/scoreboard.h"
+#include "ipc/transfer.h"
 #include "loop/lead.h"
 #include "loop/loop.h"
 #include "net/listen.h"
 #include "serve/access_log.h"
+#include "serve/move.h"
 #include "serve/server.h"
 #include "worker/crash.h"
 #include "worker/fork_guard.h"
@@ -273,10 +275,14 @@ static void worker_on_turn(void *arg, struct stk_lead_thread *thread)
 static bool worker_on_tick(void *arg)
 {
     struct worker *w = arg;
+    bool pending;
 
     stk_server_publish(stk_serve_thread_of(stk_lead_standby(w->lead)));
     stk_server_gauge(w->server);
-    return stk_server_flush_gathered(w->server);
+    pending = stk_server_flush_gathered(w->server);
+    if (w->server->move != NULL && stk_move_tick(w->server->move, stk_lead_standby(w->lead)))
+        pending = true;
+    return pending;
 }
 
 static void worker_thread(void *arg, unsigned index, void *host_thread)
@@ -331,6 +337,27 @@ static int worker_load(struct worker *w)
     return r;
 }
 
+/* Connections to and from other workers. 0 or a negative errno, logged. */
+static int worker_build_move(struct worker *w)
+{
+    struct stk_heritage *h = w->heritage;
+    const struct stk_move_params params = {
+        .server = w->server,
+        .scoreboard = h->scoreboard,
+        .transfer = h->transfer,
+        .row = (unsigned)(h->row - h->scoreboard->rows),
+    };
+    int r;
+
+    if (h->transfer == NULL)
+        return 0;
+    stk_transfer_own(h->transfer, params.row);
+    r = stk_move_new(&w->server->move, &params);
+    if (r < 0)
+        stk_log_error("the inbox for connections of other workers: %s", strerror(-r));
+    return r;
+}
+
 /* Loop, server, lead, log. 0 or a negative errno, logged. */
 static int worker_build(struct worker *w)
 {
@@ -362,6 +389,8 @@ static int worker_build(struct worker *w)
                   .calls = &h->row->calls,
                   .parked = &h->row->parked,
                   .backlog = &h->row->backlog},
+        .bounded = w->config->max_queue > 0 || w->config->max_queue_age > 0,
+        .shares = h->transfer != NULL,
         .ops = &lead_ops,
         .arg = w,
     };
@@ -395,7 +424,7 @@ static int worker_build(struct worker *w)
         return r;
     }
     stk_server_attach_lead(w->server, w->lead);
-    return 0;
+    return worker_build_move(w);
 }
 
 static int worker_connect(struct worker *w)
@@ -423,6 +452,8 @@ static void worker_destroy(struct worker *w)
 {
     stk_fork_guard_clear();
     w->lead = stk_lead_free(w->lead);
+    if (w->server != NULL)
+        w->server->move = stk_move_free(w->server->move);
     w->server = stk_server_free(w->server);
     w->loop = stk_loop_free(w->loop);
     w->access_log = stk_access_log_free(w->access_log);
