@@ -190,7 +190,7 @@ static int main_command(struct stk_cli *cli, const struct main_strings *argv,
     }
     if (main_errors(cli->load) != 0 || r != 0)
         return STK_CLI_EXIT_CONFIG;
-    cli->nworkers = config->workers > 0 ? (unsigned)config->workers : stk_cpus_usable("");
+    cli->nworkers = config->workers > 0 ? (unsigned)config->workers : stk_cpus_workers("");
     return cli->args.check ? stk_check_run(cli) : stk_run_server(cli);
 }
 

@@ -1,5 +1,5 @@
 /*
- * Usable CPUs, for the default number of workers.
+ * Usable CPUs and memory, for the default number of workers.
  *
  * The CPUs of the machine are the wrong answer in a container: its limit is a quota of its control
  * group, which neither sysconf nor the affinity mask knows. /proc/self/cgroup names the group of
@@ -10,6 +10,10 @@
  *   v2  "0::/a/b"              /sys/fs/cgroup/a/b/cpu.max: "200000 100000" or "max 100000"
  *   v1  "4:cpu,cpuacct:/a/b"   /sys/fs/cgroup/cpu,cpuacct/a/b/cpu.cfs_quota_us (-1: none), and
  *                              cpu.cfs_period_us
+ *
+ * The memory limit (memory.max, memory.limit_in_bytes) is looked up likewise, as the number of
+ * workers that fit: a container with little memory and no quota would start one for each CPU of the
+ * machine, and be killed.
  */
 #include "config/cpus.h"
 
@@ -25,6 +29,17 @@
 #include "base/mem.h"
 
 #define CPUS_MAX_SET 65536
+/* What a worker takes at least: an interpreter and a framework. */
+#define CPUS_WORKER_BYTES (64LL << 20)
+/* v1 says "no limit" by a number that no machine has. */
+#define CPUS_MEMORY_NONE (1LL << 50)
+
+/* A resource of control groups: its controller of v1, and how many workers a group has room for. */
+struct cpus_resource {
+    const char *controller;
+    unsigned (*dir_v1)(const char *dir);
+    unsigned (*dir_v2)(const char *dir);
+};
 
 /* The least of two numbers of which 0 is "no limit". */
 static unsigned cpus_least(unsigned a, unsigned b)
@@ -95,6 +110,29 @@ static unsigned cpus_dir_v1(const char *dir)
     return cpus_from_quota(quota, period);
 }
 
+static unsigned cpus_from_memory(long long bytes)
+{
+    long long n = bytes / CPUS_WORKER_BYTES;
+
+    if (bytes <= 0 || bytes >= CPUS_MEMORY_NONE)
+        return 0;
+    return n > 0 ? (unsigned)n : 1;
+}
+
+static unsigned cpus_memory_v2(const char *dir)
+{
+    long long bytes;
+
+    return cpus_read_number(dir, "memory.max", &bytes) ? cpus_from_memory(bytes) : 0;
+}
+
+static unsigned cpus_memory_v1(const char *dir)
+{
+    long long bytes;
+
+    return cpus_read_number(dir, "memory.limit_in_bytes", &bytes) ? cpus_from_memory(bytes) : 0;
+}
+
 /* The least quota of a group and all its ancestors up to the mount point. */
 static unsigned cpus_walk(const char *mount, const char *group, unsigned (*dir_quota)(const char *))
 {
@@ -130,7 +168,7 @@ static bool cpus_has_word(const char *list, const char *word)
 }
 
 /* One line of /proc/self/cgroup: "number:controllers:path". */
-static unsigned cpus_group(const char *root, char *line)
+static unsigned cpus_group(const char *root, char *line, const struct cpus_resource *resource)
 {
     char *controllers = strchr(line, ':');
     char *group = controllers ? strchr(controllers + 1, ':') : NULL;
@@ -149,22 +187,22 @@ static unsigned cpus_group(const char *root, char *line)
         for (size_t i = 0; i < STK_ARRAY_LEN(mounts); i++) {
             STK_CLEANUP(stk_mem_freep) char *mount = stk_mem_printf("%s%s", root, mounts[i]);
 
-            cpus = cpus_least(cpus, cpus_walk(mount, group, cpus_dir_v2));
+            cpus = cpus_least(cpus, cpus_walk(mount, group, resource->dir_v2));
         }
-    } else if (cpus_has_word(controllers, "cpu")) {
-        const char *const names[] = {"cpu", controllers};
+    } else if (cpus_has_word(controllers, resource->controller)) {
+        const char *const names[] = {resource->controller, controllers};
 
         for (size_t i = 0; i < STK_ARRAY_LEN(names); i++) {
             STK_CLEANUP(stk_mem_freep)
             char *mount = stk_mem_printf("%s/sys/fs/cgroup/%s", root, names[i]);
 
-            cpus = cpus_least(cpus, cpus_walk(mount, group, cpus_dir_v1));
+            cpus = cpus_least(cpus, cpus_walk(mount, group, resource->dir_v1));
         }
     }
     return cpus;
 }
 
-unsigned stk_cpus_quota(const char *root)
+static unsigned cpus_look_up(const char *root, const struct cpus_resource *resource)
 {
     STK_CLEANUP(stk_mem_freep) char *path = stk_mem_printf("%s/proc/self/cgroup", root);
     STK_CLEANUP(stk_mem_freep) char *line = NULL;
@@ -175,9 +213,23 @@ unsigned stk_cpus_quota(const char *root)
     if (!file)
         return 0;
     while (getline(&line, &size, file) > 0)
-        cpus = cpus_least(cpus, cpus_group(root, line));
+        cpus = cpus_least(cpus, cpus_group(root, line, resource));
     fclose(file);
     return cpus;
+}
+
+unsigned stk_cpus_quota(const char *root)
+{
+    static const struct cpus_resource cpu = {"cpu", cpus_dir_v1, cpus_dir_v2};
+
+    return cpus_look_up(root, &cpu);
+}
+
+unsigned stk_cpus_memory(const char *root)
+{
+    static const struct cpus_resource memory = {"memory", cpus_memory_v1, cpus_memory_v2};
+
+    return cpus_look_up(root, &memory);
 }
 
 /* CPUs in the affinity mask, of which the kernel may know more than a cpu_set_t holds. */
@@ -205,4 +257,9 @@ static unsigned cpus_affinity(void)
 unsigned stk_cpus_usable(const char *root)
 {
     return cpus_least(cpus_affinity(), stk_cpus_quota(root));
+}
+
+unsigned stk_cpus_workers(const char *root)
+{
+    return cpus_least(stk_cpus_usable(root), stk_cpus_memory(root));
 }

@@ -1,4 +1,4 @@
-/* How many CPUs this process may really use. */
+/* How many CPUs, and how much memory, this process may really use. */
 #pragma once
 
 /*
@@ -8,3 +8,7 @@
 unsigned stk_cpus_usable(const char *root);
 /* The quota alone, rounded up; 0: none. */
 unsigned stk_cpus_quota(const char *root);
+/* How many workers the memory limit of the control group has room for, at 64 MiB each; 0: none. */
+unsigned stk_cpus_memory(const char *root);
+/* The number of workers by default: one for each usable CPU, as far as the memory goes. */
+unsigned stk_cpus_workers(const char *root);

@@ -127,11 +127,40 @@ static void test_v1_container(void **state)
     assert_int_equal(stk_cpus_quota(*state), 1);
 }
 
+/* The memory limit is the number of workers that fit. */
+static void test_memory(void **state)
+{
+    assert_int_equal(stk_cpus_memory(*state), 0);
+    put(*state, "/proc/self/cgroup", "0::/app\n");
+    put(*state, "/sys/fs/cgroup/app/memory.max", "max\n");
+    assert_int_equal(stk_cpus_memory(*state), 0);
+    put(*state, "/sys/fs/cgroup/app/memory.max", "536870912\n");
+    assert_int_equal(stk_cpus_memory(*state), 8);
+    put(*state, "/sys/fs/cgroup/memory.max", "134217728\n");
+    assert_int_equal(stk_cpus_memory(*state), 2);
+    put(*state, "/sys/fs/cgroup/memory.max", "1000\n");
+    assert_int_equal(stk_cpus_memory(*state), 1);
+    assert_int_equal(stk_cpus_workers(*state), 1);
+    assert_int_equal(stk_cpus_quota(*state), 0);
+}
+
+static void test_memory_v1(void **state)
+{
+    put(*state, "/proc/self/cgroup", "5:memory:/app\n4:cpu,cpuacct:/app\n");
+    put(*state, "/sys/fs/cgroup/memory/app/memory.limit_in_bytes", "9223372036854771712\n");
+    assert_int_equal(stk_cpus_memory(*state), 0);
+    put(*state, "/sys/fs/cgroup/memory/app/memory.limit_in_bytes", "268435456\n");
+    assert_int_equal(stk_cpus_memory(*state), 4);
+    assert_int_equal(stk_cpus_quota(*state), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_nothing_there, setup, teardown),
         cmocka_unit_test_setup_teardown(test_v2, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_memory, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_memory_v1, setup, teardown),
         cmocka_unit_test_setup_teardown(test_v2_ancestors, setup, teardown),
         cmocka_unit_test_setup_teardown(test_v2_container, setup, teardown),
         cmocka_unit_test_setup_teardown(test_v2_nonsense, setup, teardown),
