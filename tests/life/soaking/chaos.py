@@ -41,17 +41,17 @@ class Reload(Chaos):
 
 
 class Killer(Chaos):
-    """SIGKILL for a random worker, whatever it is doing."""
+    """SIGKILL for a random worker or template, whatever it is doing."""
 
     def __init__(self, ledger, target, period, seed):
         super().__init__(ledger, target, period)
         self.random = random.Random(seed)
 
     def act(self):
-        workers = [process for process in self.target.processes() if process.role == "worker"]
-        if not workers:
+        found = [process for process in self.target.processes() if process.role != "master"]
+        if not found:
             return
-        victim = self.random.choice(workers)
+        victim = self.random.choice(found)
         # It is stopped first, so that what it holds can be read; a stopped process is killed as any.
         if not send(victim.pid, signal.SIGSTOP):
             return

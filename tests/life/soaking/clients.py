@@ -104,7 +104,7 @@ class Client(threading.Thread):
     def prepare(self):
         """A connection that is open as far as one can know before something is sent."""
         if self.link is not None and self.link.is_closed():
-            self.ledger.note("closed by the server while idle, without notice")
+            self.ledger.closed_idle(self.kind, self.link)
             self.close()
         if self.link is None:
             self.link = Link(self.address, self.receive_buffer)

@@ -46,6 +46,7 @@ class Ledger:
         self.answered = collections.Counter()
         self.notes = collections.Counter()
         self.failures = []
+        self.closed = []
         self.kills = []
         self.events = []
         self.slowest = collections.Counter()
@@ -71,6 +72,11 @@ class Ledger:
         with self.lock:
             self.failures.append(Failure(kind, link, error))
 
+    def closed_idle(self, kind, link):
+        """A connection that the server closed while nothing was asked, without notice."""
+        with self.lock:
+            self.closed.append(Failure(kind, link, "closed"))
+
     def kill(self, kill):
         with self.lock:
             self.kills.append(kill)
@@ -83,7 +89,7 @@ class Ledger:
 
     def settle(self):
         """Finds the excuse of each failure; yields (excused, defects)."""
-        for failure in self.failures:
+        for failure in self.failures + self.closed:
             for kill in self.kills:
                 if kill.excuses(failure):
                     failure.excuse = kill
