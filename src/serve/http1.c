@@ -76,7 +76,9 @@ static void http1_init_request(struct stk_serve_request *rq, struct stk_conn *co
     rq->base.script_name = stk_span_make("", 0);
     rq->base.id = t->next_id;
     t->next_id += server->nthreads;
-    if (server->timed)
+    if (stk_unlikely(conn->job.since != 0)) /* it has waited for a thread */
+        rq->base.started = conn->job.since;
+    else if (server->timed)
         rq->base.started = stk_time_mono_ns();
     if (conn->trusted)
         stk_trust_apply(&rq->base, server);
@@ -210,6 +212,11 @@ static enum http1_step http1_call(struct stk_serve_request *rq, struct stk_lead_
 
     stk_conn_acquire(conn);
     stk_conn_begin_request(conn);
+    if (stk_unlikely(conn->job.since != 0)) {
+        stk_scoreboard_waiting(
+            server->row, (uint64_t)((stk_time_mono_ns() - conn->job.since) / STK_NSEC_PER_USEC));
+        conn->job.since = 0;
+    }
     if (t->out.len > 0)
         stk_gather_begin(t, conn); /* answers of pipelined requests do not wait for this one */
     stk_lead_enter(thread);
@@ -496,7 +503,6 @@ void stk_http1_job(struct stk_job *job, struct stk_lead_thread *thread)
     struct stk_conn *conn = stk_container_of(job, struct stk_conn, job);
 
     STK_CHECK_MAGIC(conn, STK_CONN_MAGIC);
-    job->since = 0;
     http1_process(conn, thread, http1_load(conn, stk_serve_thread_of(thread)));
     stk_server_publish(stk_serve_thread_of(thread));
     stk_server_gauge(stk_serve_thread_of(thread)->server);
@@ -524,13 +530,13 @@ void stk_http1_refuse_job(struct stk_job *job, struct stk_lead_thread *thread)
     size_t len = http1_load(conn, t), used = 0;
 
     STK_CHECK_MAGIC(conn, STK_CONN_MAGIC);
-    job->since = 0;
     if (stk_http1_parse_memo(&t->memo, head, t->read_buf, len, &conn->server->limits) !=
         STK_HTTP1_OK) {
         stk_conn_close(conn, thread, STK_CLOSE_BAD_REQUEST); /* it was good when it was queued */
         return;
     }
     http1_init_request(&rq, conn, t, head);
+    job->since = 0;
     if (http1_has_body(head) && http1_body(&rq, thread, head, t->read_buf + head->len,
                                            len - head->len, &used) != STEP_ANSWERED)
         return;

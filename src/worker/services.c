@@ -45,7 +45,7 @@ void stk_services_init(struct stk_services *s, const struct stk_heritage *herita
 
     *s = (struct stk_services){
         .wanted = config->metrics != NULL || config->stats != NULL,
-        .health = {.scoreboard = heritage->scoreboard},
+        .health = {.scoreboard = heritage->scoreboard, .queue_limit = (uint64_t)config->max_queue},
     };
     if (config->health_path != NULL)
         services_add_health(s, config->health_path);

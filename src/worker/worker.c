@@ -63,6 +63,7 @@ struct worker {
     struct stk_source term;
     struct stk_timer deadline;
     bool forced;
+    bool standby_led; /* when it was looked at last; of the stand-by */
 };
 
 /* The descriptor that the TERM handler writes to, and for whom: a handler gets no argument. */
@@ -272,6 +273,16 @@ static void worker_on_turn(void *arg, struct stk_lead_thread *thread)
         w->params->host_ops->check_signals(w->params->host, thread->host_thread);
 }
 
+/* The stand-by looks once before it takes the loop, and once as its owner. */
+static void worker_count_takeover(struct worker *w)
+{
+    bool own = stk_lead_standby(w->lead)->own;
+
+    if (own && !w->standby_led)
+        stk_scoreboard_add_owned(w->heritage->row, STK_COUNTER_takeovers, 1);
+    w->standby_led = own;
+}
+
 static bool worker_on_tick(void *arg)
 {
     struct worker *w = arg;
@@ -279,6 +290,9 @@ static bool worker_on_tick(void *arg)
 
     stk_server_publish(stk_serve_thread_of(stk_lead_standby(w->lead)));
     stk_server_gauge(w->server);
+    stk_scoreboard_set(w->heritage->row, STK_COUNTER_log_lines_lost,
+                       stk_access_log_lost(w->access_log));
+    worker_count_takeover(w);
     pending = stk_server_flush_gathered(w->server);
     if (w->server->move != NULL && stk_move_tick(w->server->move, stk_lead_standby(w->lead)))
         pending = true;
@@ -358,8 +372,7 @@ static int worker_build_move(struct worker *w)
     return r;
 }
 
-/* Loop, server, lead, log. 0 or a negative errno, logged. */
-static int worker_build(struct worker *w)
+static int worker_build_lead(struct worker *w)
 {
     static const struct stk_lead_ops lead_ops = {
         .unlock = worker_unlock,
@@ -367,6 +380,30 @@ static int worker_build(struct worker *w)
         .on_turn = worker_on_turn,
         .on_tick = worker_on_tick,
     };
+    struct stk_scoreboard_row *row = w->heritage->row;
+    const struct stk_lead_params lead = {
+        .loop = w->loop,
+        .threads = (unsigned)w->config->threads,
+        .standby = w->config->takeover,
+        .share = {.word = &row->lead_word,
+                  .calls = &row->calls,
+                  .parked = &row->parked,
+                  .backlog = &row->backlog},
+        .bounded = w->config->max_queue > 0 || w->config->max_queue_age > 0,
+        .shares = w->heritage->transfer != NULL,
+        .ops = &lead_ops,
+        .arg = w,
+    };
+    int r = stk_lead_new(&w->lead, &lead);
+
+    if (r < 0)
+        stk_log_error("the stand-by thread could not be started: %s", strerror(-r));
+    return r;
+}
+
+/* Loop, server, lead, log. 0 or a negative errno, logged. */
+static int worker_build(struct worker *w)
+{
     struct stk_heritage *h = w->heritage;
     struct stk_server_params server = {
         .config = w->config,
@@ -382,18 +419,6 @@ static int worker_build(struct worker *w)
         .nhandlers = w->services.n,
         .handlers_address = w->services.address,
     };
-    struct stk_lead_params lead = {
-        .threads = (unsigned)w->config->threads,
-        .standby = w->config->takeover,
-        .share = {.word = &h->row->lead_word,
-                  .calls = &h->row->calls,
-                  .parked = &h->row->parked,
-                  .backlog = &h->row->backlog},
-        .bounded = w->config->max_queue > 0 || w->config->max_queue_age > 0,
-        .shares = h->transfer != NULL,
-        .ops = &lead_ops,
-        .arg = w,
-    };
     char error[STK_ACCESS_ERROR_MAX];
     int r;
 
@@ -408,7 +433,7 @@ static int worker_build(struct worker *w)
         stk_log_error("the event loop could not be made: %s", strerror(-r));
         return r;
     }
-    server.loop = lead.loop = w->loop;
+    server.loop = w->loop;
     server.access_log = w->access_log;
     atomic_store(&h->row->threads, (uint32_t)w->config->threads);
     r = stk_server_new(&w->server, &server);
@@ -418,11 +443,9 @@ static int worker_build(struct worker *w)
     w->server->on_drained_arg = w;
     stk_timer_init(&w->deadline, worker_on_deadline);
     stk_wear_init(&w->wear, h, w->params->host_ops, w->params->host);
-    r = stk_lead_new(&w->lead, &lead);
-    if (r < 0) {
-        stk_log_error("the stand-by thread could not be started: %s", strerror(-r));
+    r = worker_build_lead(w);
+    if (r < 0)
         return r;
-    }
     stk_server_attach_lead(w->server, w->lead);
     return worker_build_move(w);
 }

@@ -134,6 +134,25 @@ def test_ready_while_one_worker_is_replaced(serve):
             assert server.get("/health").body == b"ready\n"
 
 
+def test_not_ready_while_the_queue_is_full(serve):
+    server = serve(APP, "--health-path", "/health", "--workers", "1", "--max-queue", "2")
+    busy = [server.connect() for _ in range(3)]
+    for conn in busy:
+        conn.send("GET /sleep?0.5 HTTP/1.1\r\nHost: x\r\n\r\n")
+    with server.connect() as conn:
+        while (response := server.get("/health", conn=conn)).status == 200:
+            assert b"ready\n" == response.body
+        assert response.status == 503
+        assert response.body == b"not ready: the queue of every worker is full\n"
+        assert server.get("/health/live", conn=conn).status == 200
+        for waiting in busy:
+            assert waiting.read_response().status == 200
+            waiting.close()
+        while server.get("/health", conn=conn).status == 503:
+            pass  # its last request ends
+        assert server.get("/health", conn=conn).status == 200
+
+
 @pytest.mark.parametrize("value", ["health", "/health?x", ""])
 def test_bad_path(serve, value):
     server = serve(APP, "--health-path", value, start=False, check=False).spawn()

@@ -177,6 +177,10 @@ def test_while_every_worker_is_busy(serve, how):
     )
     assert m.value("requests_queued") == 0
     assert m.value("connections", state="active") == 0
+    assert 1 <= m.value("request_queue_seconds_count") <= 8
+    assert m.value("request_queue_seconds_sum") > 0
+    assert m.value("request_duration_seconds_sum") > m.value("request_queue_seconds_sum")
+    assert m.value("takeovers_total") >= 1
 
 
 def test_counts_survive_a_killed_worker(serve):
