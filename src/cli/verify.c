@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/owner.h"
 #include "cli/cli.h"
 #include "net/addr.h"
 #include "net/cidr.h"
@@ -110,6 +111,20 @@ static void verify_server_header(struct stk_load *load, const struct stk_config 
         }
 }
 
+/* Names of users and groups, also where --check runs: the server would not start there either. */
+static void verify_owner(struct stk_load *load, const struct stk_config *config)
+{
+    STK_CLEANUP(stk_owner_deinit) struct stk_owner user = {0};
+    gid_t gid;
+
+    if (config->user && stk_owner_find_user(config->user, &user) < 0)
+        stk_load_fail(load, verify_origin(load, verify_row(STK_OPTION_ID_USER), 0),
+                      "user: there is no user \"%s\"", config->user);
+    if (config->group && stk_owner_find_group(config->group, &gid) < 0)
+        stk_load_fail(load, verify_origin(load, verify_row(STK_OPTION_ID_GROUP), 0),
+                      "group: there is no group \"%s\"", config->group);
+}
+
 void stk_verify_values(struct stk_load *load)
 {
     const struct stk_config *config = stk_load_config(load);
@@ -118,6 +133,7 @@ void stk_verify_values(struct stk_load *load)
     verify_forwarded(load, config);
     verify_access_format(load, config);
     verify_server_header(load, config);
+    verify_owner(load, config);
     verify_address(load, STK_OPTION_ID_STATS, config->stats);
     verify_path(load, STK_OPTION_ID_HEALTH_PATH, config->health_path);
     if (config->metrics != NULL && config->metrics[0] == '/')

@@ -183,6 +183,43 @@ def test_one_upgrade_after_the_other(site):
     one.end()
 
 
+def test_with_preload(site):
+    one = site(APP, "--workers", "2", "--preload")
+    under_load(one.server.address, one.upgrade)
+    one.server.wait()
+    under_load(one.server.address, one.upgrade)
+    one.end()
+
+
+def test_a_control_socket_of_a_fixed_name(site, tmp_path):
+    one = site(APP, "--control", str(tmp_path / "control"))
+    old = one.upgrade()
+    one.server.wait()
+    assert one.upgrade() != old
+    one.end()
+
+
+def test_nothing_is_passed_on_by_mistake(site):
+    """A master after three upgrades has the same descriptors as one after the first."""
+    one = site(APP, "--workers", "3")
+
+    def descriptors():
+        folder = "/proc/%d/fd" % one.pid
+        return sorted(
+            os.readlink(os.path.join(folder, name)).partition(":")[0] for name in os.listdir(folder)
+        )
+
+    one.upgrade()
+    one.server.wait()
+    first = descriptors()
+    for _ in range(2):
+        old = one.pid
+        one.upgrade()
+        wait_until(lambda: not alive(old), "the old master stays", one.server)
+    wait_until(lambda: descriptors() == first, "descriptors: %r" % first, one.server)
+    one.end()
+
+
 def test_an_idle_connection_is_served_once_more(site):
     one = site(APP)
     with one.server.connect() as conn:
