@@ -234,14 +234,28 @@ class Client:
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._sock.settimeout(timeout)
         try:
-            self._sock.connect(path)
+            self._connect(timeout)
         except OSError as error:
             self._sock.close()
             raise self._no_server(error) from None
 
+    def _connect(self, timeout: float | None) -> None:
+        # With a timeout, a full queue is an error at once instead of something to wait for.
+        deadline = time.monotonic() + (timeout or 0.0)
+        while True:
+            try:
+                self._sock.connect(self.path)
+                return
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise socket.timeout() from None
+                time.sleep(0.01)
+
     def _no_server(self, error: OSError) -> ControlError:
         if isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
             return ControlError("no server listens at %s" % clean(self.path), NO_SERVER)
+        if isinstance(error, socket.timeout):
+            return ControlError("the server does not answer")
         if isinstance(error, PermissionError):
             return ControlError(
                 "%s belongs to another user: only that user and root may" % clean(self.path)

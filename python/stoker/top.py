@@ -159,6 +159,19 @@ def _table_line(cells: Sequence[str], width: int) -> str:
     return " ".join(parts)[: max(1, width)].rstrip()
 
 
+def _fold(lines: Sequence[str], width: int) -> List[str]:
+    """The lines, what is too long going on in the next ones, indented."""
+    folded = []
+    indent = " " * 6 if width > 20 else ""
+    for line in lines:
+        folded.append(line[:width])
+        line = line[width:]
+        while line and width > len(indent):
+            folded.append(indent + line[: width - len(indent)])
+            line = line[width - len(indent) :]
+    return folded
+
+
 class View:
     """What two looks at a server make: the lines of the head, and the rows of the table."""
 
@@ -387,8 +400,8 @@ class Screen:
                 top + 1 + place, View.line(row, width - 1), self.curses.A_BOLD if chosen else 0
             )
 
-    def _draw_page(self, height: int) -> None:
-        page = self.page or []
+    def _draw_page(self, height: int, width: int) -> None:
+        page = _fold(self.page or [], width - 1)
         room = max(1, height - 2)
         self.page_at = max(0, min(self.page_at, len(page) - room))
         self._put(0, self.page_title, self.curses.A_REVERSE)
@@ -408,7 +421,7 @@ class Screen:
         height, width = self.window.getmaxyx()
         self.window.erase()
         if self.page is not None:
-            self._draw_page(height)
+            self._draw_page(height, width)
         else:
             self._draw_table(height, width)
         self._put(height - 1, self._footer(), self.curses.A_REVERSE)

@@ -24,7 +24,7 @@
 #include "base/mem.h"
 #include "master/control.h"
 
-#define PATH_BACKLOG   16
+#define PATH_BACKLOG   128
 #define PATH_SWEEP_MAX 256 /* entries of the folder that are looked at */
 
 /* Sets the error, and returns the (negative) errno. */
