@@ -6,13 +6,13 @@ The command ``stoker app:app`` (or ``python -m stoker app:app``) serves an appli
 
 from __future__ import annotations
 
-__all__ = ["__version__"]
+__all__ = ["ClientDisconnected", "RequestCancelled", "RequestTimeout", "__version__"]
 
 
 def __getattr__(name: str) -> str:
     # Late, so that the package can be imported, and explain itself, where the engine cannot.
-    if name == "__version__":
-        from stoker._core import __version__
+    if name in __all__:
+        from stoker import _core
 
-        return __version__
+        return getattr(_core, name)
     raise AttributeError("module %r has no attribute %r" % (__name__, name))

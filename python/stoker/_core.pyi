@@ -2,6 +2,10 @@ from typing import Callable, Iterator, Sequence
 
 __version__: str
 
+class RequestCancelled(BaseException): ...
+class RequestTimeout(RequestCancelled): ...
+class ClientDisconnected(RequestCancelled): ...
+
 # An option's name, its value or values, the file and the line (0: unknown).
 Setting = tuple[str, str | list[str], str, int]
 

@@ -98,6 +98,21 @@ static void verify_path(struct stk_load *load, enum stk_option_id id, const char
                       VERIFY_PATH_MAX);
 }
 
+/* Somebody has to watch while the application runs. */
+static void verify_deadline(struct stk_load *load, const struct stk_config *config)
+{
+    if (config->takeover)
+        return;
+    if (config->request_timeout > 0)
+        stk_load_fail(load, verify_origin(load, verify_row(STK_OPTION_ID_REQUEST_TIMEOUT), 0),
+                      "request-timeout needs the stand-by thread, which takeover = false has "
+                      "switched off: leave out one of the two");
+    if (config->cancel_on_disconnect)
+        stk_load_fail(load, verify_origin(load, verify_row(STK_OPTION_ID_CANCEL_ON_DISCONNECT), 0),
+                      "cancel-on-disconnect needs the stand-by thread, which takeover = false has "
+                      "switched off: leave out one of the two");
+}
+
 /* A control character here would be one in every response. */
 static void verify_server_header(struct stk_load *load, const struct stk_config *config)
 {
@@ -134,6 +149,7 @@ void stk_verify_values(struct stk_load *load)
     verify_access_format(load, config);
     verify_server_header(load, config);
     verify_owner(load, config);
+    verify_deadline(load, config);
     verify_address(load, STK_OPTION_ID_STATS, config->stats);
     verify_path(load, STK_OPTION_ID_HEALTH_PATH, config->health_path);
     if (config->metrics != NULL && config->metrics[0] == '/')

@@ -79,6 +79,9 @@ struct stk_config {
     stk_msec body_timeout;
     int64_t body_min_rate; /* bytes a second, 0: none */
     stk_msec send_timeout;
+    stk_msec request_timeout; /* 0: off */
+    stk_msec cancel_grace;
+    bool cancel_on_disconnect;
     stk_msec graceful_timeout; /* after SIGTERM, 30 s */
     stk_msec exit_timeout;     /* threads joined and atexit run, 10 s */
     char *tmpdir;

@@ -26,6 +26,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -222,6 +223,20 @@ void stk_lead_dispatch(struct stk_lead_thread *t, struct epoll_event *events, in
     stk_loop_run_timers(t->lead->loop, t);
 }
 
+/*
+ * The stand-by has been roused, and still waits in epoll as the leader that it was: the wake-up it
+ * was sent may have gone to this thread, which waits there too. Repeats it while nobody else can
+ * take it.
+ */
+static void lead_expel_standby(struct stk_lead *lead)
+{
+    while (stk_unlikely(atomic_load_explicit(&lead->roused, memory_order_relaxed)) &&
+           atomic_load(&lead->watch) == STK_LEAD_LEADING) {
+        stk_loop_wake(lead->loop);
+        sched_yield();
+    }
+}
+
 /* One turn of an application thread that owns the loop. */
 static void lead_turn(struct stk_lead_thread *t)
 {
@@ -240,6 +255,7 @@ static void lead_turn(struct stk_lead_thread *t)
         if (timeout != 0) {
             bool own;
 
+            lead_expel_standby(lead);
             lead_disarm(lead);
             lead->ops->unlock(lead->arg, t);
             stk_lead_store(t, STK_LEAD_BLOCKED);

@@ -31,7 +31,7 @@
 #include "base/log.h"
 #include "pyhost/report.h"
 
-enum { STACKS_SECONDS = 2 }; /* of a snapshot, whose reader may not read */
+enum { STACKS_SECONDS = 1 }; /* of a snapshot, whose reader may not read */
 
 int stk_stacks_free_signal(void)
 {

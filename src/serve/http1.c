@@ -26,6 +26,7 @@
 #include "serve/access_log.h"
 #include "serve/body.h"
 #include "serve/conn.h"
+#include "serve/deadline.h"
 #include "serve/move.h"
 #include "serve/request.h"
 #include "serve/route.h"
@@ -85,7 +86,7 @@ static void http1_init_request(struct stk_serve_request *rq, struct stk_conn *co
 }
 
 /* Counters and the access log, after a response. */
-static void http1_account(struct stk_serve_request *rq)
+void stk_http1_account(struct stk_serve_request *rq)
 {
     struct stk_server *server = rq->t->server;
 
@@ -155,7 +156,7 @@ static enum http1_step http1_refuse(struct stk_conn *conn, struct stk_lead_threa
     stk_response_plain(&rq, status, text);
     stk_log_debug("%.*s:%u: answered %u: %s", conn->peer.addr_len, conn->peer.addr, conn->peer.port,
                   status, text);
-    http1_account(&rq);
+    stk_http1_account(&rq);
     return http1_finish_close(conn, thread, reason);
 }
 
@@ -202,6 +203,22 @@ static enum http1_step http1_refuse_body(struct stk_conn *conn, struct stk_lead_
     }
 }
 
+/* The end of a call whose connection was answered, or cut, by the stand-by. */
+static STK_COLD enum http1_step http1_expired(struct stk_serve_request *rq,
+                                              struct stk_lead_thread *thread, enum stk_fate fate)
+{
+    struct stk_conn *conn = rq->conn;
+
+    stk_gather_end(rq->t);
+    rq->t->out.len = 0;
+    if (fate == STK_FATE_CUT)
+        stk_http1_account(rq);
+    conn->served = true;
+    if (rq->body != NULL)
+        conn->body = stk_body_free(rq->body, conn->server);
+    return http1_finish_close(conn, thread, STK_CLOSE_REQUEST_TIMEOUT);
+}
+
 /* Calls the application and ends its response; the connection is busy from here to its release. */
 static enum http1_step http1_call(struct stk_serve_request *rq, struct stk_lead_thread *thread)
 {
@@ -209,6 +226,7 @@ static enum http1_step http1_call(struct stk_serve_request *rq, struct stk_lead_
     struct stk_server *server = conn->server;
     struct stk_serve_thread *t = rq->t;
     enum stk_close_reason reason = STK_CLOSE_REQUESTED;
+    enum stk_fate fate;
 
     stk_conn_acquire(conn);
     stk_conn_begin_request(conn);
@@ -219,13 +237,17 @@ static enum http1_step http1_call(struct stk_serve_request *rq, struct stk_lead_
     }
     if (t->out.len > 0)
         stk_gather_begin(t, conn); /* answers of pipelined requests do not wait for this one */
+    stk_deadline_begin(rq);
     stk_lead_enter(thread);
     server->host_ops->call(server->host, thread->host_thread, &rq->base);
     (void)stk_lead_leave(thread);
+    fate = stk_deadline_end(rq);
     if (stk_unlikely(!stk_server_has_standby(server)))
         stk_loop_refresh(server->loop); /* nobody did while the application ran */
+    if (stk_unlikely(fate != STK_FATE_NONE))
+        return http1_expired(rq, thread, fate);
     stk_response_end(rq);
-    http1_account(rq);
+    stk_http1_account(rq);
     conn->served = true;
     conn->continued = false;
     conn->hops = 0;
@@ -270,7 +292,7 @@ static enum http1_step http1_handle(struct stk_serve_request *rq, struct stk_lea
         rq->keep_alive = false;
     stk_route_answer(rq, handler);
     if (handler == NULL || handler->logged) {
-        http1_account(rq);
+        stk_http1_account(rq);
     } else {
         rq->t->handled++;
     }
@@ -544,7 +566,7 @@ void stk_http1_refuse_job(struct stk_job *job, struct stk_lead_thread *thread)
         rq.keep_alive = false;
     http1_answer_busy(&rq);
     stk_response_end(&rq);
-    http1_account(&rq);
+    stk_http1_account(&rq);
     conn->served = true;
     conn->continued = false;
     conn->hops = 0;
@@ -553,6 +575,32 @@ void stk_http1_refuse_job(struct stk_job *job, struct stk_lead_thread *thread)
         http1_go_on(conn, thread, head->len + used, len);
     else
         (void)http1_finish_close(conn, thread, STK_CLOSE_REQUESTED);
+}
+
+void stk_http1_job_expired(struct stk_job *job, struct stk_lead_thread *thread)
+{
+    struct stk_conn *conn = stk_container_of(job, struct stk_conn, job);
+    struct stk_serve_thread *t = stk_serve_thread_of(thread);
+    size_t len = http1_load(conn, t);
+    stk_nsec waited = stk_time_mono_ns() - job->since;
+    const struct stk_head *head = NULL;
+    stk_span method = STK_SPAN_LIT("?"), target = STK_SPAN_LIT("?");
+
+    STK_CHECK_MAGIC(conn, STK_CONN_MAGIC);
+    if (stk_http1_parse_memo(&t->memo, &t->head, t->read_buf, len, &conn->server->limits) ==
+        STK_HTTP1_OK) {
+        head = &t->head;
+        method = stk_head_method(head);
+        target = stk_head_target(head);
+    }
+    stk_log_error("%.*s %.*s: has waited %.3f s for a thread of the application, longer than its "
+                  "limit; 504 was sent to client %.*s:%u",
+                  (int)(method.len < 32 ? method.len : 32), method.ptr,
+                  (int)(target.len < 200 ? target.len : 200), target.ptr,
+                  (double)waited / (double)STK_NSEC_PER_SEC, conn->peer.addr_len, conn->peer.addr,
+                  conn->peer.port);
+    (void)http1_refuse(conn, thread, head, 504, "no thread of the application was free in time",
+                       STK_CLOSE_REQUEST_TIMEOUT);
 }
 
 /* More of a body that began in an earlier turn. */

@@ -8,6 +8,7 @@
 
 struct stk_conn;
 struct stk_head;
+struct stk_serve_request;
 
 enum {
     STK_HTTP1_RATE_GRACE_MS = 10 * 1000, /* body-min-rate counts from here on */
@@ -26,5 +27,12 @@ void stk_http1_import(struct stk_conn *conn, struct stk_lead_thread *thread, siz
 void stk_http1_drained(struct stk_conn *conn, struct stk_lead_thread *thread);
 /* The deadline of state HEAD or BODY is over; by the owner of the loop. */
 void stk_http1_timed_out(struct stk_conn *conn, struct stk_lead_thread *thread);
+/*
+ * Answers 504 to a request that a job has kept for too long, without the application; by the
+ * stand-by, which has withdrawn the job.
+ */
+void stk_http1_job_expired(struct stk_job *job, struct stk_lead_thread *thread);
+/* Counts a response, and writes it to the access log. */
+void stk_http1_account(struct stk_serve_request *rq);
 /* Sends 100 Continue once, if the client waits for it; earlier answers have to have left. */
 void stk_http1_continue(struct stk_conn *conn, const struct stk_head *head);

@@ -13,6 +13,7 @@
 #include "loop/loop.h"
 #include "serve/body.h"
 #include "serve/conn.h"
+#include "serve/deadline.h"
 #include "serve/http1.h"
 #include "serve/server.h"
 
@@ -26,8 +27,12 @@ static int body_receive(struct stk_serve_request *rq)
     size_t rest = 0;
     int r;
 
-    if (!rq->committed)
+    if (!rq->committed) {
+        if (!stk_deadline_lock(rq))
+            return -ECONNRESET; /* it has been answered */
         stk_http1_continue(rq->conn, head);
+        stk_deadline_unlock(rq);
+    }
     /* The head in front of the body in the read buffer is still in use. */
     r = stk_body_recv(rq->body, rq->conn->src.fd, rq->t->read_buf + offset,
                       STK_SERVE_READ_BUFFER - offset, &rest);
@@ -137,7 +142,7 @@ static void request_wait_for(struct stk_request *req, struct stk_wait *ret_wait)
 
 static int request_set_timeout(struct stk_request *req, stk_msec timeout)
 {
-    return -ENOTSUP;
+    return stk_deadline_set_timeout(stk_serve_request_of(req), timeout);
 }
 
 const struct stk_request_ops stk_serve_request_ops = {

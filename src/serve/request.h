@@ -30,7 +30,9 @@ struct stk_serve_request {
     uint64_t body_bytes; /* sent or queued, without framing */
     uint64_t remaining;  /* of the announced Content-Length */
     stk_nsec last_block; /* when the last block was sent, for gathering */
+    stk_msec due;        /* by the application: its deadline, monotonic clock; 0: it has set none */
     uint16_t status;
+    uint8_t fate; /* enum stk_fate, under t->interfere_mutex */
     bool started, committed, ended, failed;
     bool truncated;  /* it failed behind its head */
     bool has_length; /* Content-Length is set, by the application or by us */

@@ -20,6 +20,7 @@
 #include "ipc/scoreboard.h"
 #include "serve/body.h"
 #include "serve/conn.h"
+#include "serve/deadline.h"
 #include "serve/http1.h"
 #include "serve/move.h"
 #include "serve/request.h"
@@ -73,6 +74,18 @@ static char *put_hex(char *p, uint64_t v)
     return p;
 }
 
+/* Sends the answers of earlier requests, of which the thread's buffer is full. */
+static STK_COLD void response_send_earlier(struct stk_serve_request *rq)
+{
+    if (!stk_deadline_lock(rq)) {
+        rq->gone = true;
+        return;
+    }
+    if (stk_gather_send(rq->t, rq->conn, NULL, 0) < 0)
+        rq->gone = true;
+    stk_deadline_unlock(rq);
+}
+
 /* Begins a head of so many bytes so far; NULL: the buffer is too small for it. */
 static inline char *response_begin(struct stk_serve_request *rq, unsigned status, size_t len)
 {
@@ -84,8 +97,7 @@ static inline char *response_begin(struct stk_serve_request *rq, unsigned status
     p = out_reserve(rq, len);
     if (stk_unlikely(p == NULL)) {
         /* Answers of earlier, pipelined requests fill the buffer: they leave first. */
-        if (stk_gather_send(rq->t, rq->conn, NULL, 0) < 0)
-            rq->gone = true;
+        response_send_earlier(rq);
         out->len = 0;
         p = out_reserve(rq, len);
         if (p == NULL)
@@ -211,8 +223,7 @@ static char *response_make_room(struct stk_serve_request *rq, size_t len)
     if (mark == 0)
         return NULL;
     out->len = mark;
-    if (stk_gather_send(rq->t, rq->conn, NULL, 0) < 0)
-        rq->gone = true;
+    response_send_earlier(rq);
     memmove(out->buf, out->buf + mark, head);
     out->mark = 0;
     out->len = head;
@@ -361,8 +372,11 @@ static int response_commit(struct stk_serve_request *rq, int64_t length)
         p = PUT_LIT(p, "Connection: keep-alive\r\n");
     p = PUT_LIT(p, "\r\n");
     out->len = (size_t)(p - out->buf);
-    rq->committed = true;
-    return 0;
+    if (stk_likely(stk_deadline_commit(rq)))
+        return 0;
+    rq->gone = true;
+    rq->keep_alive = false;
+    return -EPIPE;
 }
 
 /* Whether this block may lie in the buffer until more comes, or a tick has passed. */
@@ -424,6 +438,12 @@ static int response_block(struct stk_serve_request *rq, const char *data, size_t
     return r;
 }
 
+/* The stand-by looks at it as well. */
+static inline void response_set_ended(struct stk_serve_request *rq)
+{
+    __atomic_store_n(&rq->ended, true, __ATOMIC_RELAXED);
+}
+
 /* What a failed send means for the response. */
 static int response_sent(struct stk_serve_request *rq, int r, uint64_t len, unsigned flags)
 {
@@ -432,14 +452,15 @@ static int response_sent(struct stk_serve_request *rq, int r, uint64_t len, unsi
     if (r < 0) {
         rq->gone = true;
         rq->keep_alive = false;
-        rq->ended = rq->ended || flags & STK_WRITE_END;
+        if (flags & STK_WRITE_END)
+            response_set_ended(rq);
         return -EPIPE;
     }
     rq->body_bytes += len;
     if (rq->has_length)
         rq->remaining -= len;
     if (flags & STK_WRITE_END) {
-        rq->ended = true;
+        response_set_ended(rq);
         if (rq->has_length && rq->remaining > 0 && !rq->no_body)
             rq->keep_alive = false;
     }
@@ -555,7 +576,8 @@ void stk_response_fail(struct stk_request *req)
         return;
     }
     /* The end of the connection without the end of the body is what tells the client. */
-    rq->ended = rq->truncated = true;
+    rq->truncated = true;
+    response_set_ended(rq);
     rq->keep_alive = false;
 }
 

@@ -27,6 +27,7 @@
 #include "serve/access_log.h"
 #include "serve/body.h"
 #include "serve/conn.h"
+#include "serve/deadline.h"
 #include "serve/http1.h"
 #include "serve/move.h"
 #include "serve/route.h"
@@ -349,6 +350,7 @@ static void server_make_threads(struct stk_server *server, unsigned n)
         t->next_id = i + 1;
         t->memo.serial = (uint64_t)i << 48;
         pthread_mutex_init(&t->gather_mutex, NULL);
+        pthread_mutex_init(&t->interfere_mutex, NULL);
     }
 }
 
@@ -406,12 +408,14 @@ struct stk_server *stk_server_free(struct stk_server *server)
     if (server == NULL)
         return NULL;
     server_destroy_conns(server);
+    server->deadline = stk_deadline_free(server->deadline);
     stk_server_collect(server);
     stk_timer_stop(server->loop, &server->accept_timer);
     for (unsigned i = 0; i < server->nthreads; i++) {
         free(server->threads[i].read_buf);
         free(server->threads[i].out.buf);
         pthread_mutex_destroy(&server->threads[i].gather_mutex);
+        pthread_mutex_destroy(&server->threads[i].interfere_mutex);
     }
     stk_cidr_set_deinit(&server->trusted);
     server->route = stk_route_free(server->route);

@@ -19,6 +19,7 @@
 #include "wire/http_date.h"
 
 struct stk_config;
+struct stk_deadline;
 struct stk_handler;
 struct stk_listener;
 struct stk_move;
@@ -26,6 +27,7 @@ struct stk_route;
 struct stk_scoreboard_row;
 struct stk_access_log;
 struct stk_conn;
+struct stk_serve_request;
 struct stk_server;
 
 enum stk_close_reason {
@@ -95,6 +97,14 @@ struct stk_server {
     void (*on_drained)(void *arg); /* all connections are gone; by the owner of the loop */
     void *on_drained_arg;
 
+    struct stk_deadline *deadline; /* NULL: nobody watches the requests in the application */
+    /* By the stand-by: the worker is to be replaced, with an enum stk_channel_retire and its value;
+     * and, while draining: only calls are left that do not return. */
+    void (*on_retire)(void *arg, unsigned reason, int64_t value);
+    void *on_retire_arg;
+    void (*on_abandoned)(void *arg);
+    void *on_abandoned_arg;
+
     /* One byte a descriptor, set for connections: a child that the application forks closes them.
      */
     uint8_t *conn_fds;
@@ -135,6 +145,12 @@ struct stk_serve_thread {
     uint64_t gil_wait_us;
     time_t date_second;
     char date[STK_SERVE_DATE_LINE];
+
+    /* The request in the application, and who looks at it from outside: serve/deadline.h. */
+    _Atomic(struct stk_serve_request *) running;
+    _Atomic uint32_t interfere;
+    pthread_mutex_t interfere_mutex;
+    uint8_t named; /* under the mutex: its place in the scoreboard, from 1 on; 0: it has none */
 
     /* Bytes at the front of `out` that the stand-by may send on behalf of this thread. */
     pthread_mutex_t gather_mutex;

@@ -33,6 +33,7 @@
 #include "loop/loop.h"
 #include "net/listen.h"
 #include "serve/access_log.h"
+#include "serve/deadline.h"
 #include "serve/move.h"
 #include "serve/server.h"
 #include "worker/crash.h"
@@ -172,6 +173,26 @@ static void worker_on_drained(void *arg)
     stk_lead_stop(w->lead);
 }
 
+/* By the stand-by, as the next one. */
+static void worker_on_retire(void *arg, unsigned reason, int64_t value)
+{
+    struct worker *w = arg;
+
+    if (stk_channel_send_simple(w->heritage->channel, STK_MESSAGE_RETIRE, reason, value) < 0)
+        stk_log_warning("the master was not asked to replace this worker");
+}
+
+/* Their threads cannot be ended, nor joined: the process ends with them in it. */
+static void worker_on_abandoned(void *arg)
+{
+    struct worker *w = arg;
+
+    stk_log_warning("only requests are left that were cancelled and do not return: the process "
+                    "ends without them");
+    stk_access_log_finish(w->access_log);
+    _exit(WORKER_EXIT_OK);
+}
+
 /* By whichever thread turns the loop: the application may be stuck, with the interpreter. */
 static void worker_write_stacks(struct worker *w, int fd)
 {
@@ -296,6 +317,7 @@ static bool worker_on_tick(void *arg)
     pending = stk_server_flush_gathered(w->server);
     if (w->server->move != NULL && stk_move_tick(w->server->move, stk_lead_standby(w->lead)))
         pending = true;
+    stk_deadline_tick(w->server->deadline);
     return pending;
 }
 
@@ -441,6 +463,10 @@ static int worker_build(struct worker *w)
         return r;
     w->server->on_drained = worker_on_drained;
     w->server->on_drained_arg = w;
+    w->server->on_retire = worker_on_retire;
+    w->server->on_retire_arg = w;
+    w->server->on_abandoned = worker_on_abandoned;
+    w->server->on_abandoned_arg = w;
     stk_timer_init(&w->deadline, worker_on_deadline);
     stk_wear_init(&w->wear, h, w->params->host_ops, w->params->host);
     r = worker_build_lead(w);
@@ -456,7 +482,9 @@ static int worker_connect(struct worker *w)
 
     w->channel = (struct stk_source){.fn = worker_on_channel, .fd = w->heritage->channel};
     w->term = (struct stk_source){.fn = worker_on_term_event, .fd = worker_term_fd};
-    r = stk_loop_add(w->loop, &w->channel, EPOLLIN);
+    r = stk_deadline_new(&w->server->deadline, w->server);
+    if (r == 0)
+        r = stk_loop_add(w->loop, &w->channel, EPOLLIN);
     if (r == 0)
         r = stk_loop_add(w->loop, &w->term, EPOLLIN);
     if (r == 0)

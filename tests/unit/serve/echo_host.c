@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,7 @@ struct echo_thread {
     void *arg;
     unsigned index;
     pthread_t id;
+    _Atomic uint64_t cancelled; /* the id of the request that was cancelled last */
 };
 
 struct echo_host *echo_host_new(void)
@@ -224,8 +226,65 @@ static void echo_fork(struct echo_host *host, struct stk_request *req)
     echo_write(host, req, text, (size_t)snprintf(text, sizeof text, "%d", (int)pid), STK_WRITE_END);
 }
 
+static void echo_nap(struct echo_host *host, long ms)
+{
+    struct timespec nap = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
+
+    echo_unlock(host, NULL);
+    nanosleep(&nap, NULL);
+    echo_lock(host, NULL);
+}
+
+/* Until the time is over, or somebody cancels the request. */
+static void echo_await_cancel(struct echo_host *host, struct echo_thread *t,
+                              struct stk_request *req, long ms)
+{
+    while (ms-- > 0 && atomic_load(&t->cancelled) != req->id)
+        echo_nap(host, 1);
+}
+
+static void echo_cancel(void *host, void *thread, uint64_t call, int why)
+{
+    struct echo_thread *t = thread;
+
+    atomic_store(&t->cancelled, call);
+}
+
+static void echo_hello(struct echo_host *host, struct stk_request *req)
+{
+    echo_start(req, "13");
+    echo_write(host, req, "Hello, World!", 13, STK_WRITE_END);
+}
+
+/* Requests that take long; false: this is none of them. */
+static bool echo_call_long(struct echo_host *host, struct echo_thread *t, struct stk_request *req,
+                           stk_span path)
+{
+    if (stk_span_eq(path, STK_SPAN_LIT("/wait"))) {
+        echo_await_cancel(host, t, req, 60000);
+    } else if (stk_span_eq(path, STK_SPAN_LIT("/stuck"))) {
+        for (;;)
+            echo_nap(host, 60000);
+    } else if (stk_span_eq(path, STK_SPAN_LIT("/hold"))) {
+        struct timespec nap = {.tv_nsec = 300 * 1000000};
+
+        nanosleep(&nap, NULL);
+    } else if (stk_span_eq(path, STK_SPAN_LIT("/part"))) {
+        echo_start(req, NULL);
+        echo_write(host, req, "some", 4, STK_WRITE_FLUSH);
+        echo_await_cancel(host, t, req, 60000);
+        echo_write(host, req, "more", 4, STK_WRITE_END);
+        return true;
+    } else {
+        return false;
+    }
+    echo_hello(host, req);
+    return true;
+}
+
 /* Paths that end with a number; false: this is none of them. */
-static bool echo_call_number(struct echo_host *host, struct stk_request *req, stk_span path)
+static bool echo_call_number(struct echo_host *host, struct echo_thread *t, struct stk_request *req,
+                             stk_span path)
 {
     char text[64];
     size_t n = 0;
@@ -242,7 +301,14 @@ static bool echo_call_number(struct echo_host *host, struct stk_request *req, st
         echo_size(host, req, n * 1024, 1024);
     else if (sscanf(text, "/file/%zu", &n) == 1)
         echo_file(host, req, n);
-    else
+    else if (sscanf(text, "/nap/%zu", &n) == 1) {
+        echo_await_cancel(host, t, req, (long)n);
+        echo_hello(host, req);
+    } else if (sscanf(text, "/limit/%zu", &n) == 1) {
+        if (req->ops->set_timeout(req, (stk_msec)n) == 0)
+            echo_await_cancel(host, t, req, 60000);
+        echo_hello(host, req);
+    } else
         return false;
     return true;
 }
@@ -269,7 +335,8 @@ static void echo_call(void *arg, void *thread, struct stk_request *req)
         req->ops->fail(req);
     } else if (stk_span_eq(path, STK_SPAN_LIT("/fork"))) {
         echo_fork(host, req);
-    } else if (echo_call_number(host, req, path)) {
+    } else if (echo_call_number(host, thread, req, path) ||
+               echo_call_long(host, thread, req, path)) {
         return;
     } else if (stk_span_eq(path, STK_SPAN_LIT("/fail"))) {
         req->ops->fail(req);
@@ -302,6 +369,7 @@ const struct stk_host_ops echo_host_ops = {
     .lock = echo_lock,
     .check_signals = echo_check_signals,
     .call = echo_call,
+    .cancel = echo_cancel,
     .unload = echo_nothing,
     .freeze = echo_nothing,
 };

@@ -12,6 +12,10 @@
  *   /file/N      N bytes of the pattern from a file, then "end"
  *   /hang        sleeps for a minute, unlocked
  *   /fork        forks a child that stays; its pid
+ *   /nap/N       sleeps N ms, unlocked, or until it is cancelled
+ *   /wait        waits, unlocked, until it is cancelled; /part the same behind a first block
+ *   /stuck       never returns; /hold sleeps 300 ms, locked
+ *   /limit/N     gives itself N ms more, then as /wait
  */
 #pragma once
 

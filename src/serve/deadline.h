@@ -1,0 +1,83 @@
+/*
+ * What the stand-by thread does about requests that stay in the application: it names them in the
+ * scoreboard, answers 504 for them when their time is over, and has the host cancel them.
+ *
+ * Two threads meet over a request here. The thread that runs it pays next to nothing: it says which
+ * request it runs by plain stores, and looks at one flag of its own (`interfere`) after the call
+ * and when it is about to send a response head. The other one sets that flag, makes all threads of
+ * the process pass a memory barrier (membarrier), and looks then: if it sees the request still
+ * running, or the head not sent, its owner will see the flag and wait for `interfere_mutex`. Where
+ * the kernel has no such barrier the flag is always set.
+ */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "serve/request.h"
+#include "serve/server.h"
+
+struct stk_deadline;
+
+enum {
+    STK_INTERFERE_LOOKS = 1,  /* somebody looks at the request, and holds the mutex */
+    STK_INTERFERE_NAMED = 2,  /* it is named in the scoreboard: its end clears that */
+    STK_INTERFERE_FATE = 4,   /* rq->fate is set */
+    STK_INTERFERE_ALWAYS = 8, /* there is no membarrier */
+};
+
+/* What has been done to a request from outside (rq->fate). */
+enum stk_fate {
+    STK_FATE_NONE,
+    STK_FATE_ANSWERED, /* 504 was sent: whatever else it writes is refused */
+    STK_FATE_CUT,      /* a part of its response has left: the connection was ended */
+};
+
+/* Of a server with a lead. Without a stand-by thread: *ret_deadline is NULL. 0 or a negative errno.
+ */
+int stk_deadline_new(struct stk_deadline **ret_deadline, struct stk_server *server) STK_MUST_CHECK;
+/* Accepts NULL; returns NULL. */
+struct stk_deadline *stk_deadline_free(struct stk_deadline *d);
+/* Looks after the requests in the application and the jobs; by the stand-by, once a tick. */
+void stk_deadline_tick(struct stk_deadline *d);
+/* As stk_request_ops.set_timeout. */
+int stk_deadline_set_timeout(struct stk_serve_request *rq, stk_msec timeout);
+
+/* The request goes into the application, with nothing of its own sent. */
+static inline void stk_deadline_begin(struct stk_serve_request *rq)
+{
+    atomic_store_explicit(&rq->t->running, rq, memory_order_release);
+}
+
+enum stk_fate stk_deadline_end_slow(struct stk_serve_request *rq);
+
+/* It has come back. */
+static inline enum stk_fate stk_deadline_end(struct stk_serve_request *rq)
+{
+    struct stk_serve_thread *t = rq->t;
+
+    atomic_store_explicit(&t->running, NULL, memory_order_relaxed);
+    atomic_signal_fence(memory_order_seq_cst);
+    if (stk_likely(atomic_load_explicit(&t->interfere, memory_order_acquire) == 0))
+        return STK_FATE_NONE;
+    return stk_deadline_end_slow(rq);
+}
+
+bool stk_deadline_commit_slow(struct stk_serve_request *rq);
+
+/* Its head is complete and is to be sent: false where that is not to be. */
+static inline bool stk_deadline_commit(struct stk_serve_request *rq)
+{
+    __atomic_store_n(&rq->committed, true, __ATOMIC_RELEASE);
+    atomic_signal_fence(memory_order_seq_cst);
+    if (stk_likely(atomic_load_explicit(&rq->t->interfere, memory_order_acquire) == 0))
+        return true;
+    return stk_deadline_commit_slow(rq);
+}
+
+/*
+ * Around what the request's thread sends on the connection before it has committed: answers that
+ * came before, 100 Continue. False: it may not, and the mutex is not held.
+ */
+bool stk_deadline_lock(struct stk_serve_request *rq);
+void stk_deadline_unlock(struct stk_serve_request *rq);
