@@ -1,0 +1,77 @@
+"""Requests are served in the order in which they came, whoever sends them."""
+
+import select
+
+import pytest
+
+from tests.front.raw import get
+
+APP = """
+import time
+
+
+def app(environ, start_response):
+    seconds = environ["QUERY_STRING"]
+    time.sleep(float(seconds) if seconds else 0.001)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"ok"]
+"""
+
+
+def closed_loop(conns, rounds):
+    """Each connection asks again when it has its answer, until one has had so many; the counts."""
+    poller = select.epoll()
+    counts = {}
+    by_fd = {}
+    for conn in conns:
+        poller.register(conn.fileno(), select.EPOLLIN)
+        counts[conn.fileno()] = 0
+        by_fd[conn.fileno()] = conn
+        conn.send(get())
+    while max(counts.values()) < rounds:
+        for fd, _ in poller.poll(20):
+            assert by_fd[fd].read_response().body == b"ok"
+            counts[fd] += 1
+            by_fd[fd].send(get())
+    poller.close()
+    return sorted(counts.values())
+
+
+@pytest.mark.parametrize("args", [("-w1",), ("-w1", "-t4"), ("-w1", "--no-takeover")], ids=" ".join)
+def test_connections_get_the_same_share(serve, args):
+    server = serve(APP, *args, ready="/")
+    conns = [server.connect() for _ in range(40)]
+    counts = closed_loop(conns, 20)
+    assert counts[0] >= 10, counts
+    for conn in conns:
+        conn.close()
+
+
+@pytest.mark.parametrize("workers, slow", [(2, 1), (4, 3)])
+def test_nobody_waits_behind_a_slow_request(serve, workers, slow):
+    """All workers but one are in a slow request: the connections that they hold are served all the
+    same, by the one that is left, before any of the slow requests has its answer."""
+    server = serve(APP, "-w%d" % workers, ready="/")
+    server.wait_log(r"\] info: ready after")
+    conns = [server.connect() for _ in range(40)]
+    for conn in conns:
+        conn.send(get())
+        assert conn.read_response().body == b"ok"
+    stuck = []
+    for _ in range(slow):
+        stuck.append(server.connect())
+        stuck[-1].send(get("", "/?3"))
+    for _ in range(5):
+        for conn in conns:
+            conn.send(get())
+        for conn in conns:
+            assert conn.read_response().body == b"ok"
+    for conn in stuck:
+        assert conn.is_quiet(0.001)
+    for conn in stuck:
+        assert conn.read_response().body == b"ok"
+        conn.close()
+    for conn in conns:
+        conn.send(get())
+        assert conn.read_response().body == b"ok"
+        conn.close()
