@@ -23,6 +23,17 @@ static double death_uptime(const struct stk_proc *p)
     return (double)(stk_time_mono_ns() - p->started) / 1e9;
 }
 
+/* Who sent a SIGKILL. */
+static const char *death_killer(struct stk_master *m)
+{
+    uint64_t kills = stk_oom_kills("");
+    bool more = kills > m->oom_kills;
+
+    m->oom_kills = kills;
+    return more ? " (the kernel's: the control group has reached its memory limit)"
+                : " (somebody's, or the kernel's when memory ran out: see its log)";
+}
+
 /* One line on a death that nobody ordered. */
 static void death_log(const struct stk_proc *p, int status, const char *then)
 {
@@ -32,7 +43,7 @@ static void death_log(const struct stk_proc *p, int status, const char *then)
     bool clean = status >= 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0;
 
     if (status >= 0 && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
-        hint = " (somebody's, or the kernel's when memory ran out: see its log)";
+        hint = death_killer(p->master);
     stk_log(clean ? STK_LOG_WARNING : STK_LOG_ERROR,
             "%s %s%s after %.1f s and %llu requests, with %llu connections open; %s", name, how,
             hint, death_uptime(p),

@@ -356,6 +356,7 @@ static int master_build(struct stk_master *m)
     if (r < 0)
         return r;
     stk_reap_init(m);
+    m->oom_kills = stk_oom_kills("");
     stk_slot_init(m);
     r = stk_upgrade_init(m);
     if (r < 0)

@@ -164,6 +164,8 @@ static void notify_look_at(struct stk_notify *n, struct stk_proc *p, stk_msec no
                       "replaced",
                       name, (double)(now - p->pinged) / 1000);
         atomic_fetch_add_explicit(&m->scoreboard->restarts, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&m->scoreboard->restarts_by[STK_RESTART_WATCHDOG], 1,
+                                  memory_order_relaxed);
         stk_proc_abort(p);
     }
 }

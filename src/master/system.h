@@ -31,6 +31,10 @@ void stk_notify_successor(struct stk_master *m, pid_t pid);
 /* A worker has become ready, or answered PING. */
 void stk_notify_on_progress(struct stk_proc *p);
 
+/* oom.c: how many processes of the control group the kernel has killed for memory; 0: unknown.
+ * `root` is put in front of /proc and /sys ("" in production). */
+uint64_t stk_oom_kills(const char *root);
+
 /* privilege.c */
 /* Becomes config->user and ->group; before the first fork. 0, or the exit code, the reason logged.
  */

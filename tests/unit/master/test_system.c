@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -21,6 +22,7 @@
 #include "base/mem.h"
 #include "fixture.h"
 #include "master/startup.h"
+#include "master/system.h"
 
 /* --- the new server, in a process of its own ------------------------------------------------- */
 
@@ -92,6 +94,13 @@ static void wait_log(struct fixture *f, const char *text)
     for (int i = 0; i < 20000 && fixture_log_count(f, text) == 0; i++)
         usleep(1000);
     assert_true(fixture_log_has(f, text));
+}
+
+/* Until the second master of a test knows that its worker is ready. */
+static void wait_ready_again(struct fixture *f)
+{
+    for (int i = 0; i < 20000 && fixture_log_count(f, "ready after") < 2; i++)
+        usleep(1000);
 }
 
 /* How the fixture's master starts a new one. */
@@ -185,6 +194,7 @@ static void test_upgrade_timeout(void **state)
     f->config.upgrade_timeout = 100;
     fixture_start(f, 1);
     fixture_expect(f, "ready 0 v0");
+    wait_ready_again(f);
     fixture_signal(f, SIGUSR2);
     wait_log(f, "was not ready within 0.1 s, the time of upgrade-timeout: this server goes on");
     assert_true(successor_has(f, "abort\n"));
@@ -201,6 +211,7 @@ static void test_upgrade_that_cannot_be_executed(void **state)
     startup.path = (char *)(uintptr_t) "/nonexistent/python";
     fixture_start(f, 1);
     fixture_expect(f, "ready 0 v0");
+    wait_ready_again(f);
     fixture_signal(f, SIGUSR2);
     wait_log(f, "could not be started (/nonexistent/python: No such file");
     assert_int_equal(fixture_stop(f), 0);
@@ -295,6 +306,45 @@ static void test_watchdog(void **state)
     close(fd);
 }
 
+/* --- the kernel --------------------------------------------------------------------------------
+ */
+
+static void put(const char *root, const char *name, const char *text)
+{
+    char path[256];
+    FILE *f;
+
+    snprintf(path, sizeof path, "%s%s", root, name);
+    for (char *slash = path + strlen(root) + 1; (slash = strchr(slash, '/')) != NULL; slash++) {
+        *slash = '\0';
+        assert_true(mkdir(path, 0755) == 0 || errno == EEXIST);
+        *slash = '/';
+    }
+    f = fopen(path, "we");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+}
+
+static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
+{
+    return remove(path);
+}
+
+static void test_oom_kills(void **state)
+{
+    char root[] = "/tmp/stk-oom-XXXXXX";
+
+    assert_non_null(mkdtemp(root));
+    assert_int_equal(stk_oom_kills(root), 0);
+    put(root, "/proc/self/cgroup", "1:name=systemd:/x\n0::/app\n");
+    put(root, "/sys/fs/cgroup/memory.events", "low 0\noom 9\noom_kill 2\n");
+    assert_int_equal(stk_oom_kills(root), 2);
+    put(root, "/sys/fs/cgroup/app/memory.events", "oom_kill 5\noom_group_kill 7\n");
+    assert_int_equal(stk_oom_kills(root), 5);
+    assert_int_equal(nftw(root, remove_one, 8, FTW_DEPTH | FTW_PHYS), 0);
+}
+
 #define SYSTEM_TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(int argc, char **argv)
@@ -308,6 +358,7 @@ int main(int argc, char **argv)
         SYSTEM_TEST(test_upgrade_without_a_command_line),
         SYSTEM_TEST(test_notify),
         SYSTEM_TEST(test_watchdog),
+        cmocka_unit_test(test_oom_kills),
     };
 
     if (argc > 2 && strcmp(argv[1], "successor") == 0)
