@@ -126,6 +126,10 @@ char *stk_help_text(bool all)
             help_row(t.file, &rows[i]);
         }
     }
+    fprintf(t.file,
+            "%sCommands to a running server (stoker COMMAND --help):\n"
+            "  status, top, ping, reload, upgrade, stop, scale, recycle, stack, logs, config\n",
+            all ? "\n" : "");
     return help_end(&t);
 }
 

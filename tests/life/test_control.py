@@ -429,6 +429,17 @@ def test_the_place_comes_from_the_environment_or_a_file(controlled):
     assert run("ping", cwd=c.cwd).returncode == 0
 
 
+@pytest.mark.parametrize(
+    "command",
+    "status top ping reload upgrade stop scale recycle stack logs config".split(),
+)
+def test_every_command_explains_itself(command):
+    result = run(command, "--help")
+    assert result.returncode == 0 and "usage: stoker %s " % command in result.stdout
+    assert all(len(line) < 80 for line in result.stdout.splitlines())
+    assert re.search(r"\b%s\b" % command, run("--help").stdout)
+
+
 def test_wrong_usage():
     for args in (["status", "extra"], ["scale"], ["recycle"], ["stop", "--later"], ["top", "-n", "0"]):
         result = run(*args)
