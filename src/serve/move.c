@@ -371,10 +371,10 @@ static void move_log_refused(struct stk_move *move)
         (move->refused_logged != 0 && now - move->refused_logged < MOVE_LOG_MS))
         return;
     stk_log_warning(
-        "%llu requests were answered 503, because all threads were busy and the queue "
-        "was at its limit (%s): add workers or threads, find what is slow, or raise the "
-        "limit where waiting longer is right",
-        (unsigned long long)move->refused,
+        "answered 503 to %llu request%s: all threads were busy and the queue was at its "
+        "limit (%s); add workers or threads, find what is slow, or raise the limit where "
+        "waiting longer is right",
+        (unsigned long long)move->refused, move->refused == 1 ? "" : "s",
         config->max_queue > 0 && config->max_queue_age > 0 ? "max-queue, max-queue-age"
         : config->max_queue > 0                            ? "max-queue"
                                                            : "max-queue-age");

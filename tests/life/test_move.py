@@ -291,7 +291,7 @@ def test_max_queue(two, threads):
         conn.send(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 3\r\n\r\nabc" + GET % b"/")
         refused(conn)
         refused(conn)
-    server.wait_log(r"1 requests were answered 503.*max-queue.*add workers or threads")
+    server.wait_log(r"answered 503 to 1 request: .*\(max-queue\); add workers or threads")
     go(server)
     answer(holder)
     for conn in conns[:2]:

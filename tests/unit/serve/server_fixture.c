@@ -12,9 +12,10 @@
 
 #include "base/mem.h"
 #include "echo_host.h"
+#include "ipc/transfer.h"
 #include "worker/worker.h"
 
-enum { CLIENT_PATIENCE_S = 40 };
+enum { CLIENT_PATIENCE_S = 40, FIXTURE_ROWS = 3 };
 
 /* A forced stop leaves threads behind on purpose. */
 __attribute__((visibility("default"))) const char *__tsan_default_options(void);
@@ -56,7 +57,7 @@ void server_fixture_init(struct server_fixture *f, int threads, bool takeover)
     f->config.server_header = stk_mem_strdup("stoker");
 }
 
-static void fixture_child(struct server_fixture *f, int channel)
+static void fixture_child(struct server_fixture *f, int channel, unsigned slot)
 {
     struct stk_worker_params params = {.host_ops = &echo_host_ops, .host = echo_host_new()};
     struct stk_heritage heritage = {
@@ -65,6 +66,8 @@ static void fixture_child(struct server_fixture *f, int channel)
         .nlisteners = f->set.n,
         .scoreboard = f->board,
         .row = f->row,
+        .transfer = f->transfer,
+        .slot = slot,
         .nworkers = 1,
         .channel = channel,
     };
@@ -76,14 +79,38 @@ static void fixture_child(struct server_fixture *f, int channel)
     exit(code);
 }
 
+/* Forks a worker for the row `row` and waits until it is ready. */
+static void fixture_fork(struct server_fixture *f, unsigned slot)
+{
+    struct stk_message msg;
+    int fds[2], row, r;
+
+    row = stk_scoreboard_claim(f->board, slot, 0);
+    assert_true(row >= 0);
+    assert_int_equal(stk_channel_pair(fds), 0);
+    f->row = &f->board->rows[row];
+    f->channel = fds[1];
+    fflush(NULL);
+    f->pid = fork();
+    assert_true(f->pid >= 0);
+    if (f->pid == 0)
+        fixture_child(f, fds[0], slot);
+    close(fds[0]);
+    atomic_store(&f->row->pid, (uint64_t)f->pid);
+    while ((r = stk_channel_recv(f->channel, STK_CHANNEL_MASTER, &msg)) != 0 ||
+           msg.type != STK_MESSAGE_READY) {
+        assert_true(r == 0 || r == -EAGAIN);
+        nap();
+    }
+    atomic_store(&f->row->state, STK_SCOREBOARD_READY);
+}
+
 void server_fixture_start(struct server_fixture *f)
 {
     struct stk_listen_options options = {.backlog = 1024, .socket_mode = -1};
     struct sockaddr_in sin;
     socklen_t len = sizeof sin;
-    struct stk_message msg;
     char *error = NULL;
-    int fds[2], row, r;
 
     assert_int_equal(stk_listen_set_open(&f->set, "127.0.0.1:0", f->slots, &options, &error), 0);
     assert_int_equal(getsockname(f->set.items[0]->slots[0], (struct sockaddr *)&sin, &len), 0);
@@ -92,25 +119,19 @@ void server_fixture_start(struct server_fixture *f)
         assert_int_equal(setsockopt(f->set.items[0]->slots[0], SOL_SOCKET, SO_SNDBUF, &f->sndbuf,
                                     sizeof f->sndbuf),
                          0);
-    assert_int_equal(stk_channel_pair(fds), 0);
-    assert_int_equal(stk_scoreboard_new(2, &f->board), 0);
-    row = stk_scoreboard_claim(f->board, 0, 0);
-    assert_true(row >= 0);
-    f->row = &f->board->rows[row];
-    f->channel = fds[1];
-    fflush(NULL);
-    f->pid = fork();
-    assert_true(f->pid >= 0);
-    if (f->pid == 0)
-        fixture_child(f, fds[0]);
-    close(fds[0]);
-    for (;;) {
-        r = stk_channel_recv(f->channel, STK_CHANNEL_MASTER, &msg);
-        if (r == 0 && msg.type == STK_MESSAGE_READY)
-            return;
-        assert_int_equal(r, -EAGAIN);
-        nap();
-    }
+    assert_int_equal(stk_scoreboard_new(FIXTURE_ROWS, &f->board), 0);
+    assert_int_equal(stk_transfer_new(FIXTURE_ROWS, &f->transfer), 0);
+    fixture_fork(f, 0);
+}
+
+void server_fixture_start_beside(struct server_fixture *f, struct server_fixture *first)
+{
+    f->set = first->set;
+    f->port = first->port;
+    f->board = first->board;
+    f->transfer = first->transfer;
+    f->beside = true;
+    fixture_fork(f, first->slots);
 }
 
 int server_fixture_wait(struct server_fixture *f)
@@ -123,9 +144,12 @@ int server_fixture_wait(struct server_fixture *f)
         assert_true(r >= 0);
         if (r == f->pid) {
             f->pid = 0;
-            stk_listen_set_deinit(&f->set);
             close(f->channel);
-            stk_scoreboard_free(f->board);
+            if (!f->beside) {
+                stk_listen_set_deinit(&f->set);
+                stk_scoreboard_free(f->board);
+                stk_transfer_free(f->transfer);
+            }
             free(f->config.access_log);
             free(f->config.error_log);
             free(f->config.server_header);
@@ -147,6 +171,7 @@ void server_fixture_send(struct server_fixture *f, enum stk_message_type type, u
 
 void server_fixture_stop(struct server_fixture *f)
 {
+    atomic_store(&f->row->state, STK_SCOREBOARD_DRAINING);
     server_fixture_send(f, STK_MESSAGE_DRAIN, 0, 30000);
     assert_int_equal(server_fixture_wait(f), 0);
 }

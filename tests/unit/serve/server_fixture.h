@@ -30,11 +30,15 @@ struct server_fixture {
     pid_t pid;
     uint16_t port;
     int sndbuf; /* of the listening socket; 0: as it is */
+    struct stk_transfer *transfer;
+    bool beside; /* what is shared belongs to another fixture */
 };
 
 /* Short timeouts are for the test to set; threads and take-over come from the variant. */
 void server_fixture_init(struct server_fixture *f, int threads, bool takeover);
 void server_fixture_start(struct server_fixture *f);
+/* Starts another worker beside one: it accepts nothing, and can take connections over. */
+void server_fixture_start_beside(struct server_fixture *f, struct server_fixture *first);
 /* Drains the worker; it has to end with 0 and without connections. */
 void server_fixture_stop(struct server_fixture *f);
 /* Waits for the worker's end; its exit code. */

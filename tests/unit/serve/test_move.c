@@ -1,0 +1,275 @@
+/* Two workers: requests that move from the one that accepts to the other, and connections that
+ * outlive it. */
+#include <errno.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/macros.h"
+#include "base/mem.h"
+#include "server_fixture.h"
+
+#define GET(path) "GET " path " HTTP/1.1\r\nHost: test\r\n\r\n"
+
+static void nap_ms(long ms)
+{
+    struct timespec ts = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
+
+    nanosleep(&ts, NULL);
+}
+
+static void expect_body(struct client *c, const char *body)
+{
+    struct reply r = client_reply(c, false);
+
+    assert_int_equal(r.status, 200);
+    assert_true(r.complete);
+    assert_false(r.close);
+    assert_string_equal(r.body, body);
+    reply_free(&r);
+}
+
+/* A second worker with the same threads beside a started one. */
+static void start_both(struct server_fixture *f, struct server_fixture *g)
+{
+    server_fixture_start(f);
+    server_fixture_init(g, (int)f->config.threads, f->config.takeover);
+    g->config.max_connections = f->config.max_connections;
+    server_fixture_start_beside(g, f);
+}
+
+/* The first one drains first, or the second, and each ends by itself. */
+static void stop_both(struct server_fixture *f, struct server_fixture *g)
+{
+    server_fixture_stop(g);
+    server_fixture_stop(f);
+}
+
+static uint64_t moved(const struct server_fixture *f)
+{
+    return stk_scoreboard_get(f->row, STK_COUNTER_requests_moved_in);
+}
+
+/* All threads of the first worker are away for a while. */
+static void hold_up(struct server_fixture *f, struct client *holders)
+{
+    for (int i = 0; i < f->config.threads; i++) {
+        holders[i] = client_open(f);
+        client_puts(&holders[i], GET("/sleep"));
+        nap_ms(2);
+    }
+}
+
+static void let_go(struct server_fixture *f, struct client *holders)
+{
+    for (int i = 0; i < f->config.threads; i++) {
+        expect_body(&holders[i], "Hello, World!");
+        client_close(&holders[i]);
+    }
+}
+
+static void waiting_requests_move(struct server_fixture *f)
+{
+    struct server_fixture g;
+    struct client holders[4], c[6];
+
+    start_both(f, &g);
+    for (int round = 0; round < 5; round++) {
+        for (size_t i = 0; i < STK_ARRAY_LEN(c); i++)
+            c[i] = client_open(f);
+        hold_up(f, holders);
+        for (size_t i = 0; i < STK_ARRAY_LEN(c); i++)
+            client_puts(&c[i], GET("/"));
+        for (size_t i = 0; i < STK_ARRAY_LEN(c); i++)
+            expect_body(&c[i], "Hello, World!");
+        let_go(f, holders);
+        for (size_t i = 0; i < STK_ARRAY_LEN(c); i++) {
+            client_puts(&c[i], GET("/"));
+            expect_body(&c[i], "Hello, World!");
+            client_close(&c[i]);
+        }
+    }
+    assert_true(moved(&g) > 0);
+    stop_both(f, &g);
+}
+
+static void bodies_move(struct server_fixture *f)
+{
+    static const struct {
+        const char *first, *second, *body;
+    } cases[] = {
+        {"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nabcde" GET("/"), "", "abcde"},
+        {"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nab", "cde" GET("/"), "abcde"},
+        {"POST /echo HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
+         "2\r\nab\r\n3\r\ncde\r\n0\r\n\r\n" GET("/"),
+         "", "abcde"},
+        {"POST /echo HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n2\r\na",
+         "b\r\n3\r\ncde\r\n0\r\nX: y\r\n\r\n" GET("/"), "abcde"},
+        {"POST /echo HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n",
+         "0\r\n\r\n" GET("/"), ""},
+    };
+    struct server_fixture g;
+    struct client holders[4], c[STK_ARRAY_LEN(cases)];
+
+    start_both(f, &g);
+    for (size_t i = 0; i < STK_ARRAY_LEN(cases); i++)
+        c[i] = client_open(f);
+    hold_up(f, holders);
+    for (size_t i = 0; i < STK_ARRAY_LEN(cases); i++)
+        client_puts(&c[i], cases[i].first);
+    nap_ms(5);
+    for (size_t i = 0; i < STK_ARRAY_LEN(cases); i++)
+        client_puts(&c[i], cases[i].second);
+    for (size_t i = 0; i < STK_ARRAY_LEN(cases); i++) {
+        expect_body(&c[i], cases[i].body);
+        expect_body(&c[i], "Hello, World!");
+        client_close(&c[i]);
+    }
+    let_go(f, holders);
+    stop_both(f, &g);
+}
+
+/* The worker drains, and its connections go on: idle, new, and with a part of a head. */
+static void connections_are_handed_over(struct server_fixture *f)
+{
+    struct server_fixture g;
+    struct client idle[300], fresh, begun, busy;
+
+    start_both(f, &g);
+    for (size_t i = 0; i < STK_ARRAY_LEN(idle); i++) {
+        idle[i] = client_open(f);
+        client_puts(&idle[i], GET("/"));
+        expect_body(&idle[i], "Hello, World!");
+    }
+    fresh = client_open(f);
+    begun = client_open(f);
+    client_puts(&begun, "GET / HTTP/1.1\r\nHo");
+    busy = client_open(f);
+    client_puts(&busy, GET("/sleep"));
+    server_fixture_await(f, STK_COUNTER_connections, STK_ARRAY_LEN(idle) + 3);
+    nap_ms(10);
+    atomic_store(&f->row->state, STK_SCOREBOARD_DRAINING);
+    server_fixture_send(f, STK_MESSAGE_DRAIN, STK_CHANNEL_DRAIN_SUCCESSOR, 30000);
+    for (size_t i = 0; i < STK_ARRAY_LEN(idle); i++) {
+        client_puts(&idle[i], GET("/"));
+        expect_body(&idle[i], "Hello, World!");
+    }
+    expect_body(&busy, "Hello, World!");
+    client_puts(&begun, "st: test\r\n\r\n");
+    expect_body(&begun, "Hello, World!");
+    for (size_t i = 0; i < STK_ARRAY_LEN(idle); i++) {
+        client_puts(&idle[i], GET("/"));
+        expect_body(&idle[i], "Hello, World!");
+        client_close(&idle[i]);
+    }
+    client_puts(&fresh, GET("/"));
+    expect_body(&fresh, "Hello, World!");
+    client_puts(&busy, GET("/"));
+    expect_body(&busy, "Hello, World!");
+    client_close(&busy);
+    client_close(&begun);
+    client_close(&fresh);
+    server_fixture_await_exactly(f, STK_COUNTER_connections_open, 0);
+    /* Only now what both share may go: the second one uses it still. */
+    server_fixture_stop(&g);
+    assert_int_equal(server_fixture_wait(f), 0);
+}
+
+/* A receiver that has no room refuses, and everything is served where it is. */
+static void a_full_worker_takes_nothing(struct server_fixture *f)
+{
+    struct server_fixture g;
+    struct client holders[4], c[8];
+
+    f->config.max_connections = 20;
+    server_fixture_start(f);
+    server_fixture_init(&g, (int)f->config.threads, f->config.takeover);
+    g.config.max_connections = 1;
+    server_fixture_start_beside(&g, f);
+    for (size_t i = 0; i < STK_ARRAY_LEN(c); i++)
+        c[i] = client_open(f);
+    hold_up(f, holders);
+    for (size_t i = 0; i < STK_ARRAY_LEN(c); i++)
+        client_puts(&c[i], GET("/"));
+    for (size_t i = 0; i < STK_ARRAY_LEN(c); i++) {
+        expect_body(&c[i], "Hello, World!");
+        assert_true(stk_scoreboard_get(g.row, STK_COUNTER_connections_open) <= 1);
+    }
+    let_go(f, holders);
+    for (size_t i = 0; i < STK_ARRAY_LEN(c); i++)
+        client_close(&c[i]);
+    stop_both(f, &g);
+}
+
+static void expect_busy(struct client *c)
+{
+    struct reply r = client_reply(c, false);
+
+    assert_int_equal(r.status, 503);
+    assert_true(r.complete);
+    assert_false(r.close);
+    assert_non_null(strstr(r.head, "\r\nRetry-After: 1\r\n"));
+    reply_free(&r);
+}
+
+static void the_queue_has_an_end(struct server_fixture *f)
+{
+    struct client holders[4], c[6];
+    unsigned busy = 0;
+
+    f->config.max_queue = 2;
+    server_fixture_start(f);
+    for (size_t i = 0; i < STK_ARRAY_LEN(c); i++)
+        c[i] = client_open(f);
+    hold_up(f, holders);
+    for (size_t i = 0; i < STK_ARRAY_LEN(c); i++) {
+        client_puts(&c[i], "POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\n\r\nabc");
+        nap_ms(1);
+    }
+    for (size_t i = STK_ARRAY_LEN(c); i-- > 0;) {
+        struct reply r = client_reply(&c[i], false);
+
+        assert_true(r.status == 503 || r.status == 200);
+        assert_false(r.close);
+        busy += r.status == 503;
+        reply_free(&r);
+    }
+    assert_int_equal(stk_scoreboard_get(f->row, STK_COUNTER_requests_refused), busy);
+    let_go(f, holders);
+    for (size_t i = 0; i < STK_ARRAY_LEN(c); i++) {
+        client_puts(&c[i], GET("/"));
+        expect_body(&c[i], "Hello, World!");
+        client_close(&c[i]);
+    }
+    server_fixture_stop(f);
+}
+
+static void old_requests_are_refused(struct server_fixture *f)
+{
+    struct client holders[4], c;
+
+    f->config.max_queue_age = 5;
+    server_fixture_start(f);
+    c = client_open(f);
+    hold_up(f, holders);
+    client_puts(&c, GET("/") GET("/"));
+    expect_busy(&c);
+    expect_busy(&c);
+    let_go(f, holders);
+    client_puts(&c, GET("/"));
+    expect_body(&c, "Hello, World!");
+    client_close(&c);
+    server_fixture_stop(f);
+}
+
+int main(void)
+{
+    static const struct server_test tests[] = {
+        SERVER_TEST_TAKEOVER(waiting_requests_move), SERVER_TEST(bodies_move),
+        SERVER_TEST(connections_are_handed_over),    SERVER_TEST(a_full_worker_takes_nothing),
+        SERVER_TEST_TAKEOVER(the_queue_has_an_end),  SERVER_TEST_TAKEOVER(old_requests_are_refused),
+    };
+
+    return server_fixture_run("serve/move", tests, STK_ARRAY_LEN(tests));
+}
