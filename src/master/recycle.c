@@ -79,12 +79,13 @@ static double recycle_mib(uint64_t bytes)
     return (double)bytes / (1 << 20);
 }
 
-static void recycle_check_size(struct stk_proc *p, enum stk_restart cause, uint64_t bytes,
-                               int64_t max)
+static void recycle_check_size(struct stk_proc *p, enum stk_restart cause, _Atomic uint64_t *shown,
+                               uint64_t bytes, int64_t max)
 {
     struct stk_master *m = p->master;
     const char *name = stk_scoreboard_restart_name(cause);
 
+    atomic_store_explicit(shown, bytes, memory_order_relaxed);
     if (bytes < (uint64_t)recycle_limit(p, max) || !recycle_mark(p, cause))
         return;
     stk_log_info("worker %u (%d) has grown to %.1f MiB (%s) in %.1f s and %llu requests: a new one "
@@ -109,9 +110,9 @@ static void recycle_check_memory(struct stk_proc *p)
     if (stk_time_mono_ns() < p->retirement.memory_from)
         return;
     if (config->max_rss > 0 && (r = stk_memory_size(p->pid, &bytes, &virtual_size)) == 0)
-        recycle_check_size(p, STK_RESTART_MAX_RSS, bytes, config->max_rss);
+        recycle_check_size(p, STK_RESTART_MAX_RSS, &p->row->rss, bytes, config->max_rss);
     if (r == 0 && config->max_pss > 0 && (r = stk_memory_share(p->pid, &bytes)) == 0)
-        recycle_check_size(p, STK_RESTART_MAX_PSS, bytes, config->max_pss);
+        recycle_check_size(p, STK_RESTART_MAX_PSS, &p->row->pss, bytes, config->max_pss);
     if (r < 0 && r != -ENOENT && r != -ESRCH && !m->recycle.unreadable) {
         m->recycle.unreadable = true;
         stk_log_warning("the memory of worker %u (%d) cannot be looked at (%s): max-rss and "

@@ -31,11 +31,13 @@
 #define SCALE_PATIENCE     (8 * STK_NSEC_PER_SEC)
 #define SCALE_PATIENCE_MAX (300 * STK_NSEC_PER_SEC)
 #define SCALE_LONG_CALL    (STK_NSEC_PER_SEC / 5)
-#define SCALE_PIN_WAIT     (2 * STK_NSEC_PER_SEC) /* an ordered number waits so long for idle workers \
-                                                   */
+#define SCALE_PIN_WAIT                                                         \
+    (2 * STK_NSEC_PER_SEC) /* an ordered number waits so long for idle workers \
+                            */
 
 enum {
     SCALE_TICK_MS = 100,
+    SCALE_TICK_IDLE_MS = 250, /* while nothing happens */
 };
 
 struct scale_waiter {
@@ -288,6 +290,7 @@ static void scale_by_load(struct stk_master *m, stk_nsec now)
     if (s->serving != 0 && serving != s->serving)
         s->load *= (double)s->serving / serving;
     s->serving = serving;
+    s->idle = work == 0;
     s->load += ((sample < SCALE_MOST ? sample : SCALE_MOST) - s->load) * SCALE_WEIGHT;
     if (serving < s->target)
         return; /* they are on their way */
@@ -338,7 +341,7 @@ static void scale_on_tick(struct stk_timer *timer, void *who)
         scale_by_order(m, now);
     stk_scale_step(m);
     if (stk_scale_is_automatic(m) || scale_count_wanted(m) > m->scale.target)
-        stk_timer_set(m->loop, timer, SCALE_TICK_MS);
+        stk_timer_set(m->loop, timer, m->scale.idle ? SCALE_TICK_IDLE_MS : SCALE_TICK_MS);
 }
 
 void stk_scale_set(struct stk_master *m, unsigned n)
@@ -357,6 +360,7 @@ void stk_scale_set(struct stk_master *m, unsigned n)
         s->target = s->min;
     s->load = 0;
     s->serving = 0;
+    s->idle = false;
     s->calm_since = 0;
     if (s->pinned != 0)
         stk_log_info("the number of workers is %u, as ordered", s->target);

@@ -19,6 +19,7 @@ struct stk_scale {
     unsigned min, target; /* target: how many slots are to have a worker */
     unsigned pinned;      /* by stk_scale_set; 0: by the load */
     unsigned serving;     /* at the last tick */
+    bool idle;            /* nobody had anything to do then */
     double load;          /* busy and queued work per thread, averaged over a second */
     stk_nsec calm_since;  /* 0: not calm */
     stk_nsec shrunk_at;   /* 0: never */
