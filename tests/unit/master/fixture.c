@@ -83,6 +83,18 @@ static void send_sources(int channel)
         _exit(98);
 }
 
+static void write_stacks(int fd)
+{
+    int n = atomic_load(&shared->stacks);
+
+    if (n == 0)
+        raise(SIGKILL);
+    for (; n > 0; n -= 16)
+        if (stk_fd_write_all(fd, "in a function()\n", 16) < 0)
+            _exit(90);
+    stk_fd_close(&fd);
+}
+
 /* The messages of a worker that serves; returns its exit code. */
 static int worker_serve(const struct stk_heritage *h)
 {
@@ -146,6 +158,9 @@ static int worker_serve(const struct stk_heritage *h)
             break;
         case STK_MESSAGE_REOPEN:
             report("reopen %u", h->slot);
+            break;
+        case STK_MESSAGE_STACK:
+            write_stacks(msg.fd);
             break;
         default:
             return 96;

@@ -39,6 +39,7 @@ struct fixture_control {
     _Atomic bool busy[FIXTURE_SLOTS]; /* its thread is in the application */
     _Atomic bool hog;                 /* workers take FIXTURE_HOG bytes when they start */
     _Atomic pid_t template_pid;
+    _Atomic int stacks;    /* bytes that STACK makes a worker write; 0: it dies instead */
     _Atomic int templates; /* how many were started */
     char source[4096];     /* reported by SOURCES when not empty */
 };
