@@ -481,8 +481,8 @@ bool stk_move_give(struct stk_move *move, struct stk_conn *conn, struct stk_lead
     pthread_mutex_unlock(&move->mutex);
     if (!thread->own)
         move_wake(move);
-    else if (given)
-        stk_lead_rouse(move->lead);
+    else if (given && atomic_load(&move->noffers) == 1)
+        stk_lead_rouse(move->lead); /* who goes on looking as long as there are offers */
     return given;
 }
 
