@@ -334,12 +334,11 @@ static void deadline_log(struct stk_deadline *d, const struct stk_serve_request 
     message = stk_try_alloc(512 + sizeof what + len);
     if (message == NULL)
         return;
-    n = snprintf(
-        message, 512 + sizeof what,
-        "%s: in the application for %.3f s, longer than its limit of %.3f s; %s client %s; "
-        "the call is cancelled%s",
-        what, (double)(w->due - w->since) / 1000.0, (double)(now - w->since) / 1000.0, done, client,
-        stack != NULL ? ". It is at (most recent call first):\n" : "");
+    n = snprintf(message, 512 + sizeof what,
+                 "%s: not answered within %.3f s (it is %.3f s old); %s client %s; the call is "
+                 "cancelled%s",
+                 what, (double)(w->due - w->since) / 1000.0, (double)(now - w->since) / 1000.0,
+                 done, client, stack != NULL ? ". It is at (most recent call first):\n" : "");
     memcpy(message + n, stack != NULL ? stack : "", len);
     stk_log_bytes(STK_LOG_ERROR, message, (size_t)n + len);
     free(message);

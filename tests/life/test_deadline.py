@@ -1,0 +1,434 @@
+"""Requests that take too long, clients that leave, crash reports, and the stacks of a worker."""
+
+import os
+import re
+import signal
+import threading
+import time
+
+import pytest
+
+from tests.lib.server import ProtocolError
+
+APP = """
+import ctypes
+import os
+import select
+import socket
+import threading
+import time
+
+import stoker
+
+TEXT = [("Content-Type", "text/plain")]
+LOCK = threading.Lock()
+LOCK.acquire()
+PAIR = socket.socketpair()
+MAIN = threading.main_thread()
+events = []
+
+
+def spin():
+    while True:
+        pass
+
+
+def recv():
+    PAIR[0].recv(1)
+
+
+def lock():
+    LOCK.acquire()
+
+
+def sleep():
+    time.sleep(60)
+
+
+def poll():
+    select.select([PAIR[0]], [], [])
+
+
+def free():
+    for _ in range(100):
+        ctypes.CDLL(None).usleep(100000)
+
+
+def hold():
+    deadline = time.monotonic() + 0.8  # usleep ends at the first signal
+    while time.monotonic() < deadline:
+        ctypes.PyDLL(None).usleep(800000)
+
+
+def swallow():
+    for _ in range(40):
+        try:
+            time.sleep(0.1)
+        except stoker.RequestCancelled as error:
+            events.append("swallowed " + type(error).__name__)
+
+
+def clean():
+    try:
+        time.sleep(60)
+    except Exception:
+        events.append("as an Exception")
+    except stoker.RequestTimeout:
+        events.append("as a RequestTimeout")
+        raise
+    finally:
+        events.append("finally")
+
+
+def stream(environ):
+    yield b"first"
+    time.sleep(60)
+
+
+class Body:
+    def __iter__(self):
+        yield b"first"
+        time.sleep(60)
+
+    def close(self):
+        events.append("closed")
+
+
+def wait_for_client(environ):
+    disconnected = environ["stoker.disconnected"]
+    events.append(disconnected())
+    for _ in range(600):
+        time.sleep(0.05)
+        if disconnected():
+            break
+    events.append(disconnected())
+
+
+def app(environ, start_response):
+    path = environ["PATH_INFO"].strip("/")
+    if path.startswith("stuck/"):
+        environ["stoker.set_timeout"](float(environ["QUERY_STRING"] or 0.4))
+        path = path[6:]
+    if path in ("spin", "recv", "lock", "sleep", "poll", "free", "hold", "swallow", "clean"):
+        globals()[path]()
+    elif path == "unlimited":
+        environ["stoker.set_timeout"](0)
+        time.sleep(1.5)
+    elif path == "stream":
+        start_response("200 OK", TEXT)
+        return stream(environ)
+    elif path == "body":
+        start_response("200 OK", TEXT)
+        return Body()
+    elif path == "client":
+        wait_for_client(environ)
+    elif path == "nap":
+        time.sleep(0.05)
+    elif path == "bad":
+        try:
+            environ["stoker.set_timeout"](-1)
+        except ValueError as error:
+            events.append(str(error))
+        other = []
+        def call():
+            try:
+                environ["stoker.disconnected"]()
+            except RuntimeError as error:
+                other.append(str(error))
+        thread = threading.Thread(target=call)
+        thread.start()
+        thread.join()
+        events.extend(other)
+    elif path == "segfault":
+        ctypes.string_at(0)
+    elif path == "abort":
+        os.abort()
+    elif path == "faulthandler":
+        import faulthandler
+        faulthandler.enable()
+        ctypes.string_at(0)
+    start_response("200 OK", TEXT)
+    if path == "events":
+        body = "\\n".join(map(str, events))
+        del events[:]
+        return [body.encode()]
+    return [str(os.getpid()).encode()]
+"""
+
+BLOCKING = ["sleep", "lock", "recv", "poll"]
+# Sanitizers report crashes themselves, and are slow at it.
+sanitized = "sanitize" in os.environ.get("LD_PRELOAD", "") or "asan" in os.environ.get("LD_PRELOAD", "")
+
+
+def until(what, seconds=10):
+    """Waits until what() is true; logs are written behind the answers."""
+    end = time.monotonic() + seconds
+    while not what() and time.monotonic() < end:
+        time.sleep(0.02)
+    return what()
+
+
+def expect_timeout(server, path):
+    response = server.get(path)
+    assert response.status == 504
+    assert response.will_close
+    return response
+
+
+def stack_of(server, path):
+    """The lines of the record about a request: its stack."""
+    record = server.wait_log(
+        r"error: GET %s\S*: not answered within [^\n]*most recent call first[^\n]*\n((?:[^\n]*  File [^\n]*\n)+)"
+        % re.escape(path)
+    )
+    return record.group(1)
+
+
+@pytest.mark.parametrize("kind", BLOCKING + ["spin"])
+def test_main_thread_is_interrupted(serve, kind):
+    server = serve(APP, "--workers", "1", "--request-timeout", "0.5")
+    pid = server.get("/").body
+    expect_timeout(server, "/" + kind)
+    assert "in %s\n" % kind in stack_of(server, "/" + kind)
+    server.wait_log("has cancelled a request")
+    # The worker was free at once, and one in its place follows.
+    assert server.get("/").status == 200
+    assert "killed" not in server.log()
+    assert pid
+
+
+def test_record_and_access_line(serve):
+    server = serve(APP, "--workers", "1", "--request-timeout", "0.3")
+    expect_timeout(server, "/sleep?secret=1")
+    record = server.wait_log(r"error: (GET /sleep\?secret=1: not answered within 0\.300 s .*)").group(1)
+    assert "504 was sent to client 127.0.0.1:" in record
+    assert "the call is cancelled" in record
+    lines = server.wait_log(r'"GET /sleep\?secret=1 HTTP/1\.1" (\d+) ', out=True)
+    assert lines.group(1) == "504"
+    assert server.stdout().count("/sleep") == 1
+    assert server.log().count("error: GET") == 1
+
+
+def test_other_threads_get_an_exception(serve):
+    server = serve(APP, "--workers", "1", "--threads", "4", "--request-timeout", "0.5")
+    clients = [server.connect() for _ in range(4)]
+    for client in clients:
+        client.send(b"GET /spin HTTP/1.1\r\nHost: a\r\n\r\n")
+    for client in clients:
+        assert client.read_response().status == 504
+        assert client.at_end()
+        client.close()
+    server.wait_log("has cancelled a request")
+    assert server.get("/").status == 200
+    assert "has not returned" not in server.log()
+
+
+def test_cleanup_runs_and_the_exception_is_no_exception(serve):
+    server = serve(APP, "--workers", "1", "--request-timeout", "0.3", "--reload-mode", "rolling")
+    with server.connect() as keep:
+        keep.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        keep.read_response()
+        expect_timeout(server, "/clean")
+        keep.send(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
+        body = keep.read_response().text
+    # The worker may have been replaced by now: then its events went with it.
+    assert body in ("as a RequestTimeout\nfinally", "")
+
+
+def test_swallowed_exception_comes_twice_then_the_worker_is_replaced(serve):
+    server = serve(APP, "--workers", "1", "--request-timeout", "0.3", "--cancel-grace", "1")
+    old = server.get("/").body
+    expect_timeout(server, "/swallow")
+    server.wait_log("GET /swallow: has not returned to the server")
+    while server.get("/").body == old:
+        time.sleep(0.02)
+    assert "killed" not in server.log()
+
+
+def test_begun_response_is_cut(serve):
+    server = serve(APP, "--workers", "1", "--request-timeout", "0.4")
+    with server.connect() as client:
+        client.send(b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n")
+        head = client.read_head()
+        assert head.status == 200
+        with pytest.raises(ProtocolError):
+            client.read_body(head)
+    assert "in stream\n" in stack_of(server, "/stream")
+    with server.connect() as client:  # no framing: only a reset can tell
+        client.send(b"GET /body HTTP/1.0\r\n\r\n")
+        with pytest.raises(ConnectionResetError):
+            client.read_to_end()
+
+
+def test_limit_of_one_request(serve):
+    server = serve(APP, "--workers", "1", "--request-timeout", "0.8")
+    assert server.get("/unlimited").status == 200
+    expect_timeout(server, "/stuck/sleep?0.1")
+    server.wait_log(r"not answered within 0\.10\d s")
+    assert server.get("/bad").status == 200
+    lines = server.get("/events").text.splitlines()
+    assert "takes 0 (no limit) to a year, got -1" in lines[0]
+    assert "outside of its request, or in another thread" in lines[1]
+
+
+def test_waiting_for_a_thread_counts(serve):
+    server = serve(APP, "--workers", "1", "--request-timeout", "0.6", "--cancel-grace", "5")
+    with server.connect() as stuck, server.connect() as waiting:
+        stuck.send(b"GET /swallow HTTP/1.1\r\nHost: a\r\n\r\n")
+        time.sleep(0.2)
+        waiting.send(b"GET /nap HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert stuck.read_response().status == 504
+        response = waiting.read_response()
+    assert response.status == 504
+    assert "no thread of the application was free" in response.text
+    server.wait_log(r"GET /nap: has waited \d\.\d+ s for a thread")
+
+
+def test_cancel_on_disconnect(serve):
+    server = serve(APP, "--workers", "1", "--threads", "2", "--cancel-on-disconnect")
+    client = server.connect()
+    client.send(b"GET /spin HTTP/1.1\r\nHost: a\r\n\r\n")
+    time.sleep(0.3)
+    client.reset()
+    # A half-close is not leaving.
+    with server.connect() as client:
+        client.send(b"GET /nap HTTP/1.1\r\nHost: a\r\n\r\n")
+        client.half_close()
+        assert client.read_response().status == 200
+    server.wait_log(r'"GET /spin HTTP/1\.1" 500', out=True)
+    assert "error:" not in server.log()
+
+
+def test_disconnected(serve):
+    server = serve(APP, "--workers", "1", "--threads", "2")
+    client = server.connect()
+    client.send(b"GET /client HTTP/1.1\r\nHost: a\r\n\r\n")
+    time.sleep(0.3)
+    client.reset()
+    text = ""
+    while text != "False\nTrue":
+        time.sleep(0.05)
+        text += server.get("/events").text if not text else "\n" + server.get("/events").text
+        text = text.strip()
+    server.stop()
+
+
+def test_refused_without_stand_by(serve):
+    for option in ("--request-timeout=1", "--cancel-on-disconnect"):
+        server = serve(APP, "--no-takeover", option, start=False).spawn()
+        assert server.wait() == 1
+        assert option[2:].partition("=")[0] + " needs the stand-by thread" in server.log()
+
+
+# ---- the case that matters: some requests are stuck among many that are not
+
+
+class Good(threading.Thread):
+    """Asks over and over on one connection, as long as the server lets it."""
+
+    def __init__(self, server, count):
+        super().__init__()
+        self.server, self.count, self.wrong = server, count, []
+        self.conn = None
+
+    def ask(self, path):
+        if self.conn is None:
+            self.conn = self.server.connect()
+        response = self.server.request("GET", path, conn=self.conn)
+        if response.will_close:
+            self.conn.close()
+            self.conn = None
+        return response
+
+    def run(self):
+        for number in range(self.count):
+            try:
+                response = self.ask("/nap" if number % 10 == 0 else "/")
+                if response.status != 200:
+                    self.wrong.append((number, response))
+            except (OSError, AssertionError) as error:
+                self.wrong.append((number, repr(error)))
+                self.conn = None
+            time.sleep(0.005)
+        if self.conn is not None:
+            self.conn.close()
+
+
+class Stuck(threading.Thread):
+    def __init__(self, server, kinds):
+        super().__init__()
+        self.server, self.kinds, self.seen = server, kinds, []
+
+    def run(self):
+        for kind in self.kinds:
+            try:
+                self.seen.append(self.server.get("/stuck/" + kind).status)
+            except (OSError, AssertionError) as error:
+                self.seen.append(repr(error))
+
+
+@pytest.mark.parametrize("threads", [1, 8])
+def test_stuck_among_good(serve, threads):
+    """20 requests are stuck, 10 of them in Python and 10 in calls; 1,000 others are not. Each of the
+    stuck is answered 504, with its own stack in the log, and none of the others notices."""
+    server = serve(APP, "--workers", "2", "--threads", str(threads), "--request-timeout", "10",
+                   "--cancel-grace", "0.6")
+    kinds = ["spin", "recv", "spin", "lock", "spin", "free", "spin", "hold", "spin", "sleep"] * 2
+    good = [Good(server, 100) for _ in range(10)]
+    stuck = [Stuck(server, kinds[:10]), Stuck(server, kinds[10:])]
+    for thread in good + stuck:
+        thread.start()
+    for thread in good + stuck:
+        thread.join()
+    assert [wrong for thread in good for wrong in thread.wrong] == []
+    assert [status for thread in stuck for status in thread.seen] == [504] * 20
+    assert until(lambda: server.log().count(": not answered within ") == 20)
+    assert until(lambda: len(re.findall(r'"GET /(?:nap)? HTTP/1\.1" 200 ', server.stdout())) == 1000)
+    assert until(lambda: len(re.findall(r'"GET /stuck/\w+ HTTP/1\.1" 504 ', server.stdout())) == 20)
+    log = server.log()
+    for kind in set(kinds):
+        stacks = re.findall(
+            r"error: GET /stuck/%s: not answered [^\n]*most recent call first[^\n]*\n"
+            r"(?:[^\n]*  File [^\n]* in [^\n]+\n)+" % kind,
+            log,
+        )
+        assert len(stacks) == kinds.count(kind), kind
+        assert all("in %s\n" % kind in stack for stack in stacks), kind
+    assert "killed" not in log
+    assert "before their end" not in log
+
+
+# ---- crash reports and stacks
+
+
+@pytest.mark.skipif(sanitized, reason="a sanitizer reports instead")
+@pytest.mark.parametrize("path, name", [("/segfault", "SIGSEGV"), ("/abort", "SIGABRT")])
+def test_crash_report(serve, path, name):
+    server = serve(APP, "--workers", "1", "--threads", "2")
+    with pytest.raises((ProtocolError, ConnectionResetError)):
+        server.get(path)
+    report = server.wait_log(
+        r"(?s)\[worker 1 \d+\] critical: the process dies of %s.*\[end of the report\]" % name
+    ).group(0)
+    assert "C stack of the thread" in report
+    assert re.search(r"Current thread 0x[0-9a-f]+ .*\n(?:  File [^\n]*\n)*  File [^\n]*app\.py\", line \d+ in app", report)
+    assert len(re.findall(r"^(?:Current t|T)hread 0x", report, re.MULTILINE)) == 2
+    server.wait_log(r"worker 1 \(\d+\) was killed by %s" % name)
+    assert server.get("/").status == 200
+
+
+@pytest.mark.skipif(sanitized, reason="a sanitizer reports instead")
+def test_faulthandler_of_the_application(serve):
+    server = serve(APP, "--workers", "1", check=False)
+    with pytest.raises((ProtocolError, ConnectionResetError)):
+        server.get("/faulthandler")
+    server.wait_log("Fatal Python error: Segmentation fault")
+    server.wait_log(r"critical: the process dies of SIGSEGV")
+    server.wait_log(r"was killed by SIGSEGV")
+
+
+def test_killed_from_outside_is_told(serve):
+    server = serve(APP, "--workers", "1")
+    os.kill(server.worker_pids()[0], signal.SIGBUS)
+    server.wait_log(r"critical: the process dies of SIGBUS, sent by process %d" % os.getpid())
+    server.wait_log(r"was killed by SIGBUS")
