@@ -140,7 +140,7 @@ class Client(threading.Thread):
             if self.keep:
                 self.ledger.note("closed by the server with its last answer")
         link.say("answered by %s%s" % (pid, ", will close" if link.closing else ""))
-        self.ledger.add_answer(kind or self.kind, time.monotonic() - begin)
+        self.ledger.add_answer(kind or self.kind, link, time.monotonic() - begin)
 
     def ask(self, path="/get", size=0, query="", fields=""):
         """One plain request."""

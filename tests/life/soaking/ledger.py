@@ -47,6 +47,8 @@ class Ledger:
         self.notes = collections.Counter()
         self.failures = []
         self.closed = []
+        self.slow = []
+        self.slow_from = 1e9
         self.kills = []
         self.events = []
         self.slowest = collections.Counter()
@@ -58,8 +60,10 @@ class Ledger:
             self.number += 1
             return self.number
 
-    def add_answer(self, kind, seconds):
+    def add_answer(self, kind, link, seconds):
         with self.lock:
+            if seconds >= self.slow_from and not kind.startswith("slow"):
+                self.slow.append(Failure(kind, link, "answered after %.3f s" % seconds))
             self.answered[kind] += 1
             self.slowest[kind] = max(self.slowest[kind], seconds)
 
