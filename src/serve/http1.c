@@ -465,12 +465,15 @@ static void http1_settle(struct stk_conn *conn, struct stk_lead_thread *thread, 
         } else if (len == 0) {
             bool draining = atomic_load_explicit(&server->draining, memory_order_relaxed);
 
-            if (stk_unlikely(draining) && !stk_move_has_heir(server->move)) {
+            bool heir = stk_unlikely(draining) && stk_move_has_heir(server->move);
+
+            if (stk_unlikely(draining) && !heir &&
+                !atomic_load_explicit(&server->patient, memory_order_relaxed)) {
                 stk_conn_close(conn, thread, STK_CLOSE_DRAINING);
                 return;
             }
             stk_conn_set_state(conn, STK_CONN_IDLE, server->config->keepalive_timeout);
-            if (stk_unlikely(draining)) {
+            if (stk_unlikely(heir)) {
                 if (!stk_move_give(server->move, conn, thread))
                     stk_conn_release(conn, thread);
                 return;

@@ -497,9 +497,9 @@ void stk_server_drain(struct stk_server *server, bool last)
         }
         l->attached = false;
     }
-    if (last && server->move != NULL)
+    if ((last || atomic_load(&server->patient)) && server->move != NULL)
         stk_move_disinherit(server->move);
-    if (server->patient)
+    if (atomic_load(&server->patient))
         server->patient_until = stk_loop_now(server->loop) + server_patience(server);
     if (server->nconns > 0)
         server_close_idle(server);

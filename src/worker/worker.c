@@ -210,7 +210,7 @@ static void worker_on_message(struct worker *w, const struct stk_message *msg)
             stk_log_debug("the master was not answered");
         break;
     case STK_MESSAGE_DRAIN:
-        w->server->patient = msg->slot == STK_CHANNEL_DRAIN_UPGRADED;
+        atomic_store(&w->server->patient, msg->slot == STK_CHANNEL_DRAIN_UPGRADED);
         worker_drain(w, msg->value, msg->slot == STK_CHANNEL_DRAIN_LAST);
         break;
     case STK_MESSAGE_STOP:
