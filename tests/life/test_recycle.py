@@ -5,7 +5,7 @@ import re
 from tests.life.steady import Steady, command, pids, wait_until
 
 APP = """
-import threading
+import os
 
 if os.environ.get("BROKEN") and os.path.exists(os.environ["BROKEN"]):
     raise RuntimeError("it does not load")
