@@ -119,7 +119,7 @@ struct stk_master {
     struct stk_list dead;
     struct stk_slot *slots; /* nslots of them */
     uint32_t generation;
-    uint64_t oom_kills; /* as last seen: oom.c */
+    uint64_t oom_kills;        /* as last seen: oom.c */
     struct stk_notify *notify; /* NULL: no service manager listens */
     struct stk_upgrade *upgrade;
 

@@ -92,8 +92,8 @@ struct stk_server {
     _Atomic stk_msec tls_hint_logged;
 
     _Atomic bool draining;
-    _Atomic bool patient;   /* set before draining: idle connections may send one more request ... */
-    stk_msec patient_until; /* ... until then */
+    _Atomic bool patient; /* set before draining: idle connections may send one more request ... */
+    stk_msec patient_until;        /* ... until then */
     void (*on_drained)(void *arg); /* all connections are gone; by the owner of the loop */
     void *on_drained_arg;
 
