@@ -147,6 +147,19 @@ def test_status_for_people_fits_80_columns(controlled):
     assert sum(bool(re.match(r" +[12] +\d+ ready ", line)) for line in lines) == 2
 
 
+def test_a_request_that_runs_is_named(controlled):
+    c = controlled("-w2")
+    with c.server.connect() as conn:
+        conn.send("GET /slow?secret=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        deadline = time.monotonic() + 20
+        running = []
+        while not running and time.monotonic() < deadline:
+            running = [r for w in c.json("status")["workers"] for r in w["running"]]
+        assert [(r["method"], r["target"]) for r in running] == [("GET", "/slow")]
+        assert running[0]["age"] > 0
+        conn.read_response()
+
+
 def test_reload(controlled):
     c = controlled("-w2", ready="/")
     before = c.pids()
@@ -189,9 +202,16 @@ def test_stop_waits_for_the_end(controlled):
     c = controlled()
     with c.server.connect() as conn:
         conn.send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
-        c.server.wait_log("info: ready")
-        assert c.done("stop") == "stopped\n"
+        while c.json("status")["totals"]["connections_open"] == 0:
+            pass
+        stopping = subprocess.Popen(
+            stoker_command() + ["stop", "--control", str(c.path)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         assert conn.read_response().body == b"hello"
+    assert stopping.communicate(timeout=40)[0] == "stopped\n"
+    assert stopping.returncode == 0
     assert c.server.wait() == 0
     assert not c.path.exists()
     assert c.run("ping").returncode == 4
@@ -243,7 +263,7 @@ def test_recycle(controlled):
 
 
 def test_stack_shows_what_a_worker_does(controlled):
-    c = controlled()
+    c = controlled("-w1")
     with c.server.connect() as conn:
         conn.send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
         deadline = time.monotonic() + 20

@@ -159,6 +159,7 @@ def test_stacks_of_the_selected_worker(server):
         top.wait(r"^  3 ")
         conn.send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
         top.wait(r"busy 1/3")
+        top.wait(r" 1/1 .*GET /slow$")  # the longest request, with its age
         row = next(line for line in top.lines if re.search(r" 1/1 ", line))
         top.keys(b"j" * (int(row.split()[0]) - 1) + b"s")
         top.wait(r"^stacks of worker %s" % row.split()[0])
