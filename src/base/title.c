@@ -25,6 +25,7 @@ enum { TITLE_FIELD_ARG_START = 48, TITLE_FIELD_ENV_END = 51, TITLE_FIELDS = 4 };
 static struct {
     char *start;
     size_t size; /* 0: not found */
+    char **env;  /* what `environ` was set to: others may replace that, and keep strings of it */
 } title_area;
 
 /* arg_start, arg_end, env_start, env_end. False where /proc is not there or hides them. */
@@ -65,7 +66,7 @@ static void title_move(uintptr_t start, uintptr_t end)
 
         moved[i] = inside ? stk_mem_strdup(env[i]) : env[i];
     }
-    environ = moved; /* lives as long as the process */
+    environ = title_area.env = moved;
     program_invocation_name = stk_mem_strdup(program_invocation_name);
     program_invocation_short_name = stk_mem_strdup(program_invocation_short_name);
 }

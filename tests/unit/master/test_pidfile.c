@@ -191,6 +191,43 @@ static void test_refused(void **state)
     free(path);
 }
 
+/* One server after another, by the same open file: the lock is never let go. */
+static void test_handed_over(void **state)
+{
+    char *path = path_new();
+    struct stk_pidfile old, new;
+    char *error = NULL;
+    int status, fd;
+    pid_t pid;
+
+    put(path, "123456789\n"); /* longer than what follows */
+    must_write(path, &old);
+    fd = fcntl(old.fd, F_DUPFD_CLOEXEC, 0);
+    assert_false(stk_pidfile_adopt("/dev/null", fd, &new));
+    pid = fork();
+    if (pid == 0) {
+        char text[64] = "";
+
+        if (!stk_pidfile_adopt(path, fd, &new))
+            _exit(1);
+        while (get(path) != getpid())
+            usleep(1000);
+        if (pread(new.fd, text, sizeof text, 0) != snprintf(NULL, 0, "%d\n", (int)getpid()))
+            _exit(2);
+        if (stk_pidfile_write(path, &old, &error) != -EEXIST) /* somebody else cannot */
+            _exit(3);
+        stk_pidfile_remove(&new);
+        _exit(exists(path) ? 4 : 0);
+    }
+    stk_pidfile_hand_over(&old, pid);
+    assert_null(old.path);
+    stk_pidfile_remove(&old); /* not ours any more */
+    close(fd);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    free(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -201,6 +238,7 @@ int main(void)
         cmocka_unit_test(test_replaced_file_stays),
         cmocka_unit_test(test_child_removes_nothing),
         cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_handed_over),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
