@@ -214,9 +214,14 @@ static struct stk_slot *scale_pick(struct stk_master *m, bool any)
 
 static void scale_give_up(struct stk_master *m, struct stk_slot *slot, const char *why)
 {
+    unsigned left = scale_count_wanted(m) - 1;
+
     if (slot->current != NULL)
         stk_log_info("worker %u (%d) goes, %s: %u of %u slots have workers", slot->index + 1,
-                     (int)slot->current->pid, why, scale_count_wanted(m) - 1, m->params->nworkers);
+                     (int)slot->current->pid, why, left, m->params->nworkers);
+    else
+        stk_log_info("worker %u is not started any more, %s: %u of %u slots have workers",
+                     slot->index + 1, why, left, m->params->nworkers);
     slot->wanted = false;
     stk_slot_vacate(slot);
 }
@@ -245,10 +250,11 @@ static void scale_grow(struct stk_master *m, unsigned serving, stk_nsec now)
 static void scale_shrink(struct stk_master *m, unsigned serving, stk_nsec now)
 {
     struct stk_scale *s = &m->scale;
+    unsigned left = serving < s->target ? serving : serving - 1; /* one that loads goes first */
     struct stk_slot *slot;
 
-    if (serving <= s->min || serving <= 1 || m->reloading ||
-        s->load * serving / (serving - 1) >= SCALE_DOWN) {
+    if (s->target <= s->min || left == 0 || m->reloading ||
+        s->load * serving / left >= SCALE_DOWN) {
         s->calm_since = 0;
         return;
     }
@@ -292,9 +298,8 @@ static void scale_by_load(struct stk_master *m, stk_nsec now)
     s->serving = serving;
     s->idle = work == 0;
     s->load += ((sample < SCALE_MOST ? sample : SCALE_MOST) - s->load) * SCALE_WEIGHT;
-    if (serving < s->target)
-        return; /* they are on their way */
-    if (s->target < m->params->nworkers && (held || s->load > SCALE_UP))
+    /* While some are on their way no more are added. */
+    if (serving >= s->target && s->target < m->params->nworkers && (held || s->load > SCALE_UP))
         scale_grow(m, serving, now);
     else
         scale_shrink(m, serving, now);

@@ -95,6 +95,24 @@ static void test_failing_growth(void **state)
     assert_int_equal(fixture_stop(f), 0);
 }
 
+/* One that never loads is given up when it is not needed any more. */
+static void test_failing_growth_is_given_up(void **state)
+{
+    struct fixture *f = *state;
+
+    f->config.workers_min = 1;
+    atomic_store(&f->control->load[1], FIXTURE_EXIT);
+    atomic_store(&f->control->exit_code, 3);
+    fixture_start(f, 2);
+    fixture_expect(f, "ready 0 v0");
+    set_busy(f, true);
+    fixture_expect(f, "start 1");
+    set_busy(f, false);
+    fixture_wait_log(f, "because there is little to do: 1 of 2 slots have workers");
+    fixture_expect_not(f, "drain 0 30000");
+    assert_int_equal(fixture_stop(f), 0);
+}
+
 static void test_more_than_there_are(void **state)
 {
     struct fixture *f = *state;
@@ -117,6 +135,7 @@ int main(void)
         MASTER_TEST(test_stays),
         MASTER_TEST(test_failing_growth),
         MASTER_TEST(test_more_than_there_are),
+        MASTER_TEST(test_failing_growth_is_given_up),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
