@@ -13,7 +13,7 @@ SOAK = Path(__file__).with_name("soak")
 @pytest.mark.parametrize(
     "args",
     [
-        ("--seconds", "22", "--threads", "1", "--upgrade-every", "9"),
+        ("--seconds", "22", "--threads", "1", "--upgrade-every", "9", "--stuck"),
         ("--seconds", "14", "--threads", "4", "--upgrade-every", "6", "--option=--preload"),
     ],
     ids=["1-thread", "4-threads-preload"],

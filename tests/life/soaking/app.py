@@ -4,8 +4,10 @@ Each answer begins with the number of its request, so that an answer to the wron
 the process that made it in X-Pid.
 """
 
+import ctypes
 import os
 import random
+import threading
 import time
 import zlib
 
@@ -57,6 +59,20 @@ def take(body):
         check = zlib.crc32(block, check)
 
 
+def stick(how):
+    """Does not return for half a minute: in Python, in a wait, or in C beyond Python's reach."""
+    end = time.monotonic() + 30
+    if how == "loop":
+        while time.monotonic() < end:
+            pass
+    elif how == "lock":
+        threading.Event().wait(30)
+    elif how == "c":
+        ctypes.CDLL(None).usleep(30 * 1000000)
+    else:
+        time.sleep(30)
+
+
 def app(environ, start_response):
     query = dict(
         pair.split("=", 1) for pair in environ.get("QUERY_STRING", "").split("&") if "=" in pair
@@ -71,8 +87,8 @@ def app(environ, start_response):
     if path == "/upload":
         size, check = take(environ["wsgi.input"])
         return answer(start_response, b"%d;%d;%d" % (number, size, check))
-    if path == "/sleep":
-        time.sleep(float(query["seconds"]))
+    if path == "/stuck":
+        stick(query["how"])
     if path == "/compute":
         spin()
     return answer(start_response, expected(number, int(query.get("size", 0))))

@@ -346,6 +346,26 @@ class Stream(Client):
         self.check(response, body, begin)
 
 
+class Stuck(Client):
+    """A request that never returns: 504 from the server, and the end of the connection."""
+
+    kind = "stuck"
+
+    def turn(self):
+        number = self.ledger.next_number()
+        how = self.random.choice(("loop", "lock", "sleep", "loop", "lock", "c"))
+        begin = time.monotonic()
+        self.link.say("asks for what never returns (%s), id=%d" % (how, number))
+        self.link.send(self.head("GET", "/stuck", number, "&how=%s" % how))
+        response = self.link.read_response()
+        if response.status != 504 or not response.will_close:
+            raise Wrong("%r instead of 504 and a close" % response)
+        if not self.link.at_end():
+            raise Wrong("bytes behind a 504")
+        self.ledger.add_answer(self.kind, self.link, time.monotonic() - begin)
+        self.close()
+
+
 # (kind, number of threads, share of the rate or the period of one thread in seconds)
 FAST = ((KeepAlive, 10, 0.70), (Close, 4, 0.15), (Pipelined, 2, 0.015))
 PACED = (
@@ -359,7 +379,7 @@ PACED = (
 )
 
 
-def make(ledger, address, rate, seed, compute=False):
+def make(ledger, address, rate, seed, compute=False, stuck=False):
     """The threads of the mixed load at about `rate` requests a second of the fast kinds."""
     clients = []
     for cls, count, share in FAST:
@@ -367,7 +387,7 @@ def make(ledger, address, rate, seed, compute=False):
             cls = Compute
         for _ in range(count):
             clients.append(cls(ledger, address, count / (rate * share), seed + len(clients)))
-    for cls, count, period in PACED:
+    for cls, count, period in PACED + (((Stuck, 2, 6.0),) if stuck else ()):
         for _ in range(count):
             clients.append(cls(ledger, address, period, seed + len(clients)))
     return clients
