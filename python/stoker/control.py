@@ -255,7 +255,7 @@ class Client:
         if isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
             return ControlError("no server listens at %s" % clean(self.path), NO_SERVER)
         if isinstance(error, socket.timeout):
-            return ControlError("the server does not answer")
+            return ControlError("the server did not answer in time")
         if isinstance(error, PermissionError):
             return ControlError(
                 "%s belongs to another user: only that user and root may" % clean(self.path)
@@ -287,7 +287,7 @@ class Client:
 
     def _lost(self, error: OSError | None) -> ControlError:
         if isinstance(error, socket.timeout):
-            return ControlError("the server does not answer")
+            return ControlError("the server did not answer in time")
         return ControlError("the server has ended, or has dropped the connection", NO_SERVER)
 
     def receive(self) -> Answer:
@@ -481,6 +481,10 @@ def _await_successor(control: str | None, old: int) -> None:
         time.sleep(0.05)
 
 
+# What a master that is alive answers at once; the others take as long as they take.
+AT_ONCE = ("status", "ping", "config", "logs", "stack")
+AT_ONCE_SECONDS = 20.0
+
 DONE = {
     "reload": "the reload is complete",
     "upgrade": "the upgrade is complete",
@@ -493,7 +497,10 @@ DONE = {
 
 def run(args: argparse.Namespace) -> int:
     """Carries out one command on the server that is meant."""
-    with Client(choose_server(args.control), args.timeout) as client:
+    timeout = args.timeout
+    if timeout is None and args.command in AT_ONCE:
+        timeout = AT_ONCE_SECONDS
+    with Client(choose_server(args.control), timeout) as client:
         if args.command == "stack":
             answers = _stack(client, args)
             if args.json:
@@ -592,7 +599,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
     if command != "top":
         parser.add_argument("--json", action="store_true", help="print the server's answer")
         parser.add_argument(
-            "--timeout", type=_seconds, metavar="SECONDS", help="give up waiting for the answer"
+            "--timeout", type=_seconds, metavar="SECONDS", help="give up waiting so long"
         )
     return parser
 

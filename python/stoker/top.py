@@ -188,8 +188,8 @@ class View:
         ]
 
     def _rate(self, name: str) -> float:
-        old = self.before["totals"][name] if self.before else 0
-        return max(0, self.now["totals"][name] - old) / self.seconds
+        old = int(self.before["totals"][name]) if self.before else 0
+        return max(0, int(self.now["totals"][name]) - old) / self.seconds
 
     def head(self) -> List[str]:
         now, totals = self.now, self.now["totals"]
@@ -251,7 +251,12 @@ class Watcher:
         self._before: Optional[Answer] = None
         self._then = 0.0
 
+    @property
+    def has_looked(self) -> bool:
+        return self._before is not None
+
     def connect(self) -> Client:
+        """The connection, made when there is none; a ControlError when there is no server."""
         if self.client is None:
             self.client = Client(choose_server(self.control), SERVER_SECONDS)
         return self.client
@@ -635,7 +640,7 @@ def run(control: Optional[str], delay: float, count: Optional[int]) -> int:
         curses.wrapper(show)
         return result.get("code", FAILED)
     except ControlError as error:
-        if error.code == NO_SERVER and watcher._before is not None:
+        if error.code == NO_SERVER and watcher.has_looked:
             print("stoker top: the server has ended", file=sys.stderr)
             return NO_SERVER
         raise

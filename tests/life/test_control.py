@@ -582,6 +582,17 @@ def test_many_clients(controlled):
     assert c.done("reload")
 
 
+def test_a_master_that_does_not_answer(controlled):
+    c = controlled()
+    os.kill(c.server.pid, signal.SIGSTOP)
+    try:
+        result = c.run("ping", "--timeout", "0.3")
+    finally:
+        os.kill(c.server.pid, signal.SIGCONT)
+    assert result.returncode == 1 and "did not answer in time" in result.stderr
+    assert c.json("ping")["ok"] is True
+
+
 def test_clients_that_leave_while_they_wait(controlled):
     c = controlled("-w2", app=HELLO + "\n    time.sleep(0.3)\n")
     for _ in range(40):
