@@ -81,7 +81,7 @@ STK_PRINTF(2, 3) static void notify_send(struct stk_master *m, const char *fmt, 
     STK_CLEANUP(stk_mem_freep) char *text = NULL;
     va_list args;
 
-    if (m->notify == NULL)
+    if (m->notify == NULL || stk_upgrade_is_waiting(m)) /* it listens to the old server */
         return;
     va_start(args, fmt);
     STK_ASSERT(vasprintf(&text, fmt, args) >= 0);
