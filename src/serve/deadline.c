@@ -361,6 +361,7 @@ static void deadline_expire(struct stk_deadline *d, struct stk_serve_request *rq
 
     w->stage = WATCH_EXPIRED;
     w->cancelled_at = now;
+    stk_scoreboard_add(d->server->row, STK_COUNTER_request_timeouts, 1);
     if (!__atomic_load_n(&rq->committed, __ATOMIC_ACQUIRE)) {
         deadline_answer(d, rq);
         done = rq->fate == STK_FATE_ANSWERED ? "504 was sent to" : "the connection was closed to";
@@ -466,6 +467,7 @@ static stk_msec deadline_inspect(struct stk_deadline *d, struct stk_serve_reques
         if (deadline_has_left(rq)) {
             w->stage = WATCH_LEFT;
             w->cancelled_at = now;
+            stk_scoreboard_add(d->server->row, STK_COUNTER_requests_left, 1);
             deadline_cancel(d, rq->t, w, STK_HOST_CANCEL_DISCONNECTED);
         }
         next = deadline_earlier(next, now + DEADLINE_LOOK_MS);

@@ -331,7 +331,8 @@ static void stats_put_worker(const struct stats_ctx *c, unsigned slot)
     stk_json_put_uint(c->j, "delta_requests", requests);
     stk_json_put_uint(c->j, "exceptions",
                       stk_scoreboard_slot_total(c->sb, slot, STK_COUNTER_exceptions));
-    stk_json_put_uint(c->j, "harakiri_count", 0);
+    stk_json_put_uint(c->j, "harakiri_count",
+                      stk_scoreboard_slot_total(c->sb, slot, STK_COUNTER_request_timeouts));
     stk_json_put_uint(c->j, "signals", 0);
     stk_json_put_uint(c->j, "signal_queue", 0);
     stk_json_put_string(c->j, "status", stats_status(row));

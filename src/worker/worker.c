@@ -309,7 +309,6 @@ static bool worker_on_tick(void *arg)
     struct worker *w = arg;
     bool pending;
 
-    stk_server_publish(stk_serve_thread_of(stk_lead_standby(w->lead)));
     stk_server_gauge(w->server);
     stk_scoreboard_set(w->heritage->row, STK_COUNTER_log_lines_lost,
                        stk_access_log_lost(w->access_log));
@@ -318,6 +317,7 @@ static bool worker_on_tick(void *arg)
     if (w->server->move != NULL && stk_move_tick(w->server->move, stk_lead_standby(w->lead)))
         pending = true;
     stk_deadline_tick(w->server->deadline);
+    stk_server_publish(stk_serve_thread_of(stk_lead_standby(w->lead)));
     return pending;
 }
 

@@ -228,6 +228,40 @@ def test_memory_shares_come_with_a_later_scrape(serve):
     assert 0 < share <= m.value("worker_resident_memory_bytes", worker="1") * 2
 
 
+def test_requests_that_are_cancelled(serve):
+    server = serve(
+        APP,
+        "--metrics",
+        "/metrics",
+        "--workers",
+        "1",
+        "--request-timeout",
+        "0.2",
+        "--cancel-on-disconnect",
+    )
+    assert server.get("/sleep?20").status == 504
+    with server.connect() as conn:
+        conn.send(b"GET /sleep?0.1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        conn.reset()
+    m = scrape_until(server, lambda m: m.value("responses_total", **{"class": "5xx"}) == 1)
+    assert m.value("request_timeouts_total") == 1
+    assert m.value("requests_left_total") <= 1
+
+
+def test_requests_that_move(serve):
+    """Requests of one worker that another takes count there, and where they were."""
+    server = serve(APP, "--metrics", "/metrics", "--workers", "2")
+    server.wait_log("ready after")
+    conns = [server.connect() for _ in range(12)]
+    for conn in conns:
+        conn.send("GET /sleep?0.05 HTTP/1.1\r\nHost: x\r\n\r\n")
+    for conn in conns:
+        assert conn.read_response().status == 200
+        conn.close()
+    m = scrape_until(server, lambda m: m.value("requests_total") == 12)
+    assert m.value("requests_moved_in_total") == m.value("requests_moved_out_total")
+
+
 def test_reloads_count(serve):
     server = serve(APP, "--metrics", "/metrics", "--workers", "2")
     server.wait_log("ready after")

@@ -107,11 +107,22 @@ def test_schema(stats_server):
 def test_busy_worker(stats_server):
     server, address = stats_server("--workers", "1")
     with server.connect() as conn:
-        conn.send("GET /sleep?0.5 HTTP/1.1\r\nHost: x\r\n\r\n")
+        conn.send("GET /sleep?1.0 HTTP/1.1\r\nHost: x\r\n\r\n")
         stats = stats_until(address, lambda s: s["workers"][0]["status"] == "busy")
         assert stats["workers"][0]["cores"][0]["in_request"] == 1
+        stats = stats_until(address, lambda s: s["workers"][0]["cores"][0]["vars"])
+        core = stats["workers"][0]["cores"][0]
+        assert core["vars"] == ["REQUEST_METHOD=GET", "REQUEST_URI=/sleep"]
+        (running,) = stats["workers"][0]["stoker"]["running"]
+        assert running["method"] == "GET" and running["thread"] == 0
         assert conn.read_response().status == 200
     stats_until(address, lambda s: s["workers"][0]["status"] == "idle")
+
+
+def test_harakiri_count(stats_server):
+    server, address = stats_server("--workers", "1", "--request-timeout", "0.2")
+    assert server.get("/sleep?20").status == 504
+    stats_until(address, lambda s: s["workers"][0]["harakiri_count"] == 1)
 
 
 def test_queue_of_the_kernel(stats_server):
