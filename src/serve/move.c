@@ -5,16 +5,19 @@
  * the queue of jobs, or is released. What was taken is forgotten by the owner of the loop, who is
  * told by an eventfd.
  *
- * A request moves when
- *   - it has waited for a tick, or the threads here have been in the same calls for long, and a
- *     thread of another worker has nothing to do;
- *   - the threads here are stuck in their calls, and another worker gets on so well that the
- * request would begin there before long. What has already taken long takes as long again, as a
- * rule: the time that the calls have taken so far, times some, is what is compared with the queue
- *     there. So calls that are long as a rule, here as there, move nothing;
- *   - the queue here is much longer than there: the newest go, which would wait longest.
- * The oldest go first, and queues are kept by age, so that a request that was moved is not served
- * behind younger ones. A request moves at most MOVE_HOPS times.
+ * A request moves to a worker in which a thread has nothing to do, when it has waited for a tick,
+ * or the threads here have been in the same calls for long.
+ *
+ * It moves from a worker that is stuck in its calls to one that gets on so well that the request
+ * would begin there before long. What has already taken long takes as long again, as a rule: the
+ * time that the calls have taken so far, times some, is what is compared with the queue there,
+ * which may be longer than the one here only when that time is. So calls that are long as a rule,
+ * here as there, move little.
+ *
+ * And it moves from a queue that is much longer than another: the newest go, which would wait
+ * longest. Else the oldest go first, and queues are kept by age, so that a request that was moved
+ * is not served behind younger ones. A request moves at most MOVE_HOPS times, but for one that
+ * would be left in a worker that is stuck for long.
  *
  * While draining, everything that is between two requests goes to a worker of the newest
  * generation, bytes that are there already with it. The socket itself is not touched, so a client
@@ -23,6 +26,7 @@
 #include "serve/move.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,11 +49,13 @@
 #include "serve/server.h"
 
 enum {
-    MOVE_HOPS = 8,
+    MOVE_HOPS = 8,                     /* as a rule */
+    MOVE_HOPS_MAX = 100,               /* from a worker that is stuck for long */
     MOVE_LOOK_NS = 100 * 1000,         /* between two looks at the others */
     MOVE_TICK_NS = 250 * 1000,         /* a request may wait so long before it moves */
     MOVE_LONG_NS = 1000 * 1000,        /* with calls longer than this it need not wait */
     MOVE_STUCK_NS = 5 * 1000 * 1000,   /* calls longer than this are stuck */
+    MOVE_WORSE_NS = 20 * 1000 * 1000,  /* a longer queue is taken for a call beyond this */
     MOVE_STUCK_TIMES = 4,              /* see above */
     MOVE_FRESH_NS = 2 * 1000 * 1000,   /* a younger queue is looked at every tick */
     MOVE_BALANCE_NS = 5 * 1000 * 1000, /* a queue is worth balancing when its oldest has waited */
@@ -90,6 +96,7 @@ struct stk_move {
     /* of the stand-by */
     uint64_t calls; /* begun and ended here, and since when that has not changed */
     stk_nsec calls_at;
+    stk_nsec stuck; /* for so long, at the last look */
     stk_nsec looked_at;
     stk_msec refused_logged;
     uint64_t refused; /* since then */
@@ -195,7 +202,7 @@ static void move_return(struct stk_move *move, struct move_offer *offer,
         stk_conn_release(conn, thread);
         return;
     }
-    if (conn->hops < MOVE_HOPS)
+    if (conn->hops < MOVE_HOPS_MAX)
         conn->hops++;
     stk_lead_post(move->lead, &conn->job);
     if (!thread->own)
@@ -272,12 +279,14 @@ static void move_settle(struct stk_move *move, struct stk_lead_thread *thread)
 
 static bool move_may(void *arg, struct stk_job *job)
 {
+    const struct stk_move *move = arg;
     struct stk_conn *conn;
 
     if (job->run != stk_http1_job)
         return false;
     conn = move_conn_of(job);
-    if (conn->hops >= MOVE_HOPS || stk_conn_is_gone(conn) || stk_conn_has_output(conn) ||
+    if (conn->hops >= (move->stuck < MOVE_WORSE_NS ? MOVE_HOPS : MOVE_HOPS_MAX) ||
+        stk_conn_is_gone(conn) || stk_conn_has_output(conn) ||
         conn->in_len > STK_TRANSFER_BYTES_MAX)
         return false;
     return conn->body == NULL || stk_body_is_small(conn->body, STK_TRANSFER_BYTES_MAX);
@@ -300,13 +309,13 @@ static bool move_request(struct stk_move *move, unsigned to, bool newest)
         return true;
     stk_peers_unclaim(move->peers, to);
     if (r == -EMSGSIZE)
-        conn->hops = MOVE_HOPS;
+        conn->hops = MOVE_HOPS_MAX;
     stk_lead_post(move->lead, job);
     return r == -EMSGSIZE;
 }
 
 /* Since when no call here has begun or ended. */
-static stk_nsec move_stuck_for(struct stk_move *move, stk_nsec now)
+static void move_note_stuck(struct stk_move *move, stk_nsec now)
 {
     uint64_t calls = stk_lead_calls(move->lead);
 
@@ -314,14 +323,14 @@ static stk_nsec move_stuck_for(struct stk_move *move, stk_nsec now)
         move->calls = calls;
         move->calls_at = now;
     }
-    return now - move->calls_at;
+    move->stuck = now - move->calls_at;
 }
 
 /* A place for the oldest request, or (*ret_newest) for the newest; -1: there is none now. */
 static int move_find(struct stk_move *move, stk_nsec now, bool *ret_newest)
 {
     bool draining = atomic_load(&move->server->draining);
-    stk_nsec stuck = move_stuck_for(move, now);
+    stk_nsec stuck = move->stuck;
     stk_nsec oldest = stk_lead_oldest(move->lead);
     stk_nsec waited = oldest != 0 ? now - oldest : 0;
     unsigned jobs = stk_lead_jobs(move->lead);
@@ -334,10 +343,11 @@ static int move_find(struct stk_move *move, stk_nsec now, bool *ret_newest)
     if (waited >= MOVE_TICK_NS || stuck >= MOVE_LONG_NS || draining)
         to = stk_peers_claim_idle(move->peers);
     if (to < 0 && stuck >= MOVE_STUCK_NS)
-        to = stk_peers_claim_quick(move->peers, stuck * MOVE_STUCK_TIMES);
+        to = stk_peers_claim_quick(move->peers, stuck < MOVE_WORSE_NS ? jobs : UINT_MAX,
+                                   stuck * MOVE_STUCK_TIMES);
     if (to < 0 && waited >= MOVE_BALANCE_NS && pace > 0 && jobs > 2) {
         *ret_newest = true;
-        to = stk_peers_claim_quick(move->peers, pace * jobs / 2);
+        to = stk_peers_claim_quick(move->peers, jobs, pace * jobs / 2);
     }
     return to;
 }
@@ -349,6 +359,7 @@ static void move_share(struct stk_move *move, stk_nsec now)
     int to;
 
     stk_peers_look(move->peers, now);
+    move_note_stuck(move, now);
     while (stk_lead_jobs(move->lead) > 0 && (to = move_find(move, now, &newest)) >= 0) {
         if (!move_request(move, (unsigned)to, newest))
             return;
@@ -551,7 +562,7 @@ static void move_import(struct stk_move *move, struct stk_lead_thread *thread,
     if (conn->served)
         stk_conn_set_state(conn, STK_CONN_IDLE, server->config->keepalive_timeout);
     if ((tc->flags & STK_TRANSFER_REQUEST) != 0) {
-        conn->hops = (uint8_t)(tc->hops < MOVE_HOPS ? tc->hops : MOVE_HOPS);
+        conn->hops = (uint8_t)(tc->hops < MOVE_HOPS_MAX ? tc->hops : MOVE_HOPS_MAX);
         conn->job.since = tc->since;
         stk_scoreboard_add(server->row, STK_COUNTER_requests_moved_in, 1);
     }

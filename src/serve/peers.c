@@ -208,20 +208,21 @@ int stk_peers_claim_idle(struct stk_peers *peers)
     }
 }
 
-int stk_peers_claim_quick(struct stk_peers *peers, stk_nsec wait)
+int stk_peers_claim_quick(struct stk_peers *peers, unsigned queue, stk_nsec wait)
 {
     int best = -1;
 
     for (unsigned i = 0; i < peers->scoreboard->nrows; i++) {
         const struct stk_scoreboard_row *r = &peers->scoreboard->rows[i];
         stk_nsec pace = peers->notes[i].pace;
+        unsigned load;
         stk_nsec there;
 
         if (pace == 0 || !peers_is_candidate(peers, i) || peers->notes[i].pid != peers_get(&r->pid))
             continue;
-        there = pace * (stk_nsec)(atomic_load_explicit(&r->backlog, memory_order_relaxed) +
-                                  peers_offered(peers, i) + 1);
-        if (there < wait) {
+        load = atomic_load_explicit(&r->backlog, memory_order_relaxed) + peers_offered(peers, i);
+        there = pace * (stk_nsec)(load + 1);
+        if (load < queue && there < wait) {
             wait = there;
             best = (int)i;
         }

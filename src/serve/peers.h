@@ -31,8 +31,9 @@ void stk_peers_look(struct stk_peers *peers, stk_nsec now);
  */
 /* One with a thread that has nothing to do. */
 int stk_peers_claim_idle(struct stk_peers *peers);
-/* One that will probably have begun a further request within `wait`. */
-int stk_peers_claim_quick(struct stk_peers *peers, stk_nsec wait);
+/* One in which fewer than `queue` requests wait, and that will probably have begun a further one
+ * within `wait`. */
+int stk_peers_claim_quick(struct stk_peers *peers, unsigned queue, stk_nsec wait);
 /* The one of the newest generation with the fewest connections. */
 int stk_peers_claim_heir(struct stk_peers *peers);
 /* Whether there is one. */

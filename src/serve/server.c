@@ -7,6 +7,7 @@
  */
 #include "serve/server.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -295,6 +296,19 @@ static void server_make_endpoints(struct stk_server *server, const struct stk_se
     }
 }
 
+/* Descriptors that are open already: the sockets and inboxes of all workers. */
+static uint64_t server_count_fds(void)
+{
+    DIR *dir = opendir("/proc/self/fd");
+    uint64_t n = 0;
+
+    while (dir != NULL && readdir(dir) != NULL)
+        n++;
+    if (dir != NULL)
+        closedir(dir);
+    return n;
+}
+
 static void server_make_limits(struct stk_server *server)
 {
     const struct stk_config *config = server->config;
@@ -315,7 +329,7 @@ static void server_make_limits(struct stk_server *server)
         rl.rlim_cur = 1 << 20;
     server->max_connections = (uint64_t)config->max_connections;
     if (server->max_connections == 0) {
-        uint64_t reserve = SERVER_FD_RESERVE + rl.rlim_cur / 10;
+        uint64_t reserve = SERVER_FD_RESERVE + rl.rlim_cur / 10 + server_count_fds();
 
         server->max_connections = rl.rlim_cur > 2 * reserve ? rl.rlim_cur - reserve : reserve;
     }

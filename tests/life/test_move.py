@@ -433,6 +433,34 @@ def test_a_client_that_sends_at_the_moment_of_the_reload(two):
         ask(conn)
 
 
+def test_a_worker_that_leaves_gives_its_connections_away(two):
+    """SIGTERM to a worker alone."""
+    server = two()
+    (leaving, conns), _ = connect_to_each(server).items()
+    os.kill(leaving, signal.SIGTERM)
+    deadline = time.monotonic() + 30
+    while leaving in server.worker_pids():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    for conn in conns:
+        assert ask(conn) != leaving
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_connections_outlive_recycled_workers(two, threads):
+    server = two("--max-requests", "25", "--recycle-jitter", "0", "--threads", str(threads))
+    conns = [server.connect() for _ in range(6)]
+    pids = set()
+    deadline = time.monotonic() + 30
+    while len(pids) < 6:
+        pids.update(ask(conn) for conn in conns)
+        assert time.monotonic() < deadline
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_log("reload is complete")
+    for conn in conns:
+        ask(conn)
+
+
 def test_the_last_worker_says_that_it_closes(two):
     """Nobody takes the connection: the response says so, or the connection ends between two."""
     server = two(workers=1)
