@@ -199,9 +199,12 @@ bool stk_options_suggest(const char *name, char *buf, size_t size)
 const char *stk_options_group_name(enum stk_option_group group)
 {
     static const char *const names[] = {
-        [STK_OPTION_GROUP_APPLICATION] = "Application", [STK_OPTION_GROUP_SOCKETS] = "Sockets",
-        [STK_OPTION_GROUP_PROCESSES] = "Processes",     [STK_OPTION_GROUP_LIMITS] = "Limits",
-        [STK_OPTION_GROUP_TIMEOUTS] = "Timeouts",       [STK_OPTION_GROUP_PROXIES] = "Proxies",
+        [STK_OPTION_GROUP_APPLICATION] = "Application",
+        [STK_OPTION_GROUP_SOCKETS] = "Sockets",
+        [STK_OPTION_GROUP_PROCESSES] = "Processes",
+        [STK_OPTION_GROUP_LIMITS] = "Limits",
+        [STK_OPTION_GROUP_TIMEOUTS] = "Timeouts",
+        [STK_OPTION_GROUP_PROXIES] = "Proxies",
         [STK_OPTION_GROUP_LOGGING] = "Logging",
         [STK_OPTION_GROUP_METRICS] = "Health and metrics",
         [STK_OPTION_GROUP_HELP] = "Help",
