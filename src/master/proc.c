@@ -278,6 +278,12 @@ struct stk_proc *stk_proc_new(struct stk_master *m, enum stk_proc_kind kind, uns
 
 void stk_proc_drain(struct stk_proc *p, stk_msec timeout)
 {
+    /* One that has become ready a moment ago may have accepted connections. */
+    if (p->state < STK_PROC_READY) {
+        stk_proc_hear(p);
+        if (p->pid == 0 && p->channel.fd < 0)
+            return; /* and one that is no child of ours is gone already */
+    }
     if (p->state != STK_PROC_READY) {
         if (p->state < STK_PROC_READY)
             stk_proc_kill(p); /* it serves nobody */

@@ -111,19 +111,23 @@ static void reload_close(struct stk_master *m, bool ok, unsigned worker, unsigne
     reload_tell(m, ok, all);
 }
 
-/* Ends a replacement that is not ready yet. */
+/* Ends what is not ready yet, or has not been heard of as ready. */
 static void reload_drop(struct stk_proc **proc)
 {
-    if (*proc != NULL)
-        stk_proc_kill(stk_steal(proc));
+    struct stk_proc *p = stk_steal(proc);
+
+    if (p != NULL && p->kind == STK_PROC_WORKER)
+        stk_proc_drain(p, p->master->config->graceful_timeout);
+    else if (p != NULL)
+        stk_proc_kill(p);
 }
 
 static void reload_drop_next(struct stk_master *m)
 {
+    m->reloading = m->reload_stuck = false; /* whatever is heard of those: nothing goes on */
     for (unsigned i = 0; i < m->params->nworkers; i++)
         reload_drop(&m->slots[i].next);
     reload_drop(&m->template_next);
-    m->reloading = m->reload_stuck = false;
 }
 
 static bool reload_is_new(const struct stk_slot *slot)
@@ -179,8 +183,12 @@ static bool reload_start(struct stk_master *m, struct stk_slot *slot)
     STK_CLEANUP(stk_mem_freep) char *how = NULL;
     int r;
 
-    if (slot->current != NULL && !stk_proc_is_serving(slot->current))
-        stk_proc_kill(stk_steal(&slot->current));
+    if (slot->current != NULL && !stk_proc_is_serving(slot->current)) {
+        reload_drop(&slot->current);
+        /* It may have been ready, which is a step of its own. */
+        if (!m->reloading || slot->current != NULL || slot->next != NULL)
+            return m->reloading;
+    }
     r = stk_spawn_worker(m, slot->index, slot->current != NULL ? &slot->next : &slot->current);
     m->reload_stuck = r == -ENOSPC;
     if (r == 0)

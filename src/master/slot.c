@@ -307,7 +307,7 @@ void stk_slot_vacate(struct stk_slot *slot)
     struct stk_master *m = slot->master;
 
     if (slot->next != NULL)
-        stk_proc_kill(stk_steal(&slot->next));
+        stk_proc_drain(stk_steal(&slot->next), m->config->graceful_timeout);
     if (slot->current != NULL)
         stk_proc_drain(stk_steal(&slot->current), m->config->graceful_timeout);
     stk_timer_stop(m->loop, &slot->respawn);
