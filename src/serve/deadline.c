@@ -357,7 +357,7 @@ static void deadline_cancel(struct stk_deadline *d, const struct stk_serve_threa
 static void deadline_expire(struct stk_deadline *d, struct stk_serve_request *rq,
                             struct deadline_watch *w, stk_msec now)
 {
-    const char *done = "its response was complete,";
+    const char *done = "its response had been handed over for";
 
     w->stage = WATCH_EXPIRED;
     w->cancelled_at = now;

@@ -12,6 +12,7 @@ from tests.lib.server import ProtocolError
 
 APP = """
 import ctypes
+import functools
 import os
 import select
 import socket
@@ -94,6 +95,11 @@ class Body:
         events.append("closed")
 
 
+def native():
+    # Blocks outside Python, and no bytecode is run between that and the end of the request.
+    return iter(functools.partial(ctypes.CDLL(None).usleep, 700000), 0)
+
+
 def wait_for_client(environ):
     disconnected = environ["stoker.disconnected"]
     events.append(disconnected())
@@ -120,6 +126,9 @@ def app(environ, start_response):
     elif path == "body":
         start_response("200 OK", TEXT)
         return Body()
+    elif path == "native":
+        start_response("200 OK", TEXT)
+        return native()
     elif path == "client":
         wait_for_client(environ)
     elif path == "nap":
@@ -221,6 +230,25 @@ def test_other_threads_get_an_exception(serve):
     server.wait_log("has cancelled a request")
     assert server.get("/").status == 200
     assert "has not returned" not in server.log()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_next_request_gets_nothing(serve, threads):
+    """The exception that was set too late for its request must not hit another one."""
+    server = serve(APP, "--workers", "1", "--threads", str(threads), "--request-timeout", "0.3")
+    with server.connect() as keep:
+        stuck = [server.connect() for _ in range(threads)]
+        for client in stuck:
+            client.send(b"GET /native HTTP/1.1\r\nHost: a\r\n\r\n")
+        for client in stuck:
+            assert client.read_response().status == 504
+            client.close()
+        for _ in range(30):
+            response = server.request("GET", "/nap", conn=keep)
+            assert response.status == 200
+            if response.will_close:
+                break
+    assert server.log().count("error: GET") == threads
 
 
 def test_cleanup_runs_and_the_exception_is_no_exception(serve):
