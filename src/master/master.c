@@ -99,6 +99,11 @@ static void master_on_stop_signal(struct stk_master *m, uint32_t number)
 {
     const char *name = master_signal_name(number);
 
+    if (m->finishing && number != SIGQUIT && m->stopping == 1) {
+        m->finishing = false; /* the next one is meant */
+        stk_log_info("%s: finishing already", name);
+        return;
+    }
     if (number == SIGQUIT || m->stopping > 0) {
         if (m->stopping < 2)
             stk_log_warning("%s: stopping now", name);
@@ -201,11 +206,15 @@ void stk_master_restore_signals(struct stk_master *m)
 
 static void master_give_signals_back(struct stk_master *m)
 {
+    static const int late[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2};
     struct signalfd_siginfo info;
 
-    /* What came while stopping was meant for the server, not for what runs after it. */
+    /* What came while stopping was meant for the server, not for what runs after it; and what comes
+     * now finds a process that only ends, which must not seem to die of it. */
     while (m->signals.fd >= 0 && read(m->signals.fd, &info, sizeof info) > 0) {
     }
+    for (size_t i = 0; i < STK_ARRAY_LEN(late); i++)
+        STK_ASSERT(signal(late[i], SIG_IGN) != SIG_ERR);
     stk_fd_close(&m->signals.fd);
     stk_master_restore_signals(m);
     if (m->subreaper_set && prctl(PR_SET_CHILD_SUBREAPER, 0) < 0) {

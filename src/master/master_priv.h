@@ -149,6 +149,8 @@ struct stk_master {
 
     /* stopping: 0, 1 gracefully, 2 now */
     int stopping;
+    bool finishing; /* stopping by an upgrade: a first signal, as one sent to a group, asks for no
+                       more than that */
     int exit_code;
 
     /* signals */

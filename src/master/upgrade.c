@@ -169,6 +169,7 @@ static void upgrade_hand_over(struct stk_upgrade *u)
     stk_log_info("%s, this one finishes what it has begun%s", text,
                  getpid() == 1 ? " and stays, as process 1, until that one ends" : "");
     upgrade_tell(u, 0, text);
+    m->finishing = true;
     stk_master_stop(m, false);
 }
 

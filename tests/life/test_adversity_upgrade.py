@@ -153,6 +153,32 @@ def test_an_upgrade_of_a_unix_socket(upgraded, tmp_path):
     assert not path.exists()
 
 
+def test_a_burst_of_upgrades(upgraded):
+    site = upgraded()
+    old = site.master()
+    with Traffic(site.server):
+        for _ in range(20):
+            site.send(signal.SIGUSR2, old)
+            time.sleep(0.01)
+        site.wait_master(old)
+        wait_until(lambda: site.masters() == [site.master()])
+    served(site.server)
+    site.stop()
+
+
+def test_stops_of_both_masters_at_once(upgraded):
+    site = upgraded()
+    old = site.master()
+    with site.server.connect() as conn:
+        conn.send("GET /sleep?1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        site.send(signal.SIGUSR2)
+        site.wait_master(old)
+        for pid in site.masters():
+            os.kill(pid, signal.SIGTERM)
+        assert conn.read_response().status == 200
+    wait_until(lambda: left_of(site.server) == [])
+
+
 # The control socket
 
 
