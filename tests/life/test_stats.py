@@ -15,8 +15,9 @@ from termios import TIOCSWINSZ
 
 import pytest
 
-from tests.lib.server import free_port
+from tests.lib.server import Connection, free_port
 from tests.life.test_metrics import APP
+from tests.life.test_upgrade import site  # noqa: F401 (a fixture)
 
 # What the consumers of uWSGI's stats server index.
 TOP = "version listen_queue listen_queue_errors signal_queue load pid uid gid cwd locks sockets workers"
@@ -193,6 +194,24 @@ def test_readers_that_do_not_read(stats_server):
     for sock in lazy:
         sock.close()
     server.stop()
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_upgrade(site, tmp_path, kind):  # noqa: F811
+    """The addresses of statistics and metrics go to the new server, like all others."""
+    if kind == "unix":
+        address, metrics = str(tmp_path / "stats.sock"), str(tmp_path / "metrics.sock")
+        options = ("--stats", address, "--metrics", "unix:" + metrics)
+    else:
+        address, metrics = ("127.0.0.1", free_port()), ("127.0.0.1", free_port())
+        options = ("--stats", "%s:%d" % address, "--metrics", "%s:%d" % metrics)
+    up = site(APP, *options)
+    for _ in range(2):
+        pid = up.upgrade()
+        stats_until(address, lambda s: s["pid"] == pid)
+        with Connection(metrics) as conn:
+            assert up.server.get("/metrics", conn=conn).status == 200
+        assert up.server.get("/").status == 200
 
 
 def test_address_in_use(serve):
