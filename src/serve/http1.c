@@ -291,11 +291,10 @@ static enum http1_step http1_handle(struct stk_serve_request *rq, struct stk_lea
     if (has_body)
         rq->keep_alive = false;
     stk_route_answer(rq, handler);
-    if (handler == NULL || handler->logged) {
+    if (handler != NULL && handler->logged)
         stk_http1_account(rq);
-    } else {
+    else
         rq->t->handled++;
-    }
     conn->served = true;
     if (rq->keep_alive)
         return STEP_ANSWERED;

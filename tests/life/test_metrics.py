@@ -145,6 +145,9 @@ def test_address_of_its_own(serve):
             if path == "/metrics":
                 Metrics(response)
         assert server.request("POST", "/metrics", b"x", conn=conn).status == 405
+    with Connection(("127.0.0.1", port)) as conn:  # nothing of this was the application's
+        m = scrape_until(server, lambda m: m.value("requests_total") == 1, conn=conn)
+        assert m.value("responses_total", **{"class": "4xx"}) == 0
     assert server.url.rpartition(":")[2] in server.log()
     assert "serving app:app at http://127.0.0.1:%d\n" % server.port in server.log()
 
