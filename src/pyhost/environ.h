@@ -7,8 +7,7 @@ struct stk_environ;
 struct stk_environ_shape;
 
 /* NULL with an exception. The endpoints must outlive it. */
-struct stk_environ *stk_environ_new(struct stk_pyhost *host,
-                                    const struct stk_host_params *params);
+struct stk_environ *stk_environ_new(struct stk_pyhost *host, const struct stk_host_params *params);
 void stk_environ_free(struct stk_environ *env);
 /*
  * The environ of a request; `input` is its wsgi.input, NULL for the shared empty one. A new

@@ -68,9 +68,8 @@ void stk_stacks_init(struct stk_pyhost *host)
     if (sig == 0 || fd < 0 || stacks_register(sig, fd) < 0) {
         if (PyErr_Occurred())
             stk_report_exception(STK_LOG_WARNING, "Python stacks cannot be shown");
-        else
-            stk_log_warning("Python stacks cannot be shown: %s",
-                            sig == 0 ? "no real-time signal is free" : strerror(errno));
+        else if (fd < 0)
+            stk_log_warning("Python stacks cannot be shown: /dev/null: %s", strerror(errno));
         stk_fd_close(&fd);
         return;
     }
@@ -221,7 +220,8 @@ void stk_stacks_write(void *host, void *thread, int fd)
 
     STK_CHECK_MAGIC(h, STK_PYHOST_MAGIC);
     if (h->stacks_signal == 0) {
-        stacks_puts(fd, "(Python stacks cannot be shown here, see the beginning of the log)\n");
+        stacks_puts(fd, "(Python stacks cannot be shown here: see the beginning of the log, with "
+                        "--log-level debug)\n");
         return;
     }
     if (t)

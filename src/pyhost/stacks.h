@@ -5,7 +5,7 @@
 
 /*
  * Makes stk_stacks_write possible, with the GIL: before the application is loaded, so that a crash
- * of its import is told as well. A failure is logged; stacks are then not to be had.
+ * of its import is told as well. Where that fails stacks are not to be had, and say so.
  */
 void stk_stacks_init(struct stk_pyhost *host);
 /* Undoes it, with the GIL. */

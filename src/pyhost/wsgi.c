@@ -360,6 +360,9 @@ static void wsgi_close(struct stk_call *call, PyObject *result)
     int r = stk_py_lookup_attr(result, stk_state_name(call->host->st, STK_NAME_close), &close);
 
     if (r > 0) {
+        /* The client need not wait for what the application does there. */
+        if (call->ended && !call->gone)
+            (void)call->req->ops->write(call->req, "", 0, STK_WRITE_FLUSH);
         value = PyObject_CallNoArgs(close);
         wsgi_check_stray(call);
     }

@@ -86,6 +86,20 @@ def stream(environ):
     time.sleep(60)
 
 
+class SlowClose:
+    def __init__(self, blocks):
+        self.blocks = blocks
+
+    def __len__(self):
+        return len(self.blocks)
+
+    def __iter__(self):
+        return iter(self.blocks)
+
+    def close(self):
+        time.sleep(60)
+
+
 class Body:
     def __iter__(self):
         yield b"first"
@@ -129,6 +143,9 @@ def app(environ, start_response):
     elif path == "native":
         start_response("200 OK", TEXT)
         return native()
+    elif path == "close":
+        start_response("200 OK", TEXT)
+        return SlowClose([b"block"] * int(environ["QUERY_STRING"]))
     elif path == "client":
         wait_for_client(environ)
     elif path == "nap":
@@ -286,6 +303,20 @@ def test_begun_response_is_cut(serve):
         client.send(b"GET /body HTTP/1.0\r\n\r\n")
         with pytest.raises(ConnectionResetError):
             client.read_to_end()
+
+
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_response_does_not_wait_for_close(serve, blocks):
+    """What the application does after its response is cancelled too, and the response is whole."""
+    server = serve(APP, "--workers", "1", "--request-timeout", "1")
+    with server.connect() as client:
+        client.send(b"GET /close?%d HTTP/1.1\r\nHost: a\r\n\r\n" % blocks)
+        assert client.read_response().body == b"block" * blocks
+        assert "not answered" not in server.log()
+        assert "in close\n" in stack_of(server, "/close")
+        client.send(b"GET /nap HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert client.read_response().status == 200
+    assert "its response had been handed over" in server.log()
 
 
 def test_limit_of_one_request(serve):
