@@ -220,8 +220,7 @@ void stk_stacks_write(void *host, void *thread, int fd)
 
     STK_CHECK_MAGIC(h, STK_PYHOST_MAGIC);
     if (h->stacks_signal == 0) {
-        stacks_puts(fd, "(Python stacks cannot be shown here: see the beginning of the log, with "
-                        "--log-level debug)\n");
+        stacks_puts(fd, "(Python stacks cannot be shown in this process)\n");
         return;
     }
     if (t)

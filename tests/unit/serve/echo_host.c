@@ -308,6 +308,11 @@ static bool echo_call_number(struct echo_host *host, struct echo_thread *t, stru
         if (req->ops->set_timeout(req, (stk_msec)n) == 0)
             echo_await_cancel(host, t, req, 60000);
         echo_hello(host, req);
+    } else if (sscanf(text, "/mire/%zu", &n) == 1) {
+        while (req->ops->set_timeout(req, (stk_msec)n) == 0) {
+            echo_nap(host, 60000);
+            n = 0;
+        }
     } else
         return false;
     return true;

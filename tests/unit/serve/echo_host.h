@@ -15,7 +15,7 @@
  *   /nap/N       sleeps N ms, unlocked, or until it is cancelled
  *   /wait        waits, unlocked, until it is cancelled; /part the same behind a first block
  *   /stuck       never returns; /hold sleeps 300 ms, locked
- *   /limit/N     gives itself N ms more, then as /wait
+ *   /limit/N     gives itself N ms more, then as /wait; /mire/N then as /stuck
  */
 #pragma once
 
