@@ -104,8 +104,8 @@ struct stk_request_ops {
     /*
      * Sends body bytes; the first call sends the head with them. With STK_WRITE_END on the first
      * call Content-Length is filled in. 0; > 0; -EAGAIN; -EPIPE (client gone; further writes say so
-     * too). The bytes are copied or sent, never kept. Without bytes, behind the end, STK_WRITE_FLUSH
-     * sends what still lies there.
+     * too). The bytes are copied or sent, never kept. Without bytes, behind the end,
+     * STK_WRITE_FLUSH sends what still lies there.
      */
     int (*write)(struct stk_request *req, const char *data, size_t len, unsigned flags);
     /* Sends len bytes of a file from off as body (the descriptor is duplicated where needed). As

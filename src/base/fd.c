@@ -40,8 +40,8 @@ int stk_fd_fill_standard(void)
 {
     int fd;
 
-    do { /* the lowest that is free is what open() returns */
-        fd = open("/dev/null", O_RDWR);
+    do {                                /* the lowest that is free is what open() returns */
+        fd = open("/dev/null", O_RDWR); /* NOLINT(android-cloexec-open): for children as well */
         if (fd < 0)
             return -errno;
     } while (fd <= STDERR_FILENO);

@@ -25,7 +25,7 @@ struct stk_cli {
     PyObject *module; /* stoker._core, borrowed */
     struct stk_load *load;
     struct stk_args args;
-    unsigned nworkers; /* effective, at least 1 */
+    unsigned nworkers;          /* effective, at least 1 */
     struct stk_startup startup; /* of a server (run.c) */
 };
 

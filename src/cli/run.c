@@ -111,11 +111,10 @@ static bool run_bind_is_default(const struct stk_load *load)
 /* Builds the host, hands everything to the master, and stays until it ends. */
 static int run_master(struct stk_cli *cli, struct run *run)
 {
+    STK_CLEANUP(stk_mem_freep) char *config_json = stk_control_config(cli);
     STK_CLEANUP(stk_mem_freep)
     char *runtime = stk_mem_strndup(Py_GetVersion(), strcspn(Py_GetVersion(), " "));
-    STK_CLEANUP(stk_mem_freep) char *config_json = stk_control_config(cli);
-    struct stk_worker_params worker = {
-        .host_ops = run->ops, .host = run->host, .runtime = runtime};
+    struct stk_worker_params worker = {.host_ops = run->ops, .host = run->host, .runtime = runtime};
     const struct stk_master_params params = {
         .config = run->config,
         .config_json = config_json,

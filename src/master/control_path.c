@@ -113,9 +113,10 @@ static int path_choose_folder(char **ret_folder, char **ret_error)
         folder = stk_mem_printf("/tmp/stoker-%u", (unsigned)geteuid());
         r = path_make_folder(folder, ret_error);
     }
-    if (r == 0)
-        *ret_folder = stk_steal(&folder);
-    return r;
+    if (r < 0)
+        return r;
+    *ret_folder = stk_steal(&folder);
+    return 0;
 }
 
 /* PID.sock: what a server of ours has made by itself. */

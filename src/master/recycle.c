@@ -257,7 +257,7 @@ int stk_recycle_worker(struct stk_master *m, unsigned slot)
 {
     struct stk_proc *p = slot < m->params->nworkers ? m->slots[slot].current : NULL;
 
-    if (!stk_proc_is_serving(p))
+    if (p == NULL || !stk_proc_is_serving(p))
         return -ENOENT;
     if (recycle_mark(p, STK_RESTART_ASKED))
         stk_log_info("worker %u (%d) is to be replaced: a new one is started in its place",
