@@ -23,6 +23,8 @@ def app(environ, start_response):
     body = environ["wsgi.input"].read()
     path = environ["PATH_INFO"]
     if path == "/hold":
+        with open("held", "a") as file:
+            print(os.getpid(), file=file)
         while not os.path.exists("go"):
             time.sleep(0.005)
     if path == "/count":
@@ -79,10 +81,35 @@ def connect_to_each(server, count=4):
     raise AssertionError("one worker got no connections: %r" % found)
 
 
-def held(server, conns):
-    """Takes the first of a worker's connections to keep the worker busy; the rest."""
-    conns[0].send(GET % b"/hold")
-    return conns[0], conns[1:]
+def hold(server, conn):
+    """Sends a request that stays in the application until go(); the process that has it."""
+    file = server.cwd / "held"
+    before = file.read_text() if file.exists() else ""
+    conn.send(GET % b"/hold")
+    deadline = time.monotonic() + 30
+    while True:
+        now = file.read_text() if file.exists() else ""
+        if len(now) > len(before) and now.endswith("\n"):
+            return int(now[len(before) :])
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+class Held:
+    """A worker that is kept busy by the request of `holder`: `busy` is its process, `conns` are its
+    other connections; `free` and `theirs` are those of the other worker."""
+
+    def __init__(self, server, workers=None, first=0):
+        workers = workers or connect_to_each(server)
+        self.server = server
+        self.holder = list(workers.values())[first].pop()
+        self.busy = hold(server, self.holder)  # where its request may have moved to, too
+        (self.free,) = set(workers) - {self.busy}
+        self.conns, self.theirs = workers[self.busy][:3], workers[self.free]
+
+    def end(self):
+        go(self.server)
+        assert answer(self.holder) == self.busy
 
 
 def go(server):
@@ -91,33 +118,28 @@ def go(server):
 
 def test_a_request_does_not_wait_behind_a_call(two):
     server = two()
-    for first, second in ((0, 1), (1, 0)):
-        workers = connect_to_each(server)
-        busy, free = list(workers)[first], list(workers)[second]
-        holder, others = held(server, workers[busy])
-        for conn in others * 3:
-            assert ask(conn) == free
-        go(server)
-        assert answer(holder) == busy
+    for first in (0, 1):
+        held = Held(server, first=first)
+        for conn in held.conns * 3:
+            assert ask(conn) == held.free
+        held.end()
         (server.cwd / "go").unlink()
         # The connections live where they were moved to, and are as good as ever.
-        for conn in others + workers[free]:
-            assert ask(conn) in (busy, free)
+        for conn in held.conns + held.theirs:
+            assert ask(conn) in (held.busy, held.free)
 
 
 def test_the_peer_and_the_scheme_move_along(two):
     server = two()
-    busy, free = connect_to_each(server).values()
-    holder, others = held(server, busy)
-    for conn in others:
+    held = Held(server)
+    for conn in held.conns:
         conn.send(
             b"GET / HTTP/1.1\r\nHost: test\r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Port: 1\r\n\r\n"
         )
         assert conn.read_response().header("Peer").startswith("192.0.2.7:")
         conn.send(GET % b"/")
         assert conn.read_response().header("Peer") == "127.0.0.1:%d" % conn.sock.getsockname()[1]
-    go(server)
-    answer(holder)
+    held.end()
 
 
 def chunks(body, size):
@@ -131,11 +153,10 @@ def chunks(body, size):
 def test_bodies_move(two, framing, pieces, size):
     server = two()
     body = os.urandom(size // 2) * 2 or b"x"
-    (busy, conns), (free, _) = connect_to_each(server, 3).items()
-    holder, others = held(server, conns)
+    held = Held(server)
     field = b"Content-Length: %d" % len(body) if framing == "length" else b"Transfer-Encoding: chunked"
     data = body if framing == "length" else chunks(body, 7000)
-    for conn in others:
+    for conn in held.conns:
         # A second request behind it moves with it.
         data_all = b"POST /b HTTP/1.1\r\nHost: test\r\n%s\r\n\r\n%s" % (field, data) + GET % b"/next"
         step = len(data_all) // pieces + 1
@@ -144,56 +165,51 @@ def test_bodies_move(two, framing, pieces, size):
             time.sleep(0.02 if pieces > 1 else 0)
         first = conn.read_response()
         assert first.body == hashlib.sha1(body).hexdigest().encode()
-        assert int(first.header("Pid")) == free
+        assert int(first.header("Pid")) == held.free
         assert conn.read_response().body == b"/next"
-    go(server)
-    assert answer(holder) == busy
+    held.end()
 
 
 def test_a_large_body_waits_where_it_is(two):
     server = two()
     body = os.urandom(300000)
-    (busy, conns), (free, _) = connect_to_each(server, 3).items()
-    holder, others = held(server, conns)
+    held = Held(server)
+    others = held.conns
     others[0].send(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 300000\r\n\r\n" + body)
-    assert ask(others[1]) == free
+    assert ask(others[1]) == held.free
     assert others[0].is_quiet()
-    go(server)
-    assert answer(holder) == busy
+    held.end()
     response = others[0].read_response()
     assert response.body == hashlib.sha1(body).hexdigest().encode()
-    assert int(response.header("Pid")) == busy
+    assert int(response.header("Pid")) == held.busy
 
 
 def test_a_close_reaches_the_client(two):
     server = two()
-    (busy, conns), (free, _) = connect_to_each(server, 3).items()
-    holder, others = held(server, conns)
-    for conn in others:
+    held = Held(server)
+    for conn in held.conns:
         conn.send(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
         response = conn.read_response()
-        assert int(response.header("Pid")) == free and response.will_close
+        assert int(response.header("Pid")) == held.free and response.will_close
         assert conn.at_end()
-    go(server)
-    answer(holder)
+    held.end()
 
 
 def test_a_worker_that_does_not_answer_is_done_without(two):
     """The idle worker is stopped: what was offered to it is served here, once."""
     server = two()
-    (busy, conns), (free, _) = connect_to_each(server).items()
-    holder, others = held(server, conns)
-    os.kill(free, signal.SIGSTOP)
+    held = Held(server)
+    others = held.conns
+    os.kill(held.free, signal.SIGSTOP)
     try:
         for number, conn in enumerate(others):
             conn.send(GET % (b"/count?%d" % number))
         time.sleep(0.3)
-        go(server)
-        assert answer(holder) == busy
+        held.end()
         for conn in others:
-            assert answer(conn) == busy
+            assert answer(conn) == held.busy
     finally:
-        os.kill(free, signal.SIGCONT)
+        os.kill(held.free, signal.SIGCONT)
     for conn in others:
         ask(conn)
     counted = (server.cwd / "counted").read_bytes().split()
@@ -206,19 +222,18 @@ def test_a_worker_that_does_not_answer_is_done_without(two):
 
 def test_a_worker_that_dies_costs_what_it_held(two):
     server = two()
-    (busy, conns), (free, theirs) = connect_to_each(server).items()
-    holder, others = held(server, conns)
-    os.kill(free, signal.SIGSTOP)
+    held = Held(server)
+    others = held.conns
+    os.kill(held.free, signal.SIGSTOP)
     for number, conn in enumerate(others):
         conn.send(GET % (b"/count?%d" % number))
     time.sleep(0.05)
-    os.kill(free, signal.SIGKILL)
-    go(server)
-    assert answer(holder) == busy
+    os.kill(held.free, signal.SIGKILL)
+    held.end()
     for conn in others:
         answer(conn)
     assert len((server.cwd / "counted").read_bytes().split()) == len(others)
-    for conn in theirs:
+    for conn in held.theirs:
         try:
             assert conn.at_end()
         except ConnectionResetError:
@@ -228,8 +243,7 @@ def test_a_worker_that_dies_costs_what_it_held(two):
 def test_both_busy_then_the_first_that_is_free(two):
     server = two()
     (one, ones), (other, others) = connect_to_each(server).items()
-    ones[0].send(GET % b"/hold")
-    others[0].send(GET % b"/hold")
+    assert {hold(server, ones[0]), hold(server, others[0])} == {one, other}
     waiting = ones[1:] + others[1:]
     for number, conn in enumerate(waiting):
         conn.send(GET % (b"/count?%d" % number))
@@ -242,17 +256,15 @@ def test_both_busy_then_the_first_that_is_free(two):
 
 def test_without_takeover_nothing_moves_and_nothing_breaks(two):
     server = two("--no-takeover")
-    (busy, conns), (_, theirs) = connect_to_each(server).items()
-    holder, others = held(server, conns)
-    others[0].send(GET % b"/")
-    assert others[0].is_quiet(0.1)
-    go(server)
-    answer(holder)
-    assert answer(others[0]) == busy
+    held = Held(server)
+    held.conns[0].send(GET % b"/")
+    assert held.conns[0].is_quiet(0.1)
+    held.end()
+    assert answer(held.conns[0]) == held.busy
     server.process.send_signal(signal.SIGHUP)
     server.wait_log("reload is complete")
-    for conn in others + theirs:
-        assert ask(conn) not in (busy, 0)
+    for conn in held.conns + held.theirs:
+        assert ask(conn) not in (held.busy, held.free)
 
 
 # --- Queues with an end
@@ -261,8 +273,7 @@ def test_without_takeover_nothing_moves_and_nothing_breaks(two):
 def queue_up(server, count):
     """A worker held up, and requests that wait in it."""
     holder = server.connect()
-    holder.send(GET % b"/hold")
-    time.sleep(0.1)
+    hold(server, holder)
     conns = [server.connect() for _ in range(count)]
     for conn in conns:
         conn.send(GET % b"/")
@@ -283,8 +294,7 @@ def test_max_queue(two, threads):
     server = two("--max-queue", "2", "--threads", str(threads), workers=1)
     holders = [server.connect() for _ in range(threads - 1)]
     for conn in holders:
-        conn.send(GET % b"/hold")
-        time.sleep(0.1)
+        hold(server, conn)
     holder, conns = queue_up(server, 5)
     for conn in conns[2:]:
         refused(conn)
@@ -317,12 +327,10 @@ def test_max_queue_age(two):
 
 def test_a_full_queue_moves_before_it_refuses(two):
     server = two("--max-queue", "1")
-    (busy, conns), (free, _) = connect_to_each(server).items()
-    holder, others = held(server, conns)
-    for conn in others:
-        assert ask(conn) == free
-    go(server)
-    answer(holder)
+    held = Held(server)
+    for conn in held.conns:
+        assert ask(conn) == held.free
+    held.end()
 
 
 # --- Reloads
@@ -405,16 +413,13 @@ def test_connections_outlive_ten_reloads(two, options, workers):
 def test_a_request_in_progress_keeps_its_connection(two):
     """Its worker drains; the response is the old worker's, the connection goes on with a new one."""
     server = two()
-    (busy, conns), _ = connect_to_each(server).items()
-    holder, others = held(server, conns)
-    for conn in others:
-        conn.send(GET % b"/")
-        answer(conn)
+    held = Held(server)
+    for conn in held.conns:
+        ask(conn)
     old = reload(server, 1)
-    go(server)
-    assert answer(holder) == busy
-    assert ask(holder) not in old
-    for conn in others:
+    held.end()
+    assert ask(held.holder) not in old
+    for conn in held.conns:
         assert ask(conn) not in old
 
 
@@ -466,8 +471,7 @@ def test_the_last_worker_says_that_it_closes(two):
     server = two(workers=1)
     holder, idle = server.connect(), server.connect()
     ask(idle)
-    holder.send(GET % b"/hold")
-    time.sleep(0.1)
+    hold(server, holder)
     server.process.send_signal(signal.SIGTERM)
     assert idle.at_end()
     go(server)
