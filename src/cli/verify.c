@@ -111,6 +111,14 @@ static void verify_deadline(struct stk_load *load, const struct stk_config *conf
         stk_load_fail(load, verify_origin(load, verify_row(STK_OPTION_ID_CANCEL_ON_DISCONNECT), 0),
                       "cancel-on-disconnect needs the stand-by thread, which takeover = false has "
                       "switched off: leave out one of the two");
+    if (config->max_queue > 0)
+        stk_load_fail(load, verify_origin(load, verify_row(STK_OPTION_ID_MAX_QUEUE), 0),
+                      "max-queue needs the stand-by thread, which takeover = false has "
+                      "switched off: leave out one of the two");
+    if (config->max_queue_age > 0)
+        stk_load_fail(load, verify_origin(load, verify_row(STK_OPTION_ID_MAX_QUEUE_AGE), 0),
+                      "max-queue-age needs the stand-by thread, which takeover = false has "
+                      "switched off: leave out one of the two");
 }
 
 /* A control character here would be one in every response. */

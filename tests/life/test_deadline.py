@@ -373,7 +373,7 @@ def test_disconnected(serve):
 
 
 def test_refused_without_stand_by(serve):
-    for option in ("--request-timeout=1", "--cancel-on-disconnect"):
+    for option in ("--request-timeout=1", "--cancel-on-disconnect", "--max-queue=1", "--max-queue-age=1s"):
         server = serve(APP, "--no-takeover", option, start=False).spawn()
         assert server.wait() == 1
         assert option[2:].partition("=")[0] + " needs the stand-by thread" in server.log()
