@@ -30,6 +30,8 @@
 
 /* From STOP to SIGKILL when the server is to stop now. */
 #define MASTER_STOP_NOW_MS 1000
+/* Signals to stop that come so soon behind the first are the same wish. */
+#define MASTER_SAME_STOP (100 * STK_NSEC_PER_MSEC)
 
 static const int master_signals[] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD};
 
@@ -104,12 +106,16 @@ static void master_on_stop_signal(struct stk_master *m, uint32_t number)
         stk_log_info("%s: finishing already", name);
         return;
     }
+    if (number != SIGQUIT && m->stopping == 1 && m->stop_asked > 0 &&
+        stk_time_mono_ns() - m->stop_asked < MASTER_SAME_STOP)
+        return; /* one wish: a wrapper passes on what the whole group has got as well */
     if (number == SIGQUIT || m->stopping > 0) {
         if (m->stopping < 2)
             stk_log_warning("%s: stopping now", name);
         stk_master_stop(m, true);
         return;
     }
+    m->stop_asked = stk_time_mono_ns();
     stk_log_info("%s: stopping, requests in progress have %.0f s", name,
                  (double)m->config->graceful_timeout / 1000);
     stk_master_stop(m, false);

@@ -151,6 +151,7 @@ struct stk_master {
     int stopping;
     bool finishing; /* stopping by an upgrade: a first signal, as one sent to a group, asks for no
                        more than that */
+    stk_nsec stop_asked; /* when a signal first asked to stop */
     int exit_code;
 
     /* signals */

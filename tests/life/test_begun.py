@@ -141,3 +141,29 @@ def test_what_takes_longer_than_the_time_for_it(serve, end):
         assert server.wait() == 0
     else:
         assert server.get("/").status == 200
+
+
+def test_a_signal_that_comes_twice_is_one(serve):
+    """As from timeout(1), which signals its child and then the group of both. Two different ones here,
+    because the kernel makes one of two that are the same and wait."""
+    server = serve(APP, "-w1", ready="/")
+    with server.connect() as conn:
+        conn.send(get("", "/sleep?1"))
+        time.sleep(0.1)
+        server.send_signal(signal.SIGTERM)
+        server.send_signal(signal.SIGINT)
+        assert conn.read_response().status == 200
+    assert server.wait() == 0
+    assert "stopping now" not in server.log()
+
+
+def test_a_second_signal_is_meant(serve):
+    server = serve(APP, "-w1", ready="/")
+    with server.connect() as conn:
+        conn.send(get("", "/sleep?20"))
+        time.sleep(0.1)
+        server.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait() == 0
+    assert "SIGTERM: stopping now" in server.log()
