@@ -30,6 +30,7 @@ enum stk_channel_drain {
     STK_CHANNEL_DRAIN_LAST = 1,      /* nobody: accept it, then close all listening sockets */
     STK_CHANNEL_DRAIN_UPGRADED = 2,  /* another server: leave it there, and let connections that are
                                         idle send one more request */
+    STK_CHANNEL_DRAIN_CARRY = 3,     /* another server: give it what is idle, by CARRY messages */
 };
 
 /* Why a worker wants to be replaced. */

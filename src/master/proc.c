@@ -167,6 +167,9 @@ static void proc_on_message(struct stk_proc *p, struct stk_message *msg)
     case STK_MESSAGE_RETIRE:
         stk_recycle_on_retire(p, msg->slot, msg->value);
         break;
+    case STK_MESSAGE_CARRY:
+        stk_upgrade_carry(p->master, file, msg->slot != 0);
+        break;
     case STK_MESSAGE_PONG:
         stk_notify_on_progress(p);
         break;

@@ -76,5 +76,7 @@ bool stk_upgrade_is_ours(const struct stk_master *m, pid_t pid);
 bool stk_upgrade_holds(const struct stk_master *m);
 /* Passes a signal on to the successor, for which this process stays. False: there is none. */
 bool stk_upgrade_forward(struct stk_master *m, uint32_t number);
+/* A connection of a worker that drains, for the new server; the descriptor stays the caller's. */
+void stk_upgrade_carry(struct stk_master *m, int fd, bool served);
 /* What takes what is queued when a worker drains now: an enum stk_channel_drain. */
 unsigned stk_upgrade_drain_kind(const struct stk_master *m);

@@ -11,8 +11,8 @@
  *
  * The messages are words, because the ends may be of different versions:
  *   new to old   "ready"; "failed SENTENCE" (it could not even be executed); "successor PID" (it
- * has handed over itself, to be heard by a process 1 that waits for its end) old to new   "go";
- * "abort"
+ * has handed over itself, to be heard by a process 1 that waits for its end); "takes connections 1"
+ *   old to new   "go"; "abort"; "connection served", "connection new": with a descriptor, if taken
  *
  * As process 1 the old master cannot go: it stays, serving nobody, passes signals on, and ends with
  * the exit code of the last successor.
@@ -20,6 +20,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,13 +42,22 @@
 enum {
     UPGRADE_MESSAGE_MAX = 512,
     UPGRADE_KILL_AFTER_MS = 5000, /* beyond its own time to stop */
+    UPGRADE_ROOM_MS = 50,         /* for the other end to read */
 };
+
+/* How connections are carried, with the number of the way. */
+#define UPGRADE_TAKES "takes connections 1"
 
 enum upgrade_state {
     UPGRADE_NONE,
     UPGRADE_STARTING,  /* the successor is not ready yet */
     UPGRADE_ABANDONED, /* it is to end, and has not yet */
     UPGRADE_HANDED,    /* it is the server now */
+};
+
+union upgrade_control {
+    char buf[CMSG_SPACE(sizeof(int))];
+    struct cmsghdr align;
 };
 
 struct stk_upgrade {
@@ -60,14 +70,17 @@ struct stk_upgrade {
     struct stk_source control; /* to the successor */
     struct stk_timer timer;    /* of the state */
     char *failure;             /* what the successor has said */
+    bool takes;                /* the successor takes connections in our way */
+    bool lost;                 /* one could not be given to it; said once */
     stk_upgrade_fn done;
     void *done_arg;
 
     /* as the new server */
     struct stk_source predecessor;
     pid_t predecessor_pid;
-    bool waiting; /* the old one is still the server */
-    bool told;    /* that all workers are ready */
+    bool waiting;  /* the old one is still the server */
+    bool told;     /* that all workers are ready */
+    unsigned turn; /* the slot that the last carried connection went to */
 };
 
 static void upgrade_close(struct stk_upgrade *u, struct stk_source *source)
@@ -86,16 +99,56 @@ static void upgrade_send(int fd, const char *text)
         stk_log_warning("the other server was not told \"%s\": %m", text);
 }
 
-/* 1: a message; 0: none is there; -1: the other end is closed. */
-static int upgrade_recv(int fd, char buf[UPGRADE_MESSAGE_MAX])
+/* Sends a message with a descriptor, which stays the caller's; waits a moment where it has to. */
+static int upgrade_send_fd(int sock, const char *text, int fd)
 {
+    struct iovec iov = {(void *)(uintptr_t)text, strlen(text)};
+    union upgrade_control control = {0};
+    struct msghdr hdr = {.msg_iov = &iov,
+                         .msg_iovlen = 1,
+                         .msg_control = control.buf,
+                         .msg_controllen = sizeof control.buf};
+    struct cmsghdr *cmsg = CMSG_FIRSTHDR(&hdr);
+
+    cmsg->cmsg_level = SOL_SOCKET;
+    cmsg->cmsg_type = SCM_RIGHTS;
+    cmsg->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(cmsg), &fd, sizeof fd);
+    for (int tries = 0; sendmsg(sock, &hdr, MSG_NOSIGNAL | MSG_DONTWAIT) < 0; tries++) {
+        struct pollfd room = {.fd = sock, .events = POLLOUT};
+
+        if ((errno != EAGAIN && errno != EINTR) || tries > 0 ||
+            poll(&room, 1, UPGRADE_ROOM_MS) <= 0)
+            return -errno;
+    }
+    return 0;
+}
+
+/*
+ * 1: a message, with a descriptor that is the caller's, or -1; 0: none is there; -1: the other end
+ * is closed.
+ */
+static int upgrade_recv(int sock, char buf[UPGRADE_MESSAGE_MAX], int *ret_fd)
+{
+    struct iovec iov = {buf, UPGRADE_MESSAGE_MAX - 1};
+    union upgrade_control control;
+    struct msghdr hdr = {.msg_iov = &iov,
+                         .msg_iovlen = 1,
+                         .msg_control = control.buf,
+                         .msg_controllen = sizeof control.buf};
+    const struct cmsghdr *cmsg;
     ssize_t n;
 
+    *ret_fd = -1;
     do
-        n = recv(fd, buf, UPGRADE_MESSAGE_MAX - 1, MSG_DONTWAIT);
+        n = recvmsg(sock, &hdr, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     while (n < 0 && errno == EINTR);
     if (n < 0 && errno == EAGAIN)
         return 0;
+    cmsg = n > 0 ? CMSG_FIRSTHDR(&hdr) : NULL;
+    if (cmsg != NULL && cmsg->cmsg_level == SOL_SOCKET && cmsg->cmsg_type == SCM_RIGHTS &&
+        cmsg->cmsg_len == CMSG_LEN(sizeof(int)))
+        memcpy(ret_fd, CMSG_DATA(cmsg), sizeof *ret_fd);
     buf[n > 0 ? n : 0] = '\0';
     return n > 0 ? 1 : -1;
 }
@@ -177,11 +230,14 @@ static void upgrade_hand_over(struct stk_upgrade *u)
 static void upgrade_hear(struct stk_upgrade *u)
 {
     char buf[UPGRADE_MESSAGE_MAX];
-    int r = 0;
+    int r = 0, fd = -1;
 
-    while (u->control.fd >= 0 && (r = upgrade_recv(u->control.fd, buf)) > 0) {
+    while (u->control.fd >= 0 && (r = upgrade_recv(u->control.fd, buf, &fd)) > 0) {
+        stk_fd_close(&fd); /* none is due on this way */
         if (strcmp(buf, "ready") == 0 && u->state == UPGRADE_STARTING)
             upgrade_hand_over(u);
+        else if (strcmp(buf, UPGRADE_TAKES) == 0)
+            u->takes = true;
         else if (strncmp(buf, "failed ", 7) == 0 && u->failure == NULL)
             u->failure = stk_mem_strdup(buf + 7);
         else if (strncmp(buf, "successor ", 10) == 0)
@@ -342,6 +398,7 @@ int stk_upgrade_start(struct stk_master *m)
         return -ENOTSUP;
     }
     u->next = 0;
+    u->takes = u->lost = false;
     free(stk_steal(&u->failure));
     r = upgrade_fork(u);
     if (r < 0) {
@@ -441,8 +498,26 @@ bool stk_upgrade_forward(struct stk_master *m, uint32_t number)
     return true;
 }
 
+void stk_upgrade_carry(struct stk_master *m, int fd, bool served)
+{
+    struct stk_upgrade *u = m->upgrade;
+    int r = -ENOTCONN;
+
+    if (fd < 0)
+        return;
+    if (u->state == UPGRADE_HANDED && u->control.fd >= 0)
+        r = upgrade_send_fd(u->control.fd, served ? "connection served" : "connection new", fd);
+    if (r < 0 && !u->lost)
+        stk_log_warning("idle connections could not be given to the new server and were closed: "
+                        "%s",
+                        strerror(-r));
+    u->lost = u->lost || r < 0;
+}
+
 unsigned stk_upgrade_drain_kind(const struct stk_master *m)
 {
+    if (m->upgrade->state == UPGRADE_HANDED && m->upgrade->takes)
+        return STK_CHANNEL_DRAIN_CARRY;
     if (m->upgrade->state == UPGRADE_HANDED || m->upgrade->waiting)
         return STK_CHANNEL_DRAIN_UPGRADED;
     return m->stopping != 0 ? STK_CHANNEL_DRAIN_LAST : STK_CHANNEL_DRAIN_SUCCESSOR;
@@ -489,15 +564,34 @@ static void upgrade_take_over(struct stk_upgrade *u, bool handed)
         stk_notify_ready(m);
 }
 
+/* Gives a connection of the old server to a worker, one after the other. */
+static void upgrade_place(struct stk_upgrade *u, int fd, bool served)
+{
+    struct stk_master *m = u->master;
+    const struct stk_message msg = {.type = STK_MESSAGE_CARRY, .slot = served, .fd = fd};
+
+    for (unsigned i = 0; i < m->nslots; i++) {
+        const struct stk_proc *p = m->slots[++u->turn % m->nslots].current;
+
+        if (stk_proc_is_serving(p) && stk_channel_send(p->channel.fd, &msg) == 0)
+            return;
+    }
+    stk_log_debug("an idle connection of the old server was closed: no worker could take it");
+}
+
 static void upgrade_on_predecessor(struct stk_source *src, uint32_t events, void *who)
 {
     struct stk_upgrade *u = stk_container_of(src, struct stk_upgrade, predecessor);
     struct stk_master *m = u->master;
     char buf[UPGRADE_MESSAGE_MAX];
-    int r;
+    int r, fd;
 
-    while ((r = upgrade_recv(src->fd, buf)) > 0) {
-        if (strcmp(buf, "go") == 0 && u->waiting) {
+    while ((r = upgrade_recv(src->fd, buf, &fd)) > 0) {
+        STK_CLEANUP(stk_fd_closep) int carried = fd;
+
+        if (carried >= 0) {
+            upgrade_place(u, carried, strcmp(buf, "connection served") == 0);
+        } else if (strcmp(buf, "go") == 0 && u->waiting) {
             upgrade_take_over(u, true);
         } else if (strcmp(buf, "abort") == 0 && u->waiting && m->stopping == 0) {
             stk_log_warning("the old server (%d) goes on: this one ends", (int)u->predecessor_pid);
@@ -523,6 +617,7 @@ void stk_upgrade_on_ready(struct stk_master *m)
     if (u->told || u->predecessor.fd < 0)
         return;
     u->told = true;
+    upgrade_send(u->predecessor.fd, UPGRADE_TAKES);
     upgrade_send(u->predecessor.fd, "ready");
 }
 

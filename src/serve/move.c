@@ -43,6 +43,7 @@
 #include "ipc/scoreboard.h"
 #include "ipc/transfer.h"
 #include "serve/body.h"
+#include "serve/carry.h"
 #include "serve/conn.h"
 #include "serve/http1.h"
 #include "serve/peers.h"
@@ -458,15 +459,18 @@ void stk_move_disinherit(struct stk_move *move)
 
 bool stk_move_has_heir(struct stk_move *move)
 {
-    return move != NULL && !atomic_load(&move->disinherited) && stk_peers_has_heir(move->peers);
+    return move != NULL && (stk_carry_is_on(move->server) ||
+                            (!atomic_load(&move->disinherited) && stk_peers_has_heir(move->peers)));
 }
 
 /* Mutex held; by the owner of the loop. */
-static bool move_give(struct stk_move *move, struct stk_conn *conn)
+static bool move_give(struct stk_move *move, struct stk_conn *conn, struct stk_lead_thread *thread)
 {
     int to = -1;
 
     stk_conn_acquire(conn);
+    if (stk_carry_is_on(move->server))
+        return stk_carry_out(conn, thread);
     if (!atomic_load(&move->disinherited) && conn->in_len <= STK_TRANSFER_BYTES_MAX)
         to = stk_peers_claim_heir(move->peers);
     if (to < 0)
@@ -483,7 +487,7 @@ bool stk_move_give(struct stk_move *move, struct stk_conn *conn, struct stk_lead
 
     pthread_mutex_lock(&move->mutex);
     if (thread->own) {
-        given = move_give(move, conn);
+        given = move_give(move, conn, thread);
     } else {
         stk_list_init(&conn->job.link);
         stk_list_append(&move->leaving, &conn->job.link);
@@ -507,7 +511,7 @@ static void move_work(struct stk_move *move, struct stk_lead_thread *thread)
     while ((node = stk_list_pop(&move->leaving)) != NULL) {
         struct stk_conn *conn = stk_container_of(node, struct stk_conn, job.link);
 
-        if (!move_give(move, conn))
+        if (!move_give(move, conn, thread))
             stk_conn_release(conn, thread); /* the next look of the draining server finds it */
     }
     pthread_mutex_unlock(&move->mutex);

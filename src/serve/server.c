@@ -27,6 +27,7 @@
 #include "net/listen.h"
 #include "serve/access_log.h"
 #include "serve/body.h"
+#include "serve/carry.h"
 #include "serve/conn.h"
 #include "serve/deadline.h"
 #include "serve/http1.h"
@@ -98,7 +99,8 @@ static bool server_give_idle(struct stk_server *server, struct stk_lead_thread *
         struct stk_conn *conn = stk_container_of(it, struct stk_conn, link);
 
         if (atomic_load(&conn->word) & STK_CONN_BUSY ||
-            (conn->state != STK_CONN_IDLE && conn->state != STK_CONN_HEAD))
+            (conn->state != STK_CONN_IDLE && conn->state != STK_CONN_HEAD) ||
+            (stk_carry_is_on(server) && !stk_carry_may(conn)))
             continue;
         if (!stk_move_give(server->move, conn, thread)) {
             stk_conn_release(conn, thread);

@@ -92,6 +92,11 @@ struct stk_server {
     _Atomic stk_msec tls_hint_logged;
 
     _Atomic bool draining;
+    /* Of a hot upgrade, set before draining (serve/carry.h): gives a descriptor, which stays the
+     * caller's, to the new server. 0; -EAGAIN: later; else it takes none. */
+    int (*carry)(void *arg, int fd, bool served);
+    void *carry_arg;
+    _Atomic bool carries;
     _Atomic bool patient; /* set before draining: idle connections may send one more request ... */
     stk_msec patient_until;        /* ... until then */
     void (*on_drained)(void *arg); /* all connections are gone; by the owner of the loop */

@@ -33,6 +33,7 @@
 #include "loop/loop.h"
 #include "net/listen.h"
 #include "serve/access_log.h"
+#include "serve/carry.h"
 #include "serve/deadline.h"
 #include "serve/move.h"
 #include "serve/server.h"
@@ -166,6 +167,15 @@ static void worker_drain(struct worker *w, stk_msec timeout, bool last)
     }
 }
 
+/* A connection for the new server. */
+static int worker_carry(void *arg, int fd, bool served)
+{
+    const struct worker *w = arg;
+    const struct stk_message msg = {.type = STK_MESSAGE_CARRY, .slot = served, .fd = fd};
+
+    return stk_channel_send(w->heritage->channel, &msg);
+}
+
 static void worker_on_drained(void *arg)
 {
     struct worker *w = arg;
@@ -210,7 +220,9 @@ static void worker_on_message(struct worker *w, const struct stk_message *msg)
             stk_log_debug("the master was not answered");
         break;
     case STK_MESSAGE_DRAIN:
-        atomic_store(&w->server->patient, msg->slot == STK_CHANNEL_DRAIN_UPGRADED);
+        atomic_store(&w->server->patient, msg->slot == STK_CHANNEL_DRAIN_UPGRADED ||
+                                              msg->slot == STK_CHANNEL_DRAIN_CARRY);
+        atomic_store(&w->server->carries, msg->slot == STK_CHANNEL_DRAIN_CARRY);
         worker_drain(w, msg->value, msg->slot == STK_CHANNEL_DRAIN_LAST);
         break;
     case STK_MESSAGE_STOP:
@@ -226,6 +238,10 @@ static void worker_on_message(struct worker *w, const struct stk_message *msg)
     case STK_MESSAGE_REOPEN:
         stk_log_reopen();
         stk_access_log_reopen(w->access_log);
+        break;
+    case STK_MESSAGE_CARRY:
+        if (stk_carry_in(w->server, msg->fd, msg->slot != 0) < 0)
+            stk_log_debug("a connection of the old server could not be taken: %m");
         break;
     case STK_MESSAGE_STACK:
         worker_write_stacks(w, msg->fd);
@@ -463,6 +479,8 @@ static int worker_build(struct worker *w)
         return r;
     w->server->on_drained = worker_on_drained;
     w->server->on_drained_arg = w;
+    w->server->carry = worker_carry;
+    w->server->carry_arg = w;
     w->server->on_retire = worker_on_retire;
     w->server->on_retire_arg = w;
     w->server->on_abandoned = worker_on_abandoned;

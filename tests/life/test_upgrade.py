@@ -6,6 +6,7 @@ import socket
 import subprocess
 import threading
 import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -18,6 +19,20 @@ APP = """
     def app(environ, start_response):
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [("%s %d %d" % (VERSION, os.getppid(), os.getpid())).encode()]
+"""
+
+
+SLOW = """
+    import os
+    import sys
+    import time
+
+    def app(environ, start_response):
+        if environ["PATH_INFO"] == "/slow":
+            print("begun", file=sys.stderr, flush=True)
+            time.sleep(1.5)
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [("slow %d %d" % (os.getppid(), os.getpid())).encode()]
 """
 
 
@@ -209,9 +224,18 @@ def test_nothing_is_passed_on_by_mistake(site):
             os.readlink(os.path.join(folder, name)).partition(":")[0] for name in os.listdir(folder)
         )
 
+    def settled():
+        """Once the new master has noticed that the old one is gone."""
+        seen = descriptors()
+        while True:
+            time.sleep(0.3)
+            seen, before = descriptors(), seen
+            if seen == before:
+                return seen
+
     one.upgrade()
     one.server.wait()
-    first = descriptors()
+    first = settled()
     for _ in range(2):
         old = one.pid
         one.upgrade()
@@ -220,15 +244,36 @@ def test_nothing_is_passed_on_by_mistake(site):
     one.end()
 
 
-def test_an_idle_connection_is_served_once_more(site):
-    one = site(APP)
+@pytest.mark.parametrize("bind", ["tcp", "unix"])
+def test_idle_connections_go_along(site, bind):
+    """They are open and idle before, and the new server's behind it; nobody is told to close."""
+    one = site(APP, "--workers", "2", **({"bind": "unix"} if bind == "unix" else {}))
+    with ExitStack() as stack:
+        conns = [stack.enter_context(one.server.connect()) for _ in range(40)]
+        for conn in conns[:30]:  # ten have not sent a request yet
+            assert one.server.get("/", conn=conn).status == 200
+        new = one.upgrade()
+        one.server.wait()
+        for conn in conns:
+            for _ in range(2):
+                response = one.server.get("/", conn=conn)
+                assert response.status == 200
+                assert response.text.split()[1] == str(new)
+                assert not response.will_close
+    one.end()
+
+
+def test_a_connection_that_gets_its_answer_meanwhile_goes_along(site):
+    one = site(SLOW)
     with one.server.connect() as conn:
-        assert one.server.get("/", conn=conn).status == 200
-        one.upgrade()
-        response = one.server.get("/", conn=conn)
+        conn.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        one.server.wait_log("begun", out=False)
+        new = one.upgrade()
+        response = conn.read_response()
         assert response.status == 200
-        assert response.will_close
-        assert conn.at_end()
+        assert not response.will_close
+        one.server.wait()
+        assert one.server.get("/", conn=conn).text.split()[1] == str(new)
     one.end()
 
 
