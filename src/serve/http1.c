@@ -141,6 +141,17 @@ static enum http1_step http1_finish_close(struct stk_conn *conn, struct stk_lead
     return STEP_DONE;
 }
 
+/* The head that the connection keeps while it gathers a body, for what is said of the request. */
+static const struct stk_head *http1_kept_head(struct stk_conn *conn, struct stk_serve_thread *t)
+{
+    if (conn->state != STK_CONN_BODY || conn->in == NULL || conn->head_len > conn->in_len)
+        return NULL;
+    return stk_http1_parse_memo(&t->memo, &t->head, conn->in, conn->head_len,
+                                &conn->server->limits) == STK_HTTP1_OK
+               ? &t->head
+               : NULL;
+}
+
 /* Answers a request that cannot be served with a plain text, and closes. */
 static enum http1_step http1_refuse(struct stk_conn *conn, struct stk_lead_thread *thread,
                                     const struct stk_head *head, unsigned status, const char *text,
@@ -185,6 +196,7 @@ static enum http1_step http1_refuse_body(struct stk_conn *conn, struct stk_lead_
                                          const struct stk_head *head, int error)
 {
     const char *text = "";
+    stk_span method = STK_SPAN_LIT("?"), target = STK_SPAN_LIT("?");
 
     switch (error) {
     case -EPROTO:
@@ -197,7 +209,13 @@ static enum http1_step http1_refuse_body(struct stk_conn *conn, struct stk_lead_
         stk_conn_close(conn, thread, STK_CLOSE_RESET);
         return STEP_DONE;
     default:
-        stk_log_error("a request body could not be stored: %s", strerror(-error));
+        if (head != NULL) {
+            method = stk_head_method(head);
+            target = stk_head_target(head);
+        }
+        stk_log_error("%.*s %.*s: the request body could not be stored: %s",
+                      (int)(method.len < 32 ? method.len : 32), method.ptr,
+                      (int)(target.len < 200 ? target.len : 200), target.ptr, strerror(-error));
         return http1_refuse(conn, thread, head, error == -ENOMEM ? 503 : 500, "",
                             STK_CLOSE_NOT_STORED);
     }
@@ -626,7 +644,7 @@ static void http1_read_body(struct stk_conn *conn, struct stk_lead_thread *threa
         return;
     }
     if (r < 0) {
-        (void)http1_refuse_body(conn, thread, NULL, r);
+        (void)http1_refuse_body(conn, thread, http1_kept_head(conn, t), r);
         return;
     }
     /* Head, then what follows the body: as if the body had never been between them. */
@@ -695,6 +713,6 @@ void stk_http1_timed_out(struct stk_conn *conn, struct stk_lead_thread *thread)
         (void)http1_refuse(conn, thread, NULL, 408, "the request head took too long",
                            STK_CLOSE_HEAD_TIMEOUT);
     else
-        (void)http1_refuse(conn, thread, NULL, 408, "the request body took too long",
-                           STK_CLOSE_BODY_TIMEOUT);
+        (void)http1_refuse(conn, thread, http1_kept_head(conn, stk_serve_thread_of(thread)), 408,
+                           "the request body took too long", STK_CLOSE_BODY_TIMEOUT);
 }

@@ -81,3 +81,20 @@ def test_off(serve):
     server.get("/nowhere-to-be-seen")
     eventually(server.log, "a word from the application")
     assert "/nowhere-to-be-seen" not in server.log() + server.stdout()
+
+
+def test_a_body_that_fails_is_logged_with_its_request(serve):
+    """Also when the head has come long before what is wrong."""
+    server = serve(APP, "-w1", "--body-timeout", "200ms", "--limit-request-body", "1k")
+    cases = (
+        ("slow", "Content-Length: 100\r\n", "half", 408),
+        ("bad", "Transfer-Encoding: chunked\r\n", "1\r\nx\r\nzz\r\n", 400),
+        ("large", "Transfer-Encoding: chunked\r\n", "800\r\n" + "x" * 2048, 413),
+    )
+    for name, field, body, status in cases:
+        with server.connect() as conn:
+            conn.send("POST /%s HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n%s\r\n" % (name, field))
+            assert conn.read_head().status == 100
+            conn.send(body)
+            assert conn.read_response().status == status
+        eventually(server.stdout, '"POST /%s HTTP/1.1" %d ' % (name, status))

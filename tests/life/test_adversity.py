@@ -307,7 +307,7 @@ def test_no_place_for_a_large_body(start, tmp_path):
             pass
         response = conn.read_response()
         assert response.status in (500, 503) and response.will_close
-    server.wait_log("a request body could not be stored")
+    server.wait_log("POST /echo: the request body could not be stored")
     assert server.post("/echo", b"y" * 500_000).body == b"y" * 500_000
 
 
