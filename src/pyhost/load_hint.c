@@ -5,6 +5,7 @@
  */
 #include "pyhost/load_hint.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <string.h>
 #include <unistd.h>
@@ -79,7 +80,7 @@ static char *hint_no_target(const char *missing)
     char *hint;
 
     if (!getcwd(cwd, sizeof(cwd)))
-        strcpy(cwd, ".");
+        strcpy(cwd, errno == ENOENT ? "the current directory (it has been removed)" : ".");
     names = hint_local_modules(cwd);
     nearest = hint_nearest(missing, names);
     Py_XDECREF(names);
@@ -145,6 +146,23 @@ static char *hint_no_dependency(const char *missing)
                           hint_distribution(top));
 }
 
+/* A module was not found because this user may not look where it is, as after --user; or NULL. */
+static char *hint_forbidden(const char *missing)
+{
+    const char *const places[] = {".", hint_sys("prefix", "."), hint_sys("base_prefix", ".")};
+    char cwd[PATH_MAX];
+
+    for (size_t i = 0; i < STK_ARRAY_LEN(places); i++) {
+        if (access(places[i], R_OK | X_OK) == 0 || errno != EACCES)
+            continue;
+        return stk_mem_printf("there is no module '%s' that user %u can read: %s is closed to "
+                              "this user",
+                              missing, (unsigned)geteuid(),
+                              i == 0 && getcwd(cwd, sizeof(cwd)) ? cwd : places[i]);
+    }
+    return NULL;
+}
+
 /* Whether `missing` is `target` or a package that `target` lies in. */
 static bool hint_is_part(const char *missing, const char *target)
 {
@@ -168,7 +186,10 @@ char *stk_load_hint_exception(PyObject *exc, const char *module, const char *att
 {
     if (PyErr_GivenExceptionMatches(exc, PyExc_ModuleNotFoundError)) {
         STK_CLEANUP(stk_mem_freep) char *missing = hint_text(exc, "name");
+        char *forbidden = missing ? hint_forbidden(missing) : NULL;
 
+        if (forbidden)
+            return forbidden;
         if (missing)
             return hint_is_part(missing, module) ? hint_no_target(missing)
                                                  : hint_no_dependency(missing);

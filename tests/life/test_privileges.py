@@ -178,6 +178,14 @@ def test_a_log_that_the_user_cannot_write(serve_as, place):
 
 
 @root_only
+def test_a_directory_that_the_user_cannot_read(serve_as, place):
+    place.chmod(0o700)
+    os.chown(place, 0, 0)
+    server = serve_as("--user", USER, start=False).spawn()
+    assert server.wait() == 3
+    assert "%s is closed to this user" % place in server.log()
+
+
 def test_an_owner_that_is_given_stays(serve_as, place):
     server = serve_as("--user", USER, bind="unix:%s?owner=54321&mode=666" % (place / "socket"),
                       ready="/")  # fmt: skip
