@@ -341,6 +341,20 @@ def _row(cells: Sequence[object]) -> str:
     return " ".join(parts).rstrip()
 
 
+def all_restarts(answer: Answer) -> int:
+    """Workers that were started in place of others, whatever the cause."""
+    return sum(int(count) for count in answer["restarts_by"].values())
+
+
+def _restarts_text(answer: Answer) -> str:
+    causes = ["%d %s" % (count, clean(cause)) for cause, count in answer["restarts_by"].items() if count]
+    return _some(all_restarts(answer), "restart") + (" (%s)" % ", ".join(causes) if causes else "")
+
+
+def _some(count: int, noun: str) -> str:
+    return "%s %s%s" % (format_count(count), noun, "" if count == 1 else "s")
+
+
 def status_lines(answer: Answer) -> list[str]:
     """`stoker status` for people: at most 80 columns, but for what has no limit of its own."""
     totals = answer["totals"]
@@ -351,16 +365,16 @@ def status_lines(answer: Answer) -> list[str]:
     ]
     lines.extend("  at %s" % clean(address) for address in answer["addresses"])
     lines.append(
-        "  %s requests (%s failed), %s connections open, %d busy, %d queued"
+        "  %s (%s failed), %s open, %d busy, %d queued"
         % (
-            format_count(totals["requests"]),
+            _some(totals["requests"], "request"),
             format_count(totals["responses_5xx"]),
-            format_count(totals["connections_open"]),
+            _some(totals["connections_open"], "connection"),
             totals["threads_busy"],
             totals["requests_queued"],
         )
     )
-    lines.append("  %d restarts, %d reloads" % (answer["restarts"], answer["reloads"]))
+    lines.append("  %s, %s" % (_restarts_text(answer), _some(answer["reloads"], "reload")))
     last = answer.get("last_reload")
     if isinstance(last, dict) and not last.get("ok", True):
         text = "the last reload: %s" % clean(last.get("text", ""))

@@ -23,6 +23,7 @@ from stoker.control import (
     Answer,
     Client,
     ControlError,
+    all_restarts,
     choose_server,
     clean,
     format_age,
@@ -218,7 +219,7 @@ class View:
             % (
                 format_count(totals["connections_open"]),
                 format_count(totals["requests"]),
-                format_count(now["restarts"]),
+                format_count(all_restarts(now)),
                 format_count(now["reloads"]),
             ),
         ]

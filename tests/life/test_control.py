@@ -255,6 +255,7 @@ def test_recycle(controlled):
     after = c.pids()
     assert after[0] == before[0] and after[1] != before[1]
     assert [w["restarts"] for w in c.json("status")["workers"] if w["role"] == "current"] == [0, 1]
+    assert "  1 restart (1 asked), 0 reloads" in c.done("status").splitlines()
     assert c.run("recycle", "3").returncode == 1
     (c.cwd / "app.py").write_text("1 / 0\n")
     failed = c.run("recycle", "1")

@@ -128,7 +128,7 @@ def test_the_table_fits_80_columns(server):
         lines = top.lines
         assert lines[0].startswith("stoker ") and "app:app" in lines[0] and "serving" in lines[0]
         assert "req/s" in lines[1] and "in " in lines[1] and "queue" in lines[1]
-        assert "restarts" in lines[2]
+        assert "0 restarts" in lines[2]
         rows = [line for line in lines if re.match(r" +\d+ +\d+ ready ", line)]
         assert [int(row.split()[0]) for row in rows] == [1, 2, 3]
         assert lines[-1].startswith("q quit")
