@@ -38,7 +38,7 @@ static void banner_address(FILE *f, const struct stk_listener *listener)
 void stk_banner_log(const struct stk_config *config, unsigned nworkers, const char *python,
                     struct stk_listener *const *listeners, size_t n)
 {
-    char *addresses = NULL;
+    char *addresses = NULL, least[32] = "";
     size_t len = 0;
     FILE *f = open_memstream(&addresses, &len);
 
@@ -53,8 +53,10 @@ void stk_banner_log(const struct stk_config *config, unsigned nworkers, const ch
     STK_ASSERT(fclose(f) == 0 && addresses != NULL);
     stk_log_info("stoker %s on %s", STK_VERSION, python);
     stk_log_info("serving %s at %s", config->app, addresses);
-    stk_log_info("%u worker%s with %lld thread%s each; stop with Ctrl-C or kill %ld", nworkers,
-                 nworkers == 1 ? "" : "s", (long long)config->threads,
+    if (config->workers_min > 0 && config->workers_min < nworkers)
+        snprintf(least, sizeof least, "%lld to ", (long long)config->workers_min);
+    stk_log_info("%s%u worker%s with %lld thread%s each; stop with Ctrl-C or kill %ld", least,
+                 nworkers, nworkers == 1 ? "" : "s", (long long)config->threads,
                  config->threads == 1 ? "" : "s", (long)getpid());
     free(addresses);
 }

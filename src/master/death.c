@@ -41,14 +41,14 @@ static void death_log(const struct stk_proc *p, int status, const char *then)
     STK_CLEANUP(stk_mem_freep) char *how = stk_reap_describe(status);
     const char *hint = "";
     bool clean = status >= 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    unsigned long long requests = stk_scoreboard_get(p->row, STK_COUNTER_requests);
 
     if (status >= 0 && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
         hint = death_killer(p->master);
     stk_log(clean ? STK_LOG_WARNING : STK_LOG_ERROR,
-            "%s %s%s after %.1f s and %llu requests, with %llu connections open; %s", name, how,
-            hint, death_uptime(p),
-            (unsigned long long)stk_scoreboard_get(p->row, STK_COUNTER_requests),
-            (unsigned long long)p->cut, then);
+            "%s %s%s after %.1f s and %llu request%s, with %llu connection%s open; %s", name, how,
+            hint, death_uptime(p), requests, requests == 1 ? "" : "s", (unsigned long long)p->cut,
+            p->cut == 1 ? "" : "s", then);
 }
 
 static void death_log_ordered_end(const struct stk_proc *p, int status)

@@ -62,6 +62,7 @@ def answered(conns):
 
 def test_more_when_busy_and_fewer_when_not(serve):
     server = serve(APP, "-w4", "--workers-min", "1")
+    server.wait_log("info: 1 to 4 workers with 1 thread each")
     server.wait_log(r"ready after")
     assert len(pids(server, 40)) == 1
     idle = [server.connect() for _ in range(4)]
