@@ -99,7 +99,7 @@ static void check_line(const struct stk_cli *cli, const struct stk_option *opt)
     STK_CLEANUP(stk_mem_freep) char *line = NULL;
     size_t len = 0;
     FILE *f = open_memstream(&line, &len);
-    bool unset = stk_load_count(cli->load, opt) == 0 && !stk_options_is_list(opt);
+    bool unset = stk_load_count(cli->load, opt) == 0 && (!stk_options_is_list(opt) || !opt->empty);
 
     if (!f)
         return;

@@ -46,9 +46,12 @@ def test_types(server):
     (response,) = server.send_raw(post("Content-Length: 1\r\nContent-Type: a/b\r\nA: b\r\n", "x"))
     found = {key: kind for key, (kind, _) in response.json().items()}
     booleans = {"wsgi.multithread", "wsgi.multiprocess", "wsgi.run_once", "wsgi.input_terminated"}
+    functions = {"stoker.disconnected", "stoker.set_timeout"}
     for key, kind in found.items():
         if key in booleans:
             assert kind == "bool", key
+        elif key in functions:
+            assert kind == "builtin_function_or_method", key
         elif not key.startswith(("wsgi.", "is ")):
             assert kind == "str", key
     assert found["wsgi.version"] == "tuple" and found["wsgi.url_scheme"] == "str"

@@ -62,9 +62,14 @@ class Terminal:
             stderr=slave,
             env=environment(TERM=term),
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=self._prepare,
         )
         os.close(slave)
+
+    @staticmethod
+    def _prepare():
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored where tests run in the background
 
     def _set_size(self, lines, columns):
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
