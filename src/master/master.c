@@ -103,6 +103,7 @@ static void master_on_stop_signal(struct stk_master *m, uint32_t number)
 
     if (m->finishing && number != SIGQUIT && m->stopping == 1) {
         m->finishing = false; /* the next one is meant */
+        m->stop_asked = stk_time_mono_ns();
         stk_log_info("%s: finishing already", name);
         return;
     }
