@@ -403,8 +403,9 @@ def status_lines(answer: Answer) -> list[str]:
         )
     for worker in answer["workers"]:
         for request in sorted(worker["running"], key=lambda r: -r["age"])[:3]:
-            line = "worker %d: %s %s for %s" % (
+            line = "worker %d, request %d: %s %s for %s" % (
                 worker["worker"],
+                request["id"],
                 clean(request["method"]),
                 clean(request["target"]),
                 format_seconds(request["age"]),
@@ -441,9 +442,11 @@ def config_lines(answer: Answer) -> list[str]:
 
 def _stack(client: Client, args: argparse.Namespace) -> list[Answer]:
     if args.pid is not None:
-        return [client.call("stack", pid=args.pid)]
+        return [client.call("stack", pid=args.pid, request=args.request)]
     if args.worker is not None:
-        return [client.call("stack", worker=args.worker)]
+        return [client.call("stack", worker=args.worker, request=args.request)]
+    if args.request is not None:
+        raise ControlError("--request needs the worker: requests are numbered in each")
     workers = [w for w in client.call("status")["workers"] if w["state"] in ("ready", "draining")]
     if not workers:
         raise ControlError("no worker serves at the moment")
@@ -598,6 +601,12 @@ def _parser(command: str) -> argparse.ArgumentParser:
             "worker", type=_count, nargs="?", metavar="WORKER", help="its number; none: of all"
         )
         parser.add_argument("--pid", type=_count, help="the worker with this process id")
+        parser.add_argument(
+            "--request",
+            type=_count,
+            metavar="ID",
+            help="only the thread with this request; status names those that last",
+        )
     elif command == "top":
         parser.add_argument(
             "-d", "--delay", type=_seconds, default=1.0, metavar="SECONDS", help="between two looks"

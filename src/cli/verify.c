@@ -121,6 +121,13 @@ static void verify_deadline(struct stk_load *load, const struct stk_config *conf
                       "switched off: leave out one of the two");
 }
 
+static void verify_refresh(struct stk_load *load, const struct stk_config *config)
+{
+    if (config->preload_refresh > 0 && !config->preload)
+        stk_load_fail(load, verify_origin(load, verify_row(STK_OPTION_ID_PRELOAD_REFRESH), 0),
+                      "preload-refresh is of use with preload only: add preload, or leave it out");
+}
+
 /* A control character here would be one in every response. */
 static void verify_server_header(struct stk_load *load, const struct stk_config *config)
 {
@@ -158,6 +165,7 @@ void stk_verify_values(struct stk_load *load)
     verify_server_header(load, config);
     verify_owner(load, config);
     verify_deadline(load, config);
+    verify_refresh(load, config);
     verify_address(load, STK_OPTION_ID_STATS, config->stats);
     verify_path(load, STK_OPTION_ID_HEALTH_PATH, config->health_path);
     if (config->metrics != NULL && config->metrics[0] == '/')

@@ -15,7 +15,9 @@
 
 /* Room for the close reasons of serve/close_reason.def. */
 #define STK_SCOREBOARD_REASONS 64
-#define STK_SCOREBOARD_MAGIC   0x53434f52u
+/* The one of them that the master counts: connections of a worker that died. */
+#define STK_SCOREBOARD_REASON_DIED 0
+#define STK_SCOREBOARD_MAGIC       0x53434f52u
 
 /* The state of a row, in the order of a worker's life. */
 enum stk_scoreboard_state {

@@ -414,7 +414,7 @@ static void command_stack(struct stk_control_client *c, const struct command_req
     int fds[2];
     int r;
 
-    if (p == NULL)
+    if (p == NULL || !command_integer(c, req, "request", 1, INT64_MAX, &msg.value))
         return;
     if (p->channel.fd < 0 || (p->state != STK_PROC_READY && p->state != STK_PROC_DRAINING)) {
         stk_control_answer_error(c, "worker %u (%d) does not serve: it is starting or ending",
@@ -485,11 +485,16 @@ void stk_control_finish(struct stk_control_client *c)
 /* --- requests -------------------------------------------------------------------------------- */
 
 static const struct command commands[] = {
-    {"ping", {NULL}, command_ping},           {"status", {NULL}, command_status},
-    {"config", {NULL}, command_config},       {"logs", {"action"}, command_logs},
-    {"reload", {NULL}, command_reload},       {"upgrade", {NULL}, command_upgrade},
-    {"stop", {"now"}, command_stop},          {"scale", {"workers"}, command_scale},
-    {"recycle", {"worker"}, command_recycle}, {"stack", {"worker", "pid"}, command_stack},
+    {"ping", {NULL}, command_ping},
+    {"status", {NULL}, command_status},
+    {"config", {NULL}, command_config},
+    {"logs", {"action"}, command_logs},
+    {"reload", {NULL}, command_reload},
+    {"upgrade", {NULL}, command_upgrade},
+    {"stop", {"now"}, command_stop},
+    {"scale", {"workers"}, command_scale},
+    {"recycle", {"worker"}, command_recycle},
+    {"stack", {"worker", "pid", "request"}, command_stack},
 };
 
 static const struct command *command_find(const char *name)

@@ -347,6 +347,9 @@ void stk_proc_gone(struct stk_proc *p, int status)
     proc_close_channel(p);
     if (p->row != NULL) {
         p->cut = stk_scoreboard_get(p->row, STK_COUNTER_connections_open);
+        if (!p->asked || p->state == STK_PROC_KILLED)
+            atomic_fetch_add_explicit(&p->row->close_reasons[STK_SCOREBOARD_REASON_DIED], p->cut,
+                                      memory_order_relaxed);
         stk_scoreboard_retire(p->row);
         /* Copies of connections that it has not looked at would keep them open. */
         stk_transfer_drain(m->transfer, (unsigned)(p->row - m->scoreboard->rows));

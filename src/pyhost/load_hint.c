@@ -80,7 +80,8 @@ static char *hint_no_target(const char *missing)
     char *hint;
 
     if (!getcwd(cwd, sizeof(cwd)))
-        strcpy(cwd, errno == ENOENT ? "the current directory (it has been removed)" : ".");
+        snprintf(cwd, sizeof(cwd), "%s",
+                 errno == ENOENT ? "the current directory (it has been removed)" : ".");
     names = hint_local_modules(cwd);
     nearest = hint_nearest(missing, names);
     Py_XDECREF(names);

@@ -40,6 +40,8 @@ enum {
     STK_CONN_LINGER_BYTES = 1 << 20,    /* a turn */
 };
 
+_Static_assert((int)STK_CLOSE_WORKER_DIED == STK_SCOREBOARD_REASON_DIED, "the master's reason");
+
 static const bool close_lingers[STK_CLOSE_REASONS] = {
 #define STK_CLOSE(id, name, linger, description) [STK_CLOSE_##id] = linger,
 #include "serve/close_reason.def"

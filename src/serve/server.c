@@ -38,6 +38,7 @@
 enum {
     SERVER_ACCEPT_BATCH = 64,
     SERVER_ACCEPT_PAUSE_MS = 200,    /* after running out of descriptors */
+    SERVER_CUT_SAID = 16,            /* connections named when they are cut */
     SERVER_CROWD_LOOK = 256,         /* connections looked at to find an idle one */
     SERVER_FD_RESERVE = 64,          /* descriptors left to the application, at least */
     SERVER_DRAIN_LOOK_MS = 250,      /* between two looks for connections that have become idle */
@@ -110,6 +111,17 @@ static bool server_give_idle(struct stk_server *server, struct stk_lead_thread *
     return true;
 }
 
+/* Lets no connection that only waits for its client's end stay longer than it has to. */
+static void server_hurry(struct stk_server *server)
+{
+    stk_list_for_each (it, &server->conns) {
+        struct stk_conn *conn = stk_container_of(it, struct stk_conn, link);
+
+        if (!(atomic_load(&conn->word) & STK_CONN_BUSY) && conn->state == STK_CONN_LINGER)
+            stk_conn_check_timer(conn);
+    }
+}
+
 /*
  * While draining: closes the connections that are idle, and looks again for those that become so.
  * A request that has come already is served, and a client that has just connected may send one.
@@ -119,13 +131,15 @@ static void server_close_idle(struct stk_server *server)
     struct stk_lead_thread nobody = {.own = true};
 
     stk_timer_set(server->loop, &server->accept_timer, SERVER_DRAIN_LOOK_MS);
+    server_hurry(server);
     if (server_give_idle(server, &nobody))
         return;
     stk_list_for_each_safe (it, &server->conns) {
         struct stk_conn *conn = stk_container_of(it, struct stk_conn, link);
 
-        if (atomic_load(&conn->word) & STK_CONN_BUSY || conn->state != STK_CONN_IDLE ||
-            stk_conn_has_input(conn))
+        if (atomic_load(&conn->word) & STK_CONN_BUSY)
+            continue;
+        if (conn->state != STK_CONN_IDLE || stk_conn_has_input(conn))
             continue;
         if (conn->served && stk_loop_now(server->loop) < server->patient_until)
             continue;
@@ -529,17 +543,38 @@ void stk_server_drain_more(struct stk_server *server)
         server_close_idle(server);
 }
 
+/* What a connection that is cut was about; NULL: nothing is lost by it. */
+static const char *server_unfinished(const struct stk_conn *conn)
+{
+    switch (conn->state) {
+    case STK_CONN_HEAD:
+    case STK_CONN_BODY:
+        return "its request was not complete";
+    case STK_CONN_DRAIN:
+        return "it has not read its response";
+    default:
+        return NULL;
+    }
+}
+
 void stk_server_abort(struct stk_server *server)
 {
     struct stk_lead_thread nobody = {.own = true};
+    unsigned said = 0;
 
     stk_list_for_each_safe (it, &server->conns) {
         struct stk_conn *conn = stk_container_of(it, struct stk_conn, link);
+        const char *what = server_unfinished(conn);
 
-        if (!(atomic_load(&conn->word) & STK_CONN_BUSY)) {
-            atomic_fetch_or(&conn->word, STK_CONN_GONE);
-            stk_conn_close(conn, &nobody, STK_CLOSE_DRAINING);
+        if (atomic_load(&conn->word) & STK_CONN_BUSY) { /* the end of the process closes it */
+            stk_scoreboard_close_reason(server->row, STK_CLOSE_CUT);
+            continue;
         }
+        if (what != NULL && said++ < SERVER_CUT_SAID)
+            stk_log_warning("%.*s:%u: %s when graceful-timeout was over: the connection is cut",
+                            conn->peer.addr_len, conn->peer.addr, conn->peer.port, what);
+        atomic_fetch_or(&conn->word, STK_CONN_GONE);
+        stk_conn_close(conn, &nobody, what != NULL ? STK_CLOSE_CUT : STK_CLOSE_DRAINING);
     }
 }
 

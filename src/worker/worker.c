@@ -110,6 +110,21 @@ static int worker_catch_signals(void)
     return 0;
 }
 
+/* Says which requests do not get their answer; the stand-by has noted those that last. */
+static void worker_name_cut(const struct worker *w)
+{
+    double now = (double)stk_time_mono_ns();
+    struct stk_scoreboard_running request;
+
+    for (unsigned i = 0; i < STK_SCOREBOARD_RUNNING; i++) {
+        if (stk_scoreboard_read_running(w->heritage->row, i, &request))
+            stk_log_warning("%s %s: not finished after %.1f s, when graceful-timeout was over: it "
+                            "is cut",
+                            request.method, request.target,
+                            (now - (double)request.started_ns) / 1e9);
+    }
+}
+
 /* The time to finish is over. First every connection is closed; then the process ends as it is. */
 static void worker_on_deadline(struct stk_timer *timer, void *who)
 {
@@ -117,6 +132,7 @@ static void worker_on_deadline(struct stk_timer *timer, void *who)
 
     if (!w->forced) {
         w->forced = true;
+        worker_name_cut(w);
         stk_log_warning("stopping took longer than graceful-timeout: %llu connections are closed "
                         "before their end",
                         (unsigned long long)w->server->nconns);
@@ -204,10 +220,20 @@ static void worker_on_abandoned(void *arg)
 }
 
 /* By whichever thread turns the loop: the application may be stuck, with the interpreter. */
-static void worker_write_stacks(struct worker *w, int fd)
+static void worker_write_stacks(struct worker *w, int fd, uint64_t id)
 {
-    if (w->params->host_ops->stacks != NULL)
-        w->params->host_ops->stacks(w->params->host, NULL, fd);
+    struct stk_scoreboard_running request;
+    void *thread = NULL;
+
+    for (unsigned i = 0; id != 0 && thread == NULL && i < STK_SCOREBOARD_RUNNING; i++) {
+        if (stk_scoreboard_read_running(w->heritage->row, i, &request) && request.id == id)
+            thread = stk_lead_thread_get(w->lead, request.thread)->host_thread;
+    }
+    if (id != 0 && thread == NULL)
+        dprintf(fd, "request %llu is not running here, or not for 0.1 s yet\n",
+                (unsigned long long)id);
+    else if (w->params->host_ops->stacks != NULL)
+        w->params->host_ops->stacks(w->params->host, thread, fd);
     stk_fd_close(&fd);
 }
 
@@ -244,7 +270,7 @@ static void worker_on_message(struct worker *w, const struct stk_message *msg)
             stk_log_debug("a connection of the old server could not be taken: %m");
         break;
     case STK_MESSAGE_STACK:
-        worker_write_stacks(w, msg->fd);
+        worker_write_stacks(w, msg->fd, (uint64_t)msg->value);
         break;
     default:
         break;

@@ -137,6 +137,8 @@ def test_what_takes_longer_than_the_time_for_it(serve, end):
         except ConnectionResetError:
             pass
     server.wait_log("stopping took longer than graceful-timeout: 2 connections")
+    for target in ("/stream", "/sleep"):
+        server.wait_log(r"GET %s: not finished after \d" % target)
     if end == "stop":
         assert server.wait() == 0
     else:

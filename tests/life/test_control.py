@@ -278,6 +278,23 @@ def test_stack_shows_what_a_worker_does(controlled):
     assert answer["worker"] == 1 and answer["pid"] == pid and answer["complete"] is True
 
 
+def test_stack_of_a_request(controlled):
+    c = controlled("-w1", "--threads", "3")
+    with c.server.connect() as conn:
+        conn.send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        deadline = time.monotonic() + 20
+        running = []
+        while not running and time.monotonic() < deadline:
+            running = c.json("status")["workers"][0]["running"]
+        text = c.done("stack", "1", "--request", str(running[0]["id"]))
+        assert "wait_for_somebody" in text
+        assert text.count("hread ") <= 1 < c.done("stack", "1").count("hread ")
+        assert "is not running" in c.done("stack", "1", "--request", "999999")
+        assert conn.read_response().body == b"hello"
+    result = c.run("stack", "--request", "1")
+    assert result.returncode == 1 and "needs the worker" in result.stderr
+
+
 def test_stack_of_all_and_of_none(controlled):
     c = controlled("-w2", "--threads", "2")
     text = c.done("stack")

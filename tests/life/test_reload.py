@@ -98,7 +98,8 @@ def test_code_that_does_not_load(serve, write, args):
     assert pids(server) == before
     log = server.log()
     assert log.count("SyntaxError") == 1
-    assert log.count("Traceback") == 1
+    assert log.count("def oops(:") == 1
+    assert log.count("Traceback") <= 1  # Python 3.13 has nothing to say under that line
     assert log.count("the reload failed") == 1
     write("2")
     server.send_signal(signal.SIGHUP)
