@@ -111,9 +111,10 @@ def limited(files):
 def test_accepting_without_descriptors(serve):
     """accept() fails with EMFILE: idle connections make room, and all who ask are answered."""
     server = serve(APP, "-w1", "--max-connections", "1000", command=limited(64), ready="/")
-    idle = [server.connect() for _ in range(100)]
-    for conn in idle:
-        conn.send(get())
+    idle = []
+    for _ in range(100):  # who has sent nothing yet is idle too
+        idle.append(server.connect())
+        idle[-1].send(get())
     answered = closed = 0
     for conn in idle:
         try:
