@@ -186,6 +186,7 @@ def test_a_directory_that_the_user_cannot_read(serve_as, place):
     assert "%s is closed to this user" % place in server.log()
 
 
+@root_only
 def test_an_owner_that_is_given_stays(serve_as, place):
     server = serve_as("--user", USER, bind="unix:%s?owner=54321&mode=666" % (place / "socket"),
                       ready="/")  # fmt: skip
