@@ -45,6 +45,7 @@ enum {
     LEAD_PUT_OFF_NS = 1500 * 1000,      /* with the tick behind it still below two long ticks */
     LEAD_PUT_OFF_EVERY_NS = 500 * 1000, /* at most so often */
     LEAD_RETAKE_JOBS = 16, /* so many jobs in less than a short tick each: lead again */
+    LEAD_SINGLY = 16,      /* calls after a long one behind which events come one by one */
     LEAD_ARMS_PER_MS = 4,  /* more bursts a millisecond than this: leave the tick on */
 };
 
@@ -171,6 +172,18 @@ void stk_lead_rouse(struct stk_lead *lead)
     }
 }
 
+void stk_lead_note_call(struct stk_lead *lead)
+{
+    stk_msec before = lead->loop->now;
+
+    stk_loop_refresh(lead->loop);
+    if (lead->loop->now != before) /* the clock is coarse: not every long call is seen */
+        lead->singly = LEAD_SINGLY;
+    lead->batch = lead->singly > 0 ? 1 : STK_LOOP_BATCH;
+    if (lead->singly > 0)
+        lead->singly--;
+}
+
 struct stk_lead_thread *stk_lead_thread_get(struct stk_lead *lead, unsigned index)
 {
     STK_ASSERT(index < lead->nthreads);
@@ -190,16 +203,16 @@ int stk_lead_wait(struct stk_lead *lead, struct epoll_event *events, stk_nsec ti
 #ifdef SYS_epoll_pwait2
         struct timespec ts = {.tv_nsec = (long)timeout};
 
-        n = (int)syscall(SYS_epoll_pwait2, lead->loop->epfd, events, STK_LOOP_BATCH, &ts, NULL,
+        n = (int)syscall(SYS_epoll_pwait2, lead->loop->epfd, events, lead->batch, &ts, NULL,
                          sizeof(sigset_t));
         if (n >= 0 || errno == EINTR)
             return n < 0 ? 0 : n; /* else the kernel, or a filter of system calls, lacks it */
 #endif
-        n = stk_sys_epoll_wait(lead->loop->epfd, events, STK_LOOP_BATCH, 1);
+        n = stk_sys_epoll_wait(lead->loop->epfd, events, lead->batch, 1);
     } else {
         stk_nsec ms = timeout < 0 ? -1 : (timeout + STK_NSEC_PER_MSEC - 1) / STK_NSEC_PER_MSEC;
 
-        n = stk_sys_epoll_wait(lead->loop->epfd, events, STK_LOOP_BATCH,
+        n = stk_sys_epoll_wait(lead->loop->epfd, events, lead->batch,
                                ms > INT_MAX ? INT_MAX : (int)ms);
     }
     STK_ASSERT(n >= 0 || errno == EINTR);
@@ -407,6 +420,7 @@ int stk_lead_new(struct stk_lead **ret_lead, const struct stk_lead_params *param
     lead->shares = params->shares;
     lead_set_share(lead, &params->share);
     lead->timerfd = -1;
+    lead->batch = STK_LOOP_BATCH;
     lead->threads = stk_new0_array(struct stk_lead_thread, params->threads);
     for (unsigned i = 0; i < params->threads; i++) {
         lead->threads[i].lead = lead;

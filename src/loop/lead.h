@@ -130,6 +130,13 @@ unsigned stk_lead_idle(const struct stk_lead *lead);
  */
 void stk_lead_rouse(struct stk_lead *lead);
 
+/*
+ * Without a stand-by, by the owner of the loop after a call: brings the loop's clock up to date,
+ * which nobody did meanwhile. While calls are long events are taken one by one: who is served last
+ * in a batch asks again too late to be in the next, and would get every second turn only.
+ */
+void stk_lead_note_call(struct stk_lead *lead);
+
 /* Brackets a call of the application. leave returns whether the thread (still) owns the loop. */
 static inline void stk_lead_enter(struct stk_lead_thread *thread);
 static inline bool stk_lead_leave(struct stk_lead_thread *thread);

@@ -261,7 +261,7 @@ static enum http1_step http1_call(struct stk_serve_request *rq, struct stk_lead_
     (void)stk_lead_leave(thread);
     fate = stk_deadline_end(rq);
     if (stk_unlikely(!stk_server_has_standby(server)))
-        stk_loop_refresh(server->loop); /* nobody did while the application ran */
+        stk_lead_note_call(server->lead);
     if (stk_unlikely(fate != STK_FATE_NONE))
         return http1_expired(rq, thread, fate);
     stk_response_end(rq);

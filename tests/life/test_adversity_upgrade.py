@@ -11,6 +11,15 @@ import pytest
 
 from tests.life.test_adversity import APP, SLOW_START, Traffic, left_of, served, wait_until, workers
 
+# The import is not over as long as there is a file "hold".
+HELD_START = """
+import os
+import time
+
+while os.path.exists("hold"):
+    time.sleep(0.005)
+""" + APP
+
 
 class Upgraded:
     """A server with a pidfile, whose master changes."""
@@ -92,35 +101,39 @@ def test_an_upgrade_and_a_reload_at_once(upgraded, first, second, pause):
     site.stop()
 
 
-@pytest.mark.parametrize("pause", [0.05, 0.3, 0.6])
-def test_the_new_master_is_killed(upgraded, pause):
-    site = upgraded(app=SLOW_START)
+@pytest.mark.parametrize("when", ["forked", "loading"])
+def test_the_new_master_is_killed(upgraded, tmp_path, when):
+    """At its very start, and while its workers load: they cannot become ready before the file goes."""
+    site = upgraded(app=HELD_START)
     old = site.master()
+    (tmp_path / "hold").touch()
     with Traffic(site.server):
         site.send(signal.SIGUSR2)
         wait_until(lambda: len(site.masters()) == 2)
-        time.sleep(pause)
-        if site.master() != old:
-            pytest.skip("the upgrade was over before")
+        if when == "loading":
+            wait_until(lambda: len(workers(site.server)) == 3)
         (new,) = set(site.masters()) - {old}
         os.kill(new, signal.SIGKILL)
         site.server.wait_log("the upgrade failed")
+        (tmp_path / "hold").unlink()
         wait_until(lambda: site.masters() == [old] and len(workers(site.server)) == 2)
     assert site.master() == old
     site.upgrade()
     site.stop()
 
 
-def test_the_old_master_is_killed(upgraded):
+def test_the_old_master_is_killed(upgraded, tmp_path):
     """Before the new one is ready: the new one is the server then."""
-    site = upgraded(app=SLOW_START)
+    site = upgraded(app=HELD_START)
     old = site.master()
+    (tmp_path / "hold").touch()
     site.send(signal.SIGUSR2)
     wait_until(lambda: len(site.masters()) == 2)
     os.kill(old, signal.SIGKILL)
     with Traffic(site.server):
+        (tmp_path / "hold").unlink()
+        site.wait_master(old)
         wait_until(lambda: len(workers(site.server)) == 2 and site.masters() != [old])
-        time.sleep(0.5)
     (new,) = site.masters()
     site.server.check = False  # its exit code is that of SIGKILL
     assert site.master() == new

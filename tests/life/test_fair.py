@@ -41,8 +41,8 @@ def closed_loop(conns, rounds):
 def test_connections_get_the_same_share(serve, args):
     server = serve(APP, *args, ready="/")
     conns = [server.connect() for _ in range(40)]
-    counts = closed_loop(conns, 20)
-    assert counts[0] >= 10, counts
+    counts = closed_loop(conns, 30)
+    assert counts[0] >= 20, counts
     for conn in conns:
         conn.close()
 
