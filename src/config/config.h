@@ -21,6 +21,19 @@ enum stk_reload_mode {
     STK_RELOAD_ALL,     /* one, then all others at once */
 };
 
+/* config->tls_min_version. */
+enum stk_tls_min_version {
+    STK_TLS_MIN_1_2,
+    STK_TLS_MIN_1_3,
+};
+
+/* config->tls_verify_client. */
+enum stk_tls_verify {
+    STK_TLS_VERIFY_OFF,
+    STK_TLS_VERIFY_OPTIONAL,
+    STK_TLS_VERIFY_REQUIRED,
+};
+
 struct stk_config {
     /* application */
     char *app; /* positional, or `app = ` in a file */
@@ -36,6 +49,15 @@ struct stk_config {
     int64_t backlog;
     int64_t socket_mode; /* -1: by umask; of unix sockets without ?mode= */
     char *socket_owner;  /* user[:group], may be NULL */
+
+    /* TLS */
+    struct stk_strv tls_cert; /* files and directories */
+    struct stk_strv tls_key;  /* of the files, in their order */
+    int64_t tls_min_version;  /* enum stk_tls_min_version */
+    char *tls_ciphers;        /* may be NULL, as of the next */
+    char *tls_client_ca;
+    int64_t tls_verify_client; /* enum stk_tls_verify */
+    stk_msec tls_handshake_timeout;
 
     /* processes */
     int64_t workers; /* 0: by the CPUs */

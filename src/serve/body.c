@@ -14,9 +14,9 @@
 
 #include "base/fd.h"
 #include "base/mem.h"
-#include "base/sys.h"
 #include "config/config.h"
 #include "loop/loop.h"
+#include "serve/conn_io.h"
 #include "serve/server.h"
 #include "wire/chunked.h"
 
@@ -199,7 +199,8 @@ int stk_body_feed(struct stk_body *body, const char *data, size_t len, size_t *r
     return body->complete ? STK_BODY_COMPLETE : STK_BODY_PARTIAL;
 }
 
-int stk_body_recv(struct stk_body *body, int sock, char *buf, size_t cap, size_t *ret_rest)
+int stk_body_recv(struct stk_body *body, struct stk_conn *conn, char *buf, size_t cap,
+                  size_t *ret_rest)
 {
     bool direct = !body->chunked && body->mem != NULL && body->mem_cap == body->length;
 
@@ -210,14 +211,14 @@ int stk_body_recv(struct stk_body *body, int sock, char *buf, size_t cap, size_t
         int r;
 
         if (direct) {
-            n = stk_sys_recv(sock, body->mem + body->received,
-                             (size_t)(body->length - body->received), MSG_DONTWAIT);
+            n = stk_conn_io_recv(conn, body->mem + body->received,
+                                 (size_t)(body->length - body->received));
         } else {
             size_t room = cap;
 
             if (!body->chunked && body->length - body->received < room)
                 room = (size_t)(body->length - body->received);
-            n = stk_sys_recv(sock, buf, room, MSG_DONTWAIT);
+            n = stk_conn_io_recv(conn, buf, room);
         }
         if (n < 0 && errno == EINTR)
             continue;

@@ -43,8 +43,8 @@ int stk_body_feed(struct stk_body *body, const char *data, size_t len, size_t *r
  * STK_BODY_*; on COMPLETE bytes beyond the body lie at buf[0..*ret_rest). -ECONNRESET when the
  * client is gone or has ended early, or the errors of stk_body_feed.
  */
-int stk_body_recv(struct stk_body *body, int sock, char *buf, size_t cap, size_t *ret_rest)
-    STK_MUST_CHECK;
+int stk_body_recv(struct stk_body *body, struct stk_conn *conn, char *buf, size_t cap,
+                  size_t *ret_rest) STK_MUST_CHECK;
 /* Bytes that stk_body_recv has taken from the socket since the last call. */
 uint64_t stk_body_take_fresh(struct stk_body *body);
 bool stk_body_is_complete(const struct stk_body *body);

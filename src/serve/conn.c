@@ -27,6 +27,7 @@
 #include "config/config.h"
 #include "ipc/scoreboard.h"
 #include "serve/body.h"
+#include "serve/conn_io.h"
 #include "serve/http1.h"
 #include "serve/outq.h"
 
@@ -142,6 +143,7 @@ static void conn_free(struct stk_deferred *deferred)
     STK_CHECK_MAGIC(conn, STK_CONN_MAGIC);
     conn->magic = 0;
     stk_outq_free(atomic_load_explicit(&conn->outq, memory_order_relaxed));
+    stk_tls_free(conn->tls);
     free(conn->in);
     free(conn);
 }
@@ -173,7 +175,7 @@ bool stk_conn_has_input(struct stk_conn *conn)
 {
     int n = 0;
 
-    if (conn->in_len > 0)
+    if (conn->in_len > 0 || stk_conn_io_hides(conn))
         return true;
     return ioctl(conn->src.fd, FIONREAD, &n) == 0 && n > 0;
 }
@@ -202,7 +204,7 @@ void stk_conn_close(struct stk_conn *conn, struct stk_lead_thread *thread,
     if (conn->src_events != EPOLLIN)
         stk_conn_want_output(conn, false);
     if (ending == STK_CONN_LINGER) {
-        if (shutdown(conn->src.fd, SHUT_WR) < 0)
+        if (stk_conn_io_end(conn) < 0)
             ending = STK_CONN_CLOSE;
         else
             stk_conn_set_state(conn, STK_CONN_LINGER, STK_CONN_LINGER_MS);
@@ -321,7 +323,7 @@ static void conn_drain(struct stk_conn *conn, struct stk_lead_thread *thread, bo
     struct stk_server *server = conn->server;
     struct stk_outq *q = atomic_load_explicit(&conn->outq, memory_order_acquire);
     bool sent = false;
-    int r = q != NULL ? stk_outq_drain(q, conn->src.fd, &sent) : 0;
+    int r = q != NULL ? stk_outq_drain(q, conn->src.fd, conn->tls, &sent) : 0;
 
     if (r == 1) {
         if (sent)
@@ -493,7 +495,8 @@ bool stk_conn_has_queued(struct stk_conn *conn)
 {
     struct stk_outq *q = atomic_load_explicit(&conn->outq, memory_order_acquire);
 
-    return q != NULL && !stk_outq_is_empty(q);
+    return q != NULL &&
+           (!stk_outq_is_empty(q) || (conn->tls != NULL && stk_tls_has_output(conn->tls)));
 }
 
 /* The queue, made if need be, with the socket waited for. */
@@ -520,7 +523,7 @@ stk_msec stk_conn_send_left(struct stk_conn *conn)
 static int conn_make_room(struct stk_conn *conn, struct stk_outq *q)
 {
     bool sent = false;
-    int r = stk_outq_drain(q, conn->src.fd, &sent);
+    int r = stk_outq_drain(q, conn->src.fd, conn->tls, &sent);
 
     if (sent)
         conn_set_deadline(conn, stk_time_mono_coarse_ms() + conn->server->config->send_timeout);
@@ -558,7 +561,6 @@ static int conn_queue(struct stk_conn *conn, struct iovec *iov, int iovcnt, size
 
 int stk_conn_send(struct stk_conn *conn, struct iovec *iov, int iovcnt)
 {
-    struct msghdr msg = {.msg_iov = iov, .msg_iovlen = (size_t)iovcnt};
     size_t total = 0;
     ssize_t n;
 
@@ -574,14 +576,11 @@ int stk_conn_send(struct stk_conn *conn, struct iovec *iov, int iovcnt)
     }
     for (int i = 0; i < iovcnt; i++)
         total += iov[i].iov_len;
-    do {
-        if (iovcnt == 1)
-            n = stk_sys_send(conn->src.fd, iov[0].iov_base, iov[0].iov_len,
-                             MSG_NOSIGNAL | MSG_DONTWAIT);
-        else
-            n = stk_sys_sendmsg(conn->src.fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
-    } while (n < 0 && errno == EINTR);
-    if (stk_likely(n == (ssize_t)total))
+    do
+        n = stk_conn_io_sendmsg(conn, iov, iovcnt);
+    while (n < 0 && errno == EINTR);
+    if (stk_likely(n == (ssize_t)total) &&
+        stk_likely(conn->tls == NULL || !stk_tls_has_output(conn->tls)))
         return 0;
     if (n < 0) {
         if (errno != EAGAIN) {
@@ -607,7 +606,7 @@ int stk_conn_sendfile(struct stk_conn *conn, int fd, int64_t off, uint64_t len, 
     r = stk_outq_append_file(q, fd, off, len, tail);
     if (r < 0)
         return r;
-    r = idle ? stk_outq_drain(q, conn->src.fd, &sent) : 1;
+    r = idle ? stk_outq_drain(q, conn->src.fd, conn->tls, &sent) : 1;
     if (r == 1) {
         stk_conn_want_output(conn, true);
         return 0;

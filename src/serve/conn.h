@@ -20,6 +20,7 @@
 
 struct stk_body;
 struct stk_outq;
+struct stk_tls;
 
 enum {
     STK_CONN_BUSY = 1,
@@ -72,6 +73,7 @@ struct stk_conn {
     uint32_t in_len, in_cap;
     uint32_t head_len; /* in state BODY: bytes of the head at in */
     struct stk_body *body;
+    struct stk_tls *tls;             /* NULL: plain */
     _Atomic(struct stk_outq *) outq; /* made by the first short write */
 };
 

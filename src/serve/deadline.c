@@ -32,6 +32,7 @@
 #include "ipc/channel.h"
 #include "ipc/scoreboard.h"
 #include "serve/conn.h"
+#include "serve/conn_io.h"
 #include "serve/http1.h"
 
 enum {
@@ -294,7 +295,7 @@ static void deadline_answer(struct stk_deadline *d, struct stk_serve_request *rq
     if (stk_gather_send(t, conn, NULL, 0) < 0)
         t->out.len = 0;
     stk_http1_account(&answer);
-    if (!stk_conn_has_output(conn) && shutdown(conn->src.fd, SHUT_WR) < 0) {
+    if (!stk_conn_has_output(conn) && stk_conn_io_end(conn) < 0) {
         /* ENOTCONN: the client has ended it. */
     }
 }

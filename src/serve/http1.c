@@ -20,12 +20,12 @@
 
 #include "base/assert.h"
 #include "base/log.h"
-#include "base/sys.h"
 #include "config/config.h"
 #include "ipc/scoreboard.h"
 #include "serve/access_log.h"
 #include "serve/body.h"
 #include "serve/conn.h"
+#include "serve/conn_io.h"
 #include "serve/deadline.h"
 #include "serve/move.h"
 #include "serve/request.h"
@@ -630,7 +630,7 @@ static void http1_read_body(struct stk_conn *conn, struct stk_lead_thread *threa
     const struct stk_config *config = conn->server->config;
     size_t rest = 0;
     /* What follows the body goes to where its head will be in front of it. */
-    int r = stk_body_recv(conn->body, conn->src.fd, t->read_buf + conn->head_len,
+    int r = stk_body_recv(conn->body, conn, t->read_buf + conn->head_len,
                           STK_SERVE_READ_BUFFER - conn->head_len, &rest);
 
     t->bytes_in += stk_body_take_fresh(conn->body);
@@ -664,8 +664,7 @@ void stk_http1_readable(struct stk_conn *conn, struct stk_lead_thread *thread)
     }
     len = http1_load(conn, t);
     do
-        n = stk_sys_recv(conn->src.fd, t->read_buf + len, STK_SERVE_READ_BUFFER - len,
-                         MSG_DONTWAIT);
+        n = stk_conn_io_recv(conn, t->read_buf + len, STK_SERVE_READ_BUFFER - len);
     while (stk_unlikely(n < 0 && errno == EINTR));
     if (stk_likely(n > 0)) {
         t->bytes_in += (uint64_t)n;

@@ -22,10 +22,12 @@
 #include "base/list.h"
 #include "base/mem.h"
 #include "base/sys.h"
+#include "net/tls.h"
 
 enum {
     OUTQ_CHUNK = 64 * 1024,
     OUTQ_SENDFILE_MAX = 1024 * 1024,
+    OUTQ_FILE_BLOCK = 64 * 1024,     /* of a file that TLS encrypts */
     OUTQ_TURN_MAX = 4 * 1024 * 1024, /* sent by one call */
 };
 
@@ -238,13 +240,37 @@ static ssize_t segment_send(struct outq_segment *s, int sock)
     return n < 0 ? -errno : n;
 }
 
-int stk_outq_drain(struct stk_outq *q, int sock, bool *ret_sent)
+/* The same by way of TLS, which takes bytes only when what it has taken before has left. */
+static ssize_t segment_send_tls(struct outq_segment *s, struct stk_tls *tls)
+{
+    size_t len = s->len < OUTQ_FILE_BLOCK ? (size_t)s->len : OUTQ_FILE_BLOCK;
+    STK_CLEANUP(stk_mem_freep) char *block = NULL;
+    struct iovec iov = {s->data + s->off, len};
+    ssize_t n;
+
+    if (s->fd >= 0) {
+        block = stk_try_alloc(len);
+        if (block == NULL)
+            return -ENOMEM;
+        n = pread(s->fd, block, len, (off_t)s->off);
+        if (n <= 0)
+            return n < 0 ? -errno : -EIO;
+        iov = (struct iovec){block, (size_t)n};
+    }
+    n = stk_tls_sendmsg(tls, &iov, 1);
+    return n < 0 ? -errno : n;
+}
+
+int stk_outq_drain(struct stk_outq *q, int sock, struct stk_tls *tls, bool *ret_sent)
 {
     uint64_t total = 0;
+    bool flushed = false;
     int r;
 
     pthread_mutex_lock(&q->mutex);
     r = q->error;
+    if (r == 0 && tls != NULL)
+        r = stk_tls_flush(tls, &flushed);
     while (r == 0 && !stk_list_is_empty(&q->segments)) {
         struct outq_segment *s = stk_container_of(q->segments.next, struct outq_segment, link);
         ssize_t n;
@@ -253,7 +279,7 @@ int stk_outq_drain(struct stk_outq *q, int sock, bool *ret_sent)
             r = 1;
             break;
         }
-        n = segment_send(s, sock);
+        n = tls != NULL ? segment_send_tls(s, tls) : segment_send(s, sock);
         if (n < 0) {
             if (n == -EINTR)
                 continue;
@@ -266,6 +292,8 @@ int stk_outq_drain(struct stk_outq *q, int sock, bool *ret_sent)
         if (s->len == 0)
             segment_free(q, s);
     }
+    if (r == 0 && tls != NULL && stk_tls_has_output(tls))
+        r = 1;
     if (r < 0)
         q->error = r;
     if (r == 0 && q->tmplen > 0) {
@@ -274,7 +302,7 @@ int stk_outq_drain(struct stk_outq *q, int sock, bool *ret_sent)
         q->tmplen = 0;
     }
     pthread_mutex_unlock(&q->mutex);
-    *ret_sent = total > 0;
+    *ret_sent = total > 0 || flushed;
     return r;
 }
 

@@ -13,6 +13,7 @@
 #include "base/span.h"
 
 struct stk_outq;
+struct stk_tls;
 
 struct stk_outq_limits {
     uint64_t memory; /* bytes held in memory */
@@ -33,9 +34,10 @@ int stk_outq_append(struct stk_outq *q, const struct iovec *iov, int iovcnt, siz
 int stk_outq_append_file(struct stk_outq *q, int fd, int64_t off, uint64_t len, stk_span tail)
     STK_MUST_CHECK;
 /*
- * Sends what the socket takes, but only some MiB, so that other connections get their turn. 0:
- * empty now; 1: bytes are left (*ret_sent: progress was made); -EPIPE or another negative errno:
- * nothing more can be sent.
+ * Sends what the socket takes, but only some MiB, so that other connections get their turn; by way
+ * of a TLS session where there is one, whose own output leaves first. 0: empty now; 1: bytes are
+ * left (*ret_sent: progress was made); -EPIPE or another negative errno: nothing more can be sent.
  */
-int stk_outq_drain(struct stk_outq *q, int sock, bool *ret_sent) STK_MUST_CHECK;
+int stk_outq_drain(struct stk_outq *q, int sock, struct stk_tls *tls, bool *ret_sent)
+    STK_MUST_CHECK;
 bool stk_outq_is_empty(struct stk_outq *q);

@@ -34,8 +34,8 @@ static int body_receive(struct stk_serve_request *rq)
         stk_deadline_unlock(rq);
     }
     /* The head in front of the body in the read buffer is still in use. */
-    r = stk_body_recv(rq->body, rq->conn->src.fd, rq->t->read_buf + offset,
-                      STK_SERVE_READ_BUFFER - offset, &rest);
+    r = stk_body_recv(rq->body, rq->conn, rq->t->read_buf + offset, STK_SERVE_READ_BUFFER - offset,
+                      &rest);
     rq->t->bytes_in += stk_body_take_fresh(rq->body);
     if (r < 0)
         return r;

@@ -73,7 +73,7 @@ static void drain_all(struct stk_outq *q, struct pair *p)
     bool sent;
     int r;
 
-    while ((r = stk_outq_drain(q, p->in, &sent)) == 1)
+    while ((r = stk_outq_drain(q, p->in, NULL, &sent)) == 1)
         assert_true(pair_read(p) > 0 || sent);
     assert_int_equal(r, 0);
     (void)pair_read(p);
@@ -97,7 +97,7 @@ static void bytes_keep_their_order(void **state)
                 assert_int_equal(append(q, at, sizes[i], i * 1000, &limits), 0);
                 at += sizes[i];
                 if (i % 4 == 3) {
-                    assert_true(stk_outq_drain(q, p.in, &sent) >= 0);
+                    assert_true(stk_outq_drain(q, p.in, NULL, &sent) >= 0);
                     (void)pair_read(&p);
                 }
             }
@@ -187,11 +187,11 @@ static void a_file_that_shrank_is_an_error_for_good(void **state)
     assert_non_null(q);
     assert_int_equal(stk_outq_append_file(q, fd, 0, 2000, stk_span_make("", 0)), 0);
     close(fd);
-    r = stk_outq_drain(q, p.in, &sent);
+    r = stk_outq_drain(q, p.in, NULL, &sent);
     assert_int_equal(r, -EIO);
     assert_int_equal(pair_read(&p), 1000);
     assert_int_equal(append(q, 1000, 10, 0, &roomy), -EIO);
-    assert_int_equal(stk_outq_drain(q, p.in, &sent), -EIO);
+    assert_int_equal(stk_outq_drain(q, p.in, NULL, &sent), -EIO);
     stk_outq_free(q);
     close(p.in);
     close(p.out);
@@ -206,7 +206,7 @@ static void a_reader_that_left_is_an_error(void **state)
     assert_non_null(q);
     assert_int_equal(append(q, 0, 1000, 0, &roomy), 0);
     close(p.out);
-    assert_int_equal(stk_outq_drain(q, p.in, &sent), -EPIPE);
+    assert_int_equal(stk_outq_drain(q, p.in, NULL, &sent), -EPIPE);
     assert_false(sent);
     assert_null(stk_outq_free(q));
     close(p.in);
@@ -237,7 +237,7 @@ static void a_turn_is_limited(void **state)
     assert_true(null >= 0);
     assert_int_equal(stk_outq_append_file(q, fd, 0, 16 << 20, stk_span_make("", 0)), 0);
     close(fd);
-    while ((r = stk_outq_drain(q, null, &sent)) == 1) {
+    while ((r = stk_outq_drain(q, null, NULL, &sent)) == 1) {
         assert_true(sent);
         turns++;
     }
