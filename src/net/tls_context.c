@@ -58,21 +58,29 @@ static int context_on_name(SSL *ssl, int *alert, void *arg)
     return SSL_TLSEXT_ERR_OK;
 }
 
+/* Adds a name to a list that has room for it. */
+static char *context_add_name(const char *list, char *end, const char *name, size_t len)
+{
+    if (end != list)
+        *end++ = ':';
+    memcpy(end, name, len);
+    end[len] = '\0';
+    return end + len;
+}
+
 /* Parts the names of 1.3 (TLS_...) from those of 1.2; both are free()d by the caller. */
 static void context_split_ciphers(const char *text, char **ret_suites, char **ret_ciphers)
 {
-    char *suites = stk_mem_zalloc(strlen(text) + 2);
-    char *ciphers = stk_mem_zalloc(strlen(text) + 2);
+    char *suites = stk_mem_zalloc(strlen(text) + 2), *suites_end = suites;
+    char *ciphers = stk_mem_zalloc(strlen(text) + 2), *ciphers_end = ciphers;
 
     while (*text != '\0') {
         size_t len = strcspn(text, ":, ");
-        char *to = strncmp(text, "TLS_", 4) == 0 ? suites : ciphers;
 
-        if (len > 0) {
-            if (*to != '\0')
-                strcat(to, ":");
-            strncat(to, text, len);
-        }
+        if (len > 0 && strncmp(text, "TLS_", 4) == 0)
+            suites_end = context_add_name(suites, suites_end, text, len);
+        else if (len > 0)
+            ciphers_end = context_add_name(ciphers, ciphers_end, text, len);
         text += len;
         text += strspn(text, ":, ");
     }
@@ -145,6 +153,8 @@ static void context_set_sessions(struct stk_tls_store *store, SSL_CTX *ctx)
 int stk_tls_context_new(struct stk_tls_store *store, const struct stk_config *config,
                         SSL_CTX **ret_ctx, char **ret_error)
 {
+    char groups_new[] = CONTEXT_GROUPS_NEW,
+         groups[] = CONTEXT_GROUPS; /* the macro casts const off */
     SSL_CTX *ctx = SSL_CTX_new(TLS_server_method());
 
     if (ctx == NULL) {
@@ -163,8 +173,8 @@ int stk_tls_context_new(struct stk_tls_store *store, const struct stk_config *co
     SSL_CTX_set_tlsext_servername_arg(ctx, store);
     context_set_sessions(store, ctx);
     context_set_verify(store, config, ctx);
-    if (SSL_CTX_set1_groups_list(ctx, CONTEXT_GROUPS_NEW) != 1)
-        (void)SSL_CTX_set1_groups_list(ctx, CONTEXT_GROUPS);
+    if (SSL_CTX_set1_groups_list(ctx, groups_new) != 1)
+        (void)SSL_CTX_set1_groups_list(ctx, groups);
     (void)SSL_CTX_set_min_proto_version(
         ctx, config->tls_min_version == STK_TLS_MIN_1_3 ? TLS1_3_VERSION : TLS1_2_VERSION);
     (void)SSL_CTX_set_max_proto_version(ctx, 0);

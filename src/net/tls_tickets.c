@@ -90,8 +90,8 @@ static int tickets_find(struct stk_tls_tickets *tickets, const unsigned char *na
         before = atomic_load(&tickets->sequence);
         n = tickets->n < TICKETS_KEPT ? tickets->n : TICKETS_KEPT;
         memcpy(copy, tickets->keys, sizeof copy);
-        atomic_thread_fence(memory_order_acquire);
-        if (!(before & 1) && atomic_load(&tickets->sequence) == before)
+        /* Reading by an addition keeps the copy before it, which a load alone would not. */
+        if (!(before & 1) && atomic_fetch_add(&tickets->sequence, 0) == before)
             break;
         sched_yield();
     }
