@@ -1,0 +1,54 @@
+"""What the roads cost: an upload of 100 MB in bounded memory, connections that are used again."""
+
+import zlib
+
+import pytest
+
+from tests.fronts.fronts import BLOCK
+
+UPLOAD = 1600  # blocks of 64 KiB: 100 MB
+MEMORY_KB = 48 * 1024  # that a worker may grow by; its own buffers are a few megabytes
+
+
+def resident_kb(pid, what):
+    with open("/proc/%d/status" % pid) as file:
+        for line in file:
+            if line.startswith(what + ":"):
+                return int(line.split()[1])
+    raise AssertionError("no %s of %d" % (what, pid))
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+def test_upload_of_100_mb(road, backend, framing):
+    (worker,) = backend.server.worker_pids()
+    before = resident_kb(worker, "VmRSS")
+    with road.connect() as conn:
+        if framing == "chunked":
+            conn.send(road.head("POST", "/upload/chunked", [("Transfer-Encoding", "chunked")]))
+            chunk = b"%x\r\n%s\r\n" % (len(BLOCK), BLOCK)
+            for _ in range(UPLOAD):
+                conn.send(chunk)
+            conn.send(b"0\r\n\r\n")
+        else:
+            length = str(UPLOAD * len(BLOCK))
+            conn.send(road.head("POST", "/upload/length", [("Content-Length", length)]))
+            for _ in range(UPLOAD):
+                conn.send(BLOCK)
+        found = conn.read_response().json()
+    crc = 0
+    for _ in range(UPLOAD):
+        crc = zlib.crc32(BLOCK, crc)
+    assert found == {"size": UPLOAD * len(BLOCK), "crc": crc}
+    assert resident_kb(worker, "VmHWM") - before < MEMORY_KB
+
+
+def test_connections_are_used_again(front, backend):
+    """Where nginx keeps connections, 40 requests one after the other take few."""
+    accepted = backend.metric("stoker_connections_accepted_total")
+    for _ in range(40):
+        assert front.get("/").status == 200
+    used = backend.metric("stoker_connections_accepted_total") - accepted
+    if front.keeps:
+        assert used < 10
+    else:
+        assert used >= 40
