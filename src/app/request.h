@@ -36,6 +36,11 @@ struct stk_peer {
     uint16_t port; /* 0: unknown */
 };
 
+/* A variable for the application beyond those that every request has. */
+struct stk_var {
+    stk_span name, value;
+};
+
 /* Positive results of start, header, write, sendfile: the application's mistake; nothing was sent
  * by it. */
 enum stk_response_error {
@@ -132,13 +137,15 @@ struct stk_request {
     const struct stk_request_ops *ops;
     const struct stk_head *head;
     const struct stk_endpoint *endpoint;
-    struct stk_peer peer; /* the client: a trusted proxy's word applied */
-    stk_span scheme;      /* "http" or "https": likewise */
-    stk_span host;        /* Host as received, or a trusted X-Forwarded-Host; may be empty */
-    stk_span script_name; /* the mount point, decoded; "" or "/prefix" */
-    int64_t body_length;  /* -1: not known (chunked, still arriving); 0: no body */
-    stk_nsec started;     /* when the head was complete; 0 when nobody needs it */
-    uint64_t id;          /* counts up within a worker */
-    unsigned status;      /* of the response, for the log; 0 before start */
-    void *host_data;      /* the host's own, during call() */
+    struct stk_peer peer;       /* the client: a trusted proxy's word applied */
+    stk_span scheme;            /* "http" or "https": likewise */
+    stk_span host;              /* Host as received, or a trusted X-Forwarded-Host; may be empty */
+    stk_span script_name;       /* the mount point, decoded; "" or "/prefix" */
+    int64_t body_length;        /* -1: not known (chunked, still arriving); 0: no body */
+    stk_nsec started;           /* when the head was complete; 0 when nobody needs it */
+    uint64_t id;                /* counts up within a worker */
+    unsigned status;            /* of the response, for the log; 0 before start */
+    const struct stk_var *vars; /* what the connection's protocol tells of it: TLS, a gateway */
+    size_t nvars;
+    void *host_data; /* the host's own, during call() */
 };

@@ -16,6 +16,7 @@
 #include "base/mem.h"
 #include "cli/cli.h"
 #include "config/cpus.h"
+#include "net/tls_store.h"
 #include "pyhost/pyhost.h"
 
 #define CHECK_COLUMN 42 /* where the origins begin */
@@ -190,6 +191,33 @@ static void check_bound_exit(int code, stk_msec timeout)
         alarm((unsigned)(timeout / 1000) + 1);
 }
 
+/* Reads the certificates as the master would. */
+static int check_certificates(const struct stk_config *config)
+{
+    STK_CLEANUP(stk_mem_freep) char *error = NULL;
+    struct stk_tls_files files = {0};
+    struct stk_tls_store *store = NULL;
+    int code = STK_CLI_EXIT_OK;
+
+    if (config->tls_cert.n == 0)
+        return code;
+    if (stk_tls_files_read(config, &files, &error) != 0 ||
+        stk_tls_store_new(&store, &files, config, NULL, &error) != 0) {
+        fprintf(stderr, "%s\n", error);
+        code = STK_CLI_EXIT_CONFIG;
+    } else {
+        const char *const *text = stk_tls_store_warnings(store);
+
+        for (; *text != NULL; text++)
+            fprintf(stderr, "warning: %s\n", *text);
+        printf("# %zu TLS certificate%s fit\n", stk_tls_store_count(store),
+               stk_tls_store_count(store) == 1 ? "" : "s");
+    }
+    stk_tls_store_free(store);
+    stk_tls_files_deinit(&files);
+    return code;
+}
+
 int stk_check_run(struct stk_cli *cli)
 {
     struct stk_config *config = stk_load_config(cli->load);
@@ -204,6 +232,9 @@ int stk_check_run(struct stk_cli *cli)
     check_lines(cli, true);
     fflush(stdout);
     r = stk_setup_process(cli);
+    if (r != 0)
+        return r;
+    r = check_certificates(config);
     if (r != 0)
         return r;
     stk_setup_target(config);

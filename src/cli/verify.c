@@ -38,9 +38,29 @@ static void verify_bind(struct stk_load *load, const struct stk_config *config)
 
         if (stk_addr_spec_parse(config->bind.items[i], &spec, &error) != 0)
             stk_load_fail(load, verify_origin(load, opt, i), "bind: %s", error);
-        else
-            stk_addr_spec_deinit(&spec);
+        else if (strcmp(spec.scheme, "https") == 0 && config->tls_cert.n == 0)
+            stk_load_fail(load, verify_origin(load, opt, i),
+                          "bind: %s needs a certificate: give one by tls-cert and tls-key",
+                          config->bind.items[i]);
+        stk_addr_spec_deinit(&spec);
     }
+}
+
+/* Client certificates: whom to believe, and whether to ask at all. */
+static void verify_tls(struct stk_load *load, const struct stk_config *config)
+{
+    bool asks = config->tls_verify_client != STK_TLS_VERIFY_OFF;
+
+    if (asks && config->tls_client_ca == NULL)
+        stk_load_fail(load, verify_origin(load, verify_row(STK_OPTION_ID_TLS_VERIFY_CLIENT), 0),
+                      "tls-verify-client needs tls-client-ca, whose certificates are taken");
+    if (!asks && config->tls_client_ca != NULL)
+        stk_load_fail(load, verify_origin(load, verify_row(STK_OPTION_ID_TLS_CLIENT_CA), 0),
+                      "tls-client-ca protects nothing while tls-verify-client is off: set that to "
+                      "required, or to optional");
+    if (config->tls_key.n > 0 && config->tls_cert.n == 0)
+        stk_load_fail(load, verify_origin(load, verify_row(STK_OPTION_ID_TLS_KEY), 0),
+                      "tls-key needs the certificate that it is for: tls-cert");
 }
 
 static void verify_forwarded(struct stk_load *load, const struct stk_config *config)
@@ -78,8 +98,13 @@ static void verify_address(struct stk_load *load, enum stk_option_id id, const c
         return;
     if (stk_addr_spec_parse(text, &spec, &error) != 0)
         stk_load_fail(load, verify_origin(load, opt, 0), "%s: %s", opt->name, error);
-    else
-        stk_addr_spec_deinit(&spec);
+    else if (id == STK_OPTION_ID_STATS && strcmp(spec.scheme, "https") == 0)
+        stk_load_fail(load, verify_origin(load, opt, 0), "stats: there is no TLS there");
+    else if (strcmp(spec.scheme, "https") == 0 && stk_load_config(load)->tls_cert.n == 0)
+        stk_load_fail(load, verify_origin(load, opt, 0),
+                      "%s: %s needs a certificate: give one by tls-cert and tls-key", opt->name,
+                      text);
+    stk_addr_spec_deinit(&spec);
 }
 
 /* A path of a request, as it is after decoding. */
@@ -160,6 +185,7 @@ void stk_verify_values(struct stk_load *load)
     const struct stk_config *config = stk_load_config(load);
 
     verify_bind(load, config);
+    verify_tls(load, config);
     verify_forwarded(load, config);
     verify_access_format(load, config);
     verify_server_header(load, config);

@@ -13,6 +13,8 @@
 struct stk_listener;
 struct stk_scoreboard;
 struct stk_scoreboard_row;
+struct stk_tls_store;
+struct stk_tls_tickets;
 struct stk_transfer;
 
 struct stk_heritage {
@@ -22,6 +24,8 @@ struct stk_heritage {
     struct stk_scoreboard *scoreboard;
     struct stk_scoreboard_row *row; /* this worker's counters */
     struct stk_transfer *transfer;  /* inboxes of all rows; NULL: connections do not move */
+    struct stk_tls_store *tls;      /* certificates; NULL: none. The worker takes it */
+    struct stk_tls_tickets *tickets;
     unsigned slot; /* 0 .. workers-1; listener->slots[slot] is this worker's own socket */
     unsigned nworkers;
     uint32_t generation; /* counts reloads */

@@ -378,7 +378,8 @@ static int master_build(struct stk_master *m)
     if (r < 0)
         return r;
     stk_notify_init(m);
-    return stk_reload_init(m);
+    r = stk_tls_watch(m);
+    return r < 0 ? r : stk_reload_init(m);
 }
 
 static void master_free_dead(struct stk_master *m)
@@ -420,6 +421,7 @@ static void master_destroy(struct stk_master *m)
     stk_control_close(m);
     stk_report_close(m);
     m->watch = stk_watch_free(m->watch);
+    stk_tls_close(m);
     stk_reload_deinit(m);
     stk_scale_deinit(m);
     stk_pidfile_remove(&m->pidfile);
@@ -455,6 +457,8 @@ int stk_master_run(const struct stk_master_params *params)
     code = master_listen(m);
     if (code == 0)
         code = master_write_pidfile(m);
+    if (code == 0)
+        code = stk_tls_open(m);
     if (code == 0)
         code = stk_privilege_drop(m->config);
     if (code == 0) {

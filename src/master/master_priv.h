@@ -37,6 +37,7 @@
 #include "master/scale.h"
 #include "master/system.h"
 #include "net/listen.h"
+#include "net/tls_store.h"
 
 #define STK_PROC_MAGIC   0x50524f43u
 #define STK_MASTER_MAGIC 0x4d415354u
@@ -100,6 +101,17 @@ struct stk_slot {
     stk_msec backoff; /* the last pause before a respawn */
 };
 
+/* Certificates: tls.c. */
+struct stk_master_tls {
+    struct stk_tls_files files;      /* as they were read last */
+    struct stk_tls_store *store;     /* NULL: there are none */
+    struct stk_tls_tickets *tickets; /* shared with the workers */
+    struct stk_watch *watch;
+    struct stk_timer settle; /* until files that change are read */
+    struct stk_timer rotate;
+    bool again; /* they did not fit together a moment ago */
+};
+
 struct stk_master {
     uint32_t magic;
     const struct stk_master_params *params;
@@ -114,6 +126,7 @@ struct stk_master {
     struct stk_control *control; /* NULL: there is no control socket */
     struct stk_listen_set stats_listeners;
     struct stk_stats_server *stats_server; /* NULL: there is none */
+    struct stk_master_tls tls;
 
     struct stk_list procs;
     struct stk_list dead;
@@ -202,6 +215,20 @@ STK_NORETURN void stk_spawn_run_worker(struct stk_master *m, const struct stk_he
 /* refresh.c */
 /* A worker has imported what its template has not. */
 void stk_refresh_on_modules(struct stk_proc *p, int file);
+
+/* tls.c */
+/* Reads the certificates, with the rights that the process has still. 0, or the exit code, the
+ * reason logged. */
+int stk_tls_open(struct stk_master *m) STK_MUST_CHECK;
+/* Begins to watch the files, and to change the keys of tickets. 0 or a negative errno. */
+int stk_tls_watch(struct stk_master *m) STK_MUST_CHECK;
+/* Reads them again, and says why they are not taken. */
+void stk_tls_reload(struct stk_master *m);
+/* In a template: takes those of a CERTS message, for the workers that it forks. */
+void stk_tls_take(struct stk_master *m, int fd);
+/* In a child: closes descriptors and wipes what only the master needs. */
+void stk_tls_leave(struct stk_master *m);
+void stk_tls_close(struct stk_master *m);
 
 /* template.c */
 /* In a child: loads the application and forks workers until told to stop. */

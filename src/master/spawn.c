@@ -73,6 +73,7 @@ void stk_spawn_child_setup(struct stk_master *m, int keep, const char *name)
     stk_fd_close(&m->signals.fd);
     if (m->watch != NULL)
         stk_watch_close(m->watch);
+    stk_tls_leave(m);
     stk_fd_close(&m->pidfile.fd);
     stk_notify_close(m);
     stk_upgrade_close(m);
@@ -123,6 +124,8 @@ STK_NORETURN static void spawn_become_worker(struct stk_master *m, unsigned slot
         .scoreboard = m->scoreboard,
         .transfer = m->transfer,
         .row = &m->scoreboard->rows[row],
+        .tls = m->tls.store,
+        .tickets = m->tls.tickets,
         .slot = slot,
         .nworkers = m->params->nworkers,
         .generation = m->generation,

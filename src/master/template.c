@@ -78,6 +78,8 @@ STK_NORETURN static void template_become_worker(struct template *t, const struct
         .scoreboard = m->scoreboard,
         .transfer = m->transfer,
         .row = &m->scoreboard->rows[msg->value],
+        .tls = m->tls.store,
+        .tickets = m->tls.tickets,
         .slot = msg->slot,
         .nworkers = m->params->nworkers,
         .generation = (uint32_t)m->scoreboard->rows[msg->value].generation,
@@ -210,7 +212,9 @@ static void template_serve(struct template *t)
             stk_log_reopen();
         else if (msg.type == STK_MESSAGE_STOP)
             return;
-        else
+        else if (msg.type == STK_MESSAGE_CERTS)
+            stk_tls_take(t->master, msg.fd);
+        if (msg.type != STK_MESSAGE_FORK && msg.type != STK_MESSAGE_REFORK)
             stk_fd_close(&msg.fd);
     }
 }

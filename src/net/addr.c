@@ -28,7 +28,7 @@ static const struct addr_scheme {
 } addr_schemes[] = {
     {"http", "http", NULL},
     {"tcp", "http", NULL},
-    {"https", NULL, "TLS is not served yet: let a proxy end TLS and bind http:// behind it"},
+    {"https", "https", NULL},
     {"uwsgi", NULL, "the uwsgi protocol is not served yet: bind http:// and use proxy_pass"},
     {"fastcgi", NULL, "FastCGI is not served yet: bind http:// and use proxy_pass"},
     {"scgi", NULL, "SCGI is not served yet: bind http:// and use proxy_pass"},
@@ -274,10 +274,11 @@ static int addr_parse_scheme(const char *text, const char **rest, struct stk_add
         *rest = sep + 3;
         return 0;
     }
-    return addr_fail(ret_error,
-                     stk_mem_printf("\"%s\": \"%.*s\" is not a scheme that is served: http:// is",
-                                    text, (int)name.len, name.ptr),
-                     STK_ADDR_E_INVALID);
+    return addr_fail(
+        ret_error,
+        stk_mem_printf("\"%s\": \"%.*s\" is not a scheme that is served: http:// and https:// are",
+                       text, (int)name.len, name.ptr),
+        STK_ADDR_E_INVALID);
 }
 
 static bool addr_skip_prefix(const char **rest, const char *prefix)

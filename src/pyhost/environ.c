@@ -28,6 +28,7 @@ enum {
     FIELD_VALUE_MAX = 512,
     PORT_SLOTS = 2048, /* clients take every other port */
     PATH_STACK = 1024, /* escaped paths up to this are decoded on the stack */
+    VAR_KEPT_MAX = 64, /* values of variables up to this are remembered */
 };
 
 /* A field name that has been seen. */
@@ -632,6 +633,19 @@ static PyObject *environ_build_whole(struct stk_environ *env, struct stk_environ
     return dict;
 }
 
+/* A variable of the connection's protocol. */
+static int environ_add_var(struct stk_environ *env, PyObject *dict, const struct stk_var *var)
+{
+    PyObject *name = stk_strings_get(env->words, var->name);
+    PyObject *value = var->value.len <= VAR_KEPT_MAX ? stk_strings_get(env->words, var->value)
+                                                     : environ_latin1(var->value);
+    int r = name && value ? PyDict_SetItem(dict, name, value) : -1;
+
+    Py_XDECREF(name);
+    Py_XDECREF(value);
+    return r;
+}
+
 /* What few requests have: all that is in no template. */
 static int environ_add_rest(struct stk_environ *env, PyObject *dict, const struct stk_request *req,
                             PyObject *input, bool other_host)
@@ -646,6 +660,8 @@ static int environ_add_rest(struct stk_environ *env, PyObject *dict, const struc
     if (req->head->chunked && req->body_length >= 0 && r == 0)
         r = environ_put(env, dict, STK_NAME_CONTENT_LENGTH,
                         PyUnicode_FromFormat("%lld", (long long)req->body_length));
+    for (size_t i = 0; i < req->nvars && r == 0; i++)
+        r = environ_add_var(env, dict, &req->vars[i]);
     return r;
 }
 
@@ -663,7 +679,7 @@ STK_HOT PyObject *stk_environ_build(struct stk_environ *env, const struct stk_re
     /* A trusted proxy's word, or the authority of an absolute target (RFC 9112 3.2.2). */
     other_host =
         req->host.len > 0 && req->host.ptr != stk_head_known_value(head, STK_HEAD_HOST).ptr;
-    whole = !other_host && !input && !head->chunked;
+    whole = !other_host && !input && !head->chunked && req->nvars == 0;
     dict = stk_environ_shape_build(env, t, req, whole, ret_lender);
     if (stk_unlikely(!dict) && !PyErr_Occurred())
         dict = environ_build_whole(env, t, req);

@@ -27,7 +27,7 @@ bool stk_carry_is_on(const struct stk_server *server)
 
 bool stk_carry_may(const struct stk_conn *conn)
 {
-    return conn->state == STK_CONN_IDLE && conn->in_len == 0;
+    return conn->state == STK_CONN_IDLE && conn->in_len == 0 && conn->tls == NULL;
 }
 
 bool stk_carry_out(struct stk_conn *conn, struct stk_lead_thread *thread)

@@ -30,6 +30,7 @@
 #include "serve/conn_io.h"
 #include "serve/http1.h"
 #include "serve/outq.h"
+#include "serve/secure.h"
 
 enum {
     /* how late a deadline may be seen that was set while busy */
@@ -76,6 +77,7 @@ void stk_conn_count(struct stk_conn *conn, enum stk_conn_state state)
         [STK_CONN_DRAIN] = STK_COUNTER_connections_sending,
         [STK_CONN_LINGER] = STK_COUNTER_connections_closing,
         [STK_CONN_CLOSE] = 0,
+        [STK_CONN_HANDSHAKE] = STK_COUNTER_connections_reading,
     };
     struct stk_scoreboard_row *row = conn->server->row;
 
@@ -153,6 +155,8 @@ static void conn_destroy(struct stk_conn *conn)
 {
     struct stk_server *server = conn->server;
 
+    if (stk_unlikely(conn->tls != NULL))
+        stk_secure_end(conn);
     stk_loop_del(server->loop, &conn->src);
     stk_timer_stop(server->loop, &conn->timer);
     stk_list_remove(&conn->link);
@@ -367,6 +371,9 @@ static void conn_on_event(struct stk_source *src, uint32_t events, void *who)
         else
             conn_drain(conn, thread, false);
         break;
+    case STK_CONN_HANDSHAKE:
+        stk_secure_go_on(conn, thread);
+        break;
     case STK_CONN_LINGER:
         conn_linger(conn, stk_serve_thread_of(thread));
         break;
@@ -413,6 +420,9 @@ static void conn_on_timer(struct stk_timer *timer, void *who)
     case STK_CONN_HEAD:
     case STK_CONN_BODY:
         stk_http1_timed_out(conn, who);
+        break;
+    case STK_CONN_HANDSHAKE:
+        stk_conn_close(conn, who, STK_CLOSE_TLS_TIMEOUT);
         break;
     case STK_CONN_DRAIN:
         stk_conn_close(conn, who, STK_CLOSE_SEND_TIMEOUT);
@@ -470,11 +480,13 @@ bool stk_conn_is_gone(struct stk_conn *conn)
     return atomic_load_explicit(&conn->word, memory_order_relaxed) & STK_CONN_GONE;
 }
 
-void stk_conn_want_output(struct stk_conn *conn, bool output)
+/* Asks for other events than before. */
+static void conn_want(struct stk_conn *conn, uint32_t events)
 {
     struct stk_loop *loop = conn->server->loop;
+    bool output = events == EPOLLOUT;
 
-    conn->src_events = output ? EPOLLOUT : EPOLLIN;
+    conn->src_events = events;
     for (int tries = 0; tries < 1000; tries++) {
         if (atomic_load(&conn->word) & STK_CONN_DISARMED) {
             if (!output)
@@ -489,6 +501,19 @@ void stk_conn_want_output(struct stk_conn *conn, bool output)
             return;
         sched_yield(); /* the owner of the loop is between taking it out and saying so */
     }
+}
+
+void stk_conn_want_output(struct stk_conn *conn, bool output)
+{
+    conn_want(conn, output ? EPOLLOUT : EPOLLIN);
+}
+
+void stk_conn_want_input(struct stk_conn *conn)
+{
+    uint32_t events = stk_conn_io_hides(conn) ? EPOLLIN | EPOLLOUT : EPOLLIN;
+
+    if (conn->src_events != events)
+        conn_want(conn, events);
 }
 
 bool stk_conn_has_queued(struct stk_conn *conn)

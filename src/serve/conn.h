@@ -29,13 +29,14 @@ enum {
 };
 
 enum stk_conn_state {
-    STK_CONN_IDLE,    /* between requests, no byte of a next one */
-    STK_CONN_HEAD,    /* a part of a head is there */
-    STK_CONN_BODY,    /* the head is there, the body is not */
-    STK_CONN_REQUEST, /* in the application, or waiting for a thread of it */
-    STK_CONN_DRAIN,   /* the response is complete and not all sent */
-    STK_CONN_LINGER,  /* shut down for writing: waits for the client's end */
-    STK_CONN_CLOSE,   /* to be closed by the owner of the loop */
+    STK_CONN_IDLE,      /* between requests, no byte of a next one */
+    STK_CONN_HEAD,      /* a part of a head is there */
+    STK_CONN_BODY,      /* the head is there, the body is not */
+    STK_CONN_REQUEST,   /* in the application, or waiting for a thread of it */
+    STK_CONN_DRAIN,     /* the response is complete and not all sent */
+    STK_CONN_LINGER,    /* shut down for writing: waits for the client's end */
+    STK_CONN_CLOSE,     /* to be closed by the owner of the loop */
+    STK_CONN_HANDSHAKE, /* TLS is being agreed on */
 };
 
 #define STK_CONN_MAGIC 0x4e4e4f43
@@ -133,6 +134,8 @@ bool stk_conn_is_gone(struct stk_conn *conn);
 bool stk_conn_has_input(struct stk_conn *conn);
 /* Asks for output events (and no input) or the other way round. 0 or a negative errno. */
 void stk_conn_want_output(struct stk_conn *conn, bool output);
+/* Asks for input events, and makes one happen where TLS has input that the socket does not show. */
+void stk_conn_want_input(struct stk_conn *conn);
 
 /*
  * Sends now what the socket takes and queues the rest. Bytes are taken in any case, unless:

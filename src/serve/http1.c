@@ -30,6 +30,7 @@
 #include "serve/move.h"
 #include "serve/request.h"
 #include "serve/route.h"
+#include "serve/secure.h"
 #include "serve/server.h"
 #include "serve/trust.h"
 #include "wire/http1.h"
@@ -75,6 +76,8 @@ static void http1_init_request(struct stk_serve_request *rq, struct stk_conn *co
     rq->base.scheme = conn->endpoint->scheme;
     rq->base.host = stk_span_make(head->base + head->host_off, head->host_len);
     rq->base.script_name = stk_span_make("", 0);
+    if (stk_unlikely(conn->tls != NULL))
+        stk_secure_apply(rq);
     rq->base.id = t->next_id;
     t->next_id += server->nthreads;
     if (stk_unlikely(conn->job.since != 0)) /* it has waited for a thread */
@@ -475,17 +478,17 @@ static void http1_settle(struct stk_conn *conn, struct stk_lead_thread *thread, 
         stk_conn_set_state(conn, STK_CONN_DRAIN, server->config->send_timeout);
         conn->body_after_drain = kept;
     } else {
-        if (stk_unlikely(conn->src_events != EPOLLIN))
-            stk_conn_want_output(conn, false);
+        if (stk_unlikely(conn->src_events != EPOLLIN || stk_conn_io_hides(conn)))
+            stk_conn_want_input(conn);
         if (kept) {
             /* state BODY, set where it began */
         } else if (len == 0) {
             bool draining = atomic_load_explicit(&server->draining, memory_order_relaxed);
 
-            bool heir = stk_unlikely(draining) && stk_move_has_heir(server->move);
+            bool heir =
+                stk_unlikely(draining) && conn->tls == NULL && stk_move_has_heir(server->move);
 
-            if (stk_unlikely(draining) && !heir &&
-                !atomic_load_explicit(&server->patient, memory_order_relaxed)) {
+            if (stk_unlikely(draining) && !heir && !stk_server_is_patient(server, conn)) {
                 stk_conn_close(conn, thread, STK_CLOSE_DRAINING);
                 return;
             }
@@ -641,6 +644,7 @@ static void http1_read_body(struct stk_conn *conn, struct stk_lead_thread *threa
             return;
         }
         stk_conn_set_state(conn, STK_CONN_BODY, config->body_timeout);
+        stk_conn_want_input(conn);
         return;
     }
     if (r < 0) {
@@ -672,12 +676,22 @@ void stk_http1_readable(struct stk_conn *conn, struct stk_lead_thread *thread)
         return;
     }
     if (n < 0 && errno == EAGAIN) {
+        stk_conn_want_input(conn);
         if (atomic_load_explicit(&conn->word, memory_order_relaxed) & STK_CONN_DISARMED)
             stk_conn_release(conn, thread); /* new: waits for its first byte */
         return;
     }
     conn->eof = n == 0;
     stk_conn_close(conn, thread, n == 0 ? STK_CLOSE_CLIENT : STK_CLOSE_RESET);
+}
+
+void stk_http1_refuse_plain(struct stk_conn *conn, struct stk_lead_thread *thread)
+{
+    stk_conn_set_state(conn, STK_CONN_HEAD, conn->server->config->head_timeout);
+    (void)http1_refuse(
+        conn, thread, NULL, 400,
+        "plain HTTP was sent to an address that speaks HTTPS: use https:// in the URL",
+        STK_CLOSE_BAD_REQUEST);
 }
 
 void stk_http1_import(struct stk_conn *conn, struct stk_lead_thread *thread, size_t len)
@@ -700,6 +714,7 @@ void stk_http1_drained(struct stk_conn *conn, struct stk_lead_thread *thread)
     if (conn->body_after_drain) {
         conn->body_after_drain = false;
         stk_conn_set_state(conn, STK_CONN_BODY, conn->server->config->body_timeout);
+        stk_conn_want_input(conn);
         return;
     }
     stk_conn_set_state(conn, STK_CONN_IDLE, conn->server->config->keepalive_timeout);

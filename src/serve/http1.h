@@ -16,6 +16,9 @@ enum {
 
 /* Input on a connection in state IDLE, HEAD or BODY; by the owner of the loop. */
 void stk_http1_readable(struct stk_conn *conn, struct stk_lead_thread *thread);
+/* Answers 400, in plain HTTP, to a client that does not speak the TLS of its address; by the owner
+ * of the loop. */
+void stk_http1_refuse_plain(struct stk_conn *conn, struct stk_lead_thread *thread);
 /* Runs the complete request that a busy connection keeps; by a thread of the application. */
 void stk_http1_job(struct stk_job *job, struct stk_lead_thread *thread);
 /* Answers it 503 instead; by the owner of the loop, when no thread has begun it. */

@@ -287,7 +287,7 @@ static bool move_may(void *arg, struct stk_job *job)
         return false;
     conn = move_conn_of(job);
     if (conn->hops >= (move->stuck < MOVE_WORSE_NS ? MOVE_HOPS : MOVE_HOPS_MAX) ||
-        stk_conn_is_gone(conn) || stk_conn_has_output(conn) ||
+        stk_conn_is_gone(conn) || stk_conn_has_output(conn) || conn->tls != NULL ||
         conn->in_len > STK_TRANSFER_BYTES_MAX)
         return false;
     return conn->body == NULL || stk_body_is_small(conn->body, STK_TRANSFER_BYTES_MAX);

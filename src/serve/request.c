@@ -13,6 +13,7 @@
 #include "loop/loop.h"
 #include "serve/body.h"
 #include "serve/conn.h"
+#include "serve/conn_io.h"
 #include "serve/deadline.h"
 #include "serve/http1.h"
 #include "serve/server.h"
@@ -34,8 +35,10 @@ static int body_receive(struct stk_serve_request *rq)
         stk_deadline_unlock(rq);
     }
     /* The head in front of the body in the read buffer is still in use. */
-    r = stk_body_recv(rq->body, rq->conn, rq->t->read_buf + offset, STK_SERVE_READ_BUFFER - offset,
-                      &rest);
+    do /* no event would tell of what TLS has still got */
+        r = stk_body_recv(rq->body, rq->conn, rq->t->read_buf + offset,
+                          STK_SERVE_READ_BUFFER - offset, &rest);
+    while (r == STK_BODY_PARTIAL && stk_body_is_drained(rq->body) && stk_conn_io_hides(rq->conn));
     rq->t->bytes_in += stk_body_take_fresh(rq->body);
     if (r < 0)
         return r;

@@ -25,6 +25,7 @@
 #include "ipc/scoreboard.h"
 #include "net/addr.h"
 #include "net/listen.h"
+#include "net/tls_store.h"
 #include "serve/access_log.h"
 #include "serve/body.h"
 #include "serve/carry.h"
@@ -33,6 +34,7 @@
 #include "serve/http1.h"
 #include "serve/move.h"
 #include "serve/route.h"
+#include "serve/secure.h"
 #include "wire/head.h"
 
 enum {
@@ -45,6 +47,12 @@ enum {
     SERVER_DRAIN_PATIENCE_MS = 5000, /* for one more request of idle connections */
     SERVER_DRAIN_FIRST_MS = 1000, /* for the first request of a connection that was accepted late */
 };
+
+bool stk_server_is_patient(const struct stk_server *server, const struct stk_conn *conn)
+{
+    return (conn->tls != NULL || atomic_load(&server->patient)) &&
+           stk_loop_now(server->loop) < server->patient_until;
+}
 
 /* Since when a connection has been idle: its deadline counts from there. */
 static stk_msec server_idle_since(const struct stk_server *server, const struct stk_conn *conn)
@@ -100,7 +108,7 @@ static bool server_give_idle(struct stk_server *server, struct stk_lead_thread *
         struct stk_conn *conn = stk_container_of(it, struct stk_conn, link);
 
         if (atomic_load(&conn->word) & STK_CONN_BUSY ||
-            (conn->state != STK_CONN_IDLE && conn->state != STK_CONN_HEAD) ||
+            (conn->state != STK_CONN_IDLE && conn->state != STK_CONN_HEAD) || conn->tls != NULL ||
             (stk_carry_is_on(server) && !stk_carry_may(conn)))
             continue;
         if (!stk_move_give(server->move, conn, thread)) {
@@ -129,19 +137,19 @@ static void server_hurry(struct stk_server *server)
 static void server_close_idle(struct stk_server *server)
 {
     struct stk_lead_thread nobody = {.own = true};
+    bool given;
 
     stk_timer_set(server->loop, &server->accept_timer, SERVER_DRAIN_LOOK_MS);
     server_hurry(server);
-    if (server_give_idle(server, &nobody))
-        return;
+    given = server_give_idle(server, &nobody);
     stk_list_for_each_safe (it, &server->conns) {
         struct stk_conn *conn = stk_container_of(it, struct stk_conn, link);
 
-        if (atomic_load(&conn->word) & STK_CONN_BUSY)
+        if (atomic_load(&conn->word) & STK_CONN_BUSY || (given && conn->tls == NULL))
             continue;
         if (conn->state != STK_CONN_IDLE || stk_conn_has_input(conn))
             continue;
-        if (conn->served && stk_loop_now(server->loop) < server->patient_until)
+        if (conn->served && stk_server_is_patient(server, conn))
             continue;
         if (conn->served) {
             stk_conn_close(conn, &nobody, STK_CLOSE_DRAINING);
@@ -213,7 +221,11 @@ static void server_take(struct stk_server_listener *l, struct stk_lead_thread *t
 {
     struct stk_conn *conn = server_open(l, fd, addr);
 
-    if (conn != NULL)
+    if (conn == NULL)
+        return;
+    if (stk_unlikely(l->tls))
+        stk_secure_begin(conn, thread, NULL, 0);
+    else
         stk_http1_readable(conn, thread);
 }
 
@@ -235,7 +247,9 @@ static void server_accept_rest(struct stk_server_listener *l)
             return;
         }
         conn = server_open(l, fd, &addr);
-        if (conn != NULL)
+        if (conn != NULL && l->tls)
+            stk_secure_begin(conn, &nobody, NULL, 0);
+        else if (conn != NULL)
             stk_conn_release(conn, &nobody);
     }
 }
@@ -307,6 +321,7 @@ static void server_make_endpoints(struct stk_server *server, const struct stk_se
                 .endpoint = &server->endpoints[i],
                 .slot = s,
                 .shared = from->shared,
+                .tls = strcmp(from->scheme, "https") == 0,
             };
         }
     }
@@ -396,6 +411,7 @@ int stk_server_new(struct stk_server **ret_server, const struct stk_server_param
     server->access_log = params->access_log;
     server->timed = params->timed || params->access_log != NULL;
     server->slot = params->slot;
+    server->tls = params->tls;
     server->route = stk_route_new(params->handlers, params->nhandlers, params->listeners,
                                   params->nlisteners, params->handlers_address);
     stk_list_init(&server->conns);
@@ -449,6 +465,7 @@ struct stk_server *stk_server_free(struct stk_server *server)
     }
     stk_cidr_set_deinit(&server->trusted);
     server->route = stk_route_free(server->route);
+    server->tls = stk_tls_store_free(server->tls);
     pthread_mutex_destroy(&server->garbage_mutex);
     free(server->garbage);
     free(server->threads);
@@ -529,7 +546,7 @@ void stk_server_drain(struct stk_server *server, bool last)
     }
     if ((last || atomic_load(&server->patient)) && server->move != NULL)
         stk_move_disinherit(server->move);
-    if (atomic_load(&server->patient))
+    if (!last)
         server->patient_until = stk_loop_now(server->loop) + server_patience(server);
     if (server->nconns > 0)
         server_close_idle(server);

@@ -25,6 +25,7 @@ struct stk_listener;
 struct stk_move;
 struct stk_route;
 struct stk_scoreboard_row;
+struct stk_tls_store;
 struct stk_access_log;
 struct stk_conn;
 struct stk_serve_request;
@@ -47,6 +48,7 @@ struct stk_server_listener {
     const struct stk_endpoint *endpoint;
     unsigned slot;
     bool shared; /* with other workers: one accept a turn */
+    bool tls;    /* its connections begin with a handshake */
     bool attached;
 };
 
@@ -57,6 +59,7 @@ enum {
     STK_SERVE_COPY_MAX = 16 * 1024, /* larger blocks are sent from where they are */
     STK_SERVE_DATE_LINE = 6 + STK_HTTP_DATE_LEN + 2,
     STK_SERVE_SERVER_LINE = 256,
+    STK_SERVE_TLS_VARS = 9,
 };
 
 struct stk_server {
@@ -71,6 +74,8 @@ struct stk_server {
     struct stk_access_log *access_log; /* NULL: off */
     struct stk_move *move;             /* NULL: connections stay; set by the owner of the server */
     struct stk_route *route;           /* NULL: every request is the application's */
+    struct stk_tls_store *tls;         /* NULL: no TLS; a reference of its own */
+    stk_msec tls_failed_logged;
     unsigned slot;
     bool timed; /* the times of requests are wanted, for the access log or statistics */
 
@@ -151,6 +156,8 @@ struct stk_serve_thread {
     time_t date_second;
     char date[STK_SERVE_DATE_LINE];
 
+    struct stk_var tls_vars[STK_SERVE_TLS_VARS]; /* of the request that is served */
+
     /* The request in the application, and who looks at it from outside: serve/deadline.h. */
     _Atomic(struct stk_serve_request *) running;
     _Atomic uint32_t interfere;
@@ -182,6 +189,7 @@ struct stk_server_params {
     const struct stk_handler *handlers; /* answered in C; alive as long as the server */
     size_t nhandlers;
     const char *handlers_address; /* where nothing else is answered; NULL: none */
+    struct stk_tls_store *tls;    /* for https:// listeners; NULL: there are none. Is taken. */
 };
 
 /* Builds a server; nothing listens yet. 0, or a negative errno. */
@@ -201,6 +209,11 @@ void stk_server_unlisten(struct stk_server *server, unsigned slot);
  * the owner of the loop.
  */
 void stk_server_drain(struct stk_server *server, bool last);
+/*
+ * While draining: whether an idle connection may send one more request. Of those that can be given
+ * to another worker only where an upgrade says so; those with TLS cannot be.
+ */
+bool stk_server_is_patient(const struct stk_server *server, const struct stk_conn *conn);
 /* While draining: looks again for connections that are idle; by the owner of the loop. */
 void stk_server_drain_more(struct stk_server *server);
 /* Closes every connection that is not in the application; by the owner of the loop. */

@@ -24,6 +24,7 @@
 #include "base/assert.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/mem.h"
 #include "base/title.h"
 #include "config/config.h"
 #include "ipc/channel.h"
@@ -32,10 +33,12 @@
 #include "loop/lead.h"
 #include "loop/loop.h"
 #include "net/listen.h"
+#include "net/tls_store.h"
 #include "serve/access_log.h"
 #include "serve/carry.h"
 #include "serve/deadline.h"
 #include "serve/move.h"
+#include "serve/secure.h"
 #include "serve/server.h"
 #include "worker/crash.h"
 #include "worker/fork_guard.h"
@@ -237,6 +240,24 @@ static void worker_write_stacks(struct worker *w, int fd, uint64_t id)
     stk_fd_close(&fd);
 }
 
+/* The master has read other certificates, which fit. */
+static void worker_take_certs(struct worker *w, int fd)
+{
+    STK_CLEANUP(stk_mem_freep) char *error = NULL;
+    struct stk_tls_files files = {0};
+    struct stk_tls_store *store;
+    int r = stk_tls_files_load(fd, &files);
+
+    stk_fd_close(&fd);
+    if (r < 0)
+        stk_log_error("the new TLS certificates cannot be read: %s", strerror(-r));
+    else if (stk_tls_store_new(&store, &files, w->config, w->heritage->tickets, &error) != 0)
+        stk_log_error("the new TLS certificates are not taken: %s", error);
+    else
+        stk_secure_set_store(w->server, store);
+    stk_tls_files_deinit(&files);
+}
+
 static void worker_on_message(struct worker *w, const struct stk_message *msg)
 {
     switch (msg->type) {
@@ -268,6 +289,9 @@ static void worker_on_message(struct worker *w, const struct stk_message *msg)
     case STK_MESSAGE_CARRY:
         if (stk_carry_in(w->server, msg->fd, msg->slot != 0) < 0)
             stk_log_debug("a connection of the old server could not be taken: %m");
+        break;
+    case STK_MESSAGE_CERTS:
+        worker_take_certs(w, msg->fd);
         break;
     case STK_MESSAGE_STACK:
         worker_write_stacks(w, msg->fd, (uint64_t)msg->value);
@@ -478,6 +502,7 @@ static int worker_build(struct worker *w)
         .slot = h->slot,
         .threads = (unsigned)w->config->threads,
         .row = h->row,
+        .tls = h->tls,
         .timed = w->services.wanted,
         .handlers = w->services.handlers,
         .nhandlers = w->services.n,
