@@ -162,7 +162,6 @@ static void test_refused(void **state)
         {"fd://", "fd://3", STK_ADDR_E_INVALID},
         {"fd://a/b", "fd://3", STK_ADDR_E_INVALID},
         {"fd://-1", "fd://3", STK_ADDR_E_INVALID},
-        {"https://:443", "TLS", STK_ADDR_E_UNSUPPORTED},
         {"uwsgi://:3031", "uwsgi", STK_ADDR_E_UNSUPPORTED},
         {"fastcgi://:9000", "FastCGI", STK_ADDR_E_UNSUPPORTED},
         {"scgi://:9000", "SCGI", STK_ADDR_E_UNSUPPORTED},
