@@ -532,6 +532,9 @@ static stk_msec server_patience(const struct stk_server *server)
 
 void stk_server_drain(struct stk_server *server, bool last)
 {
+    /* Before the others see that it drains: it is what they look at then. */
+    if (!last && !atomic_load(&server->draining))
+        server->patient_until = stk_loop_now(server->loop) + server_patience(server);
     if (atomic_exchange(&server->draining, true))
         return;
     for (size_t i = 0; i < server->nlisteners; i++) {
@@ -546,8 +549,6 @@ void stk_server_drain(struct stk_server *server, bool last)
     }
     if ((last || atomic_load(&server->patient)) && server->move != NULL)
         stk_move_disinherit(server->move);
-    if (!last)
-        server->patient_until = stk_loop_now(server->loop) + server_patience(server);
     if (server->nconns > 0)
         server_close_idle(server);
     else if (server->on_drained != NULL)

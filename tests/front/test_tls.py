@@ -341,8 +341,12 @@ class Load(threading.Thread):
             while not self.done:
                 with connect(self.server) as conn:
                     for _ in range(5):
-                        assert ask(conn) == b"hello"
+                        conn.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                        status, head, body, _ = response(conn)
+                        assert (status, body) == (200, b"hello")
                         self.count += 1
+                        if b"Connection: close" in head:
+                            break
         except Exception as error:  # noqa: BLE001
             self.errors.append(error)
 
