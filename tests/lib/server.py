@@ -9,6 +9,7 @@ RFC 9112, and by nothing laxer than that.
 
 from __future__ import annotations
 
+import fcntl
 import json as json_module
 import os
 import re
@@ -17,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
@@ -40,12 +42,33 @@ class ProtocolError(AssertionError):
     """What came back is not HTTP/1.1, or ended too early."""
 
 
+# Below the ports that the kernel gives to clients, so that no connection can be in the way.
+PORTS = range(20480, 32000)
+
+
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port that nobody listens on at the moment."""
+    """A TCP port that nobody listens on, and that no other test, nor process of tests, was given lately."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as sock:
-        sock.bind((host, 0))
-        return sock.getsockname()[1]
+    path = os.path.join(tempfile.gettempdir(), "stoker-test-ports-%d" % os.getuid())
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        text = os.pread(fd, 16, 0)
+        last = int(text) if text.isdigit() else 0
+        for step in range(1, len(PORTS)):
+            port = PORTS[(last + step) % len(PORTS)]
+            with socket.socket(family, socket.SOCK_STREAM) as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    sock.bind((host, port))
+                except OSError:
+                    continue
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, b"%d" % ((last + step) % len(PORTS)), 0)
+            return port
+    finally:
+        os.close(fd)
+    raise ServerError("no port is free")
 
 
 class Response:

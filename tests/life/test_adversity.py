@@ -311,6 +311,7 @@ def test_no_place_for_a_large_body(start, tmp_path):
     assert server.post("/echo", b"y" * 500_000).body == b"y" * 500_000
 
 
+@pytest.mark.alone
 def test_nothing_is_left_behind(start, tmp_path):
     """No file, no process, no shared memory stays when the server has ended."""
     server = start("--pidfile", str(tmp_path / "pid"), bind="unix")

@@ -399,6 +399,7 @@ def test_a_user_has_a_default_place_too(serve, tmp_path):
     assert run("ping", "--control", path).returncode == 0  # root may
 
 
+@pytest.mark.alone
 def test_leftovers_are_removed(serve):
     folder = default_folder()
     killed = serve(HELLO, ready="/", env={"XDG_RUNTIME_DIR": None}, check=False)

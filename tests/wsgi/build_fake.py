@@ -6,6 +6,7 @@ place of a server. It has pyhost/ and the few files of the core that it needs, c
 compiles them, but by the compiler alone: so the tests run with any interpreter that has
 headers. Only what has changed is compiled again.
 """
+import fcntl
 import os
 import shlex
 import subprocess
@@ -41,7 +42,15 @@ def newest_header():
 
 
 def build(extra=()):
-    """Compiles and links; returns the path of the shared object."""
+    """Compiles and links, one process at a time; returns the path of the shared object."""
+    folder = ROOT / "build-fake"
+    folder.mkdir(exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return compile_and_link(extra)
+
+
+def compile_and_link(extra):
     paths = sysconfig.get_paths()
     include = [flag for key in ("include", "platinclude") for flag in ("-isystem", paths[key])]
     compiler = shlex.split(os.environ.get("CC", "cc"))
