@@ -8,6 +8,8 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 void stk_fd_close(int *fd)
@@ -47,6 +49,42 @@ int stk_fd_fill_standard(void)
     } while (fd <= STDERR_FILENO);
     stk_fd_close(&fd);
     return 0;
+}
+
+unsigned stk_fd_take(struct msghdr *msg, int *ret_fd)
+{
+    unsigned count = 0;
+
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c != NULL; c = CMSG_NXTHDR(msg, c)) {
+        size_t n;
+
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+            continue;
+        n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        for (size_t i = 0; i < n; i++) {
+            int fd;
+
+            memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
+            if (count++ == 0)
+                *ret_fd = fd;
+            else
+                stk_fd_close(&fd);
+        }
+    }
+    return count;
+}
+
+void stk_fd_put(struct msghdr *msg, int fd)
+{
+    struct cmsghdr *cmsg;
+
+    memset(msg->msg_control, 0, CMSG_SPACE(sizeof(int)));
+    msg->msg_controllen = CMSG_SPACE(sizeof(int));
+    cmsg = CMSG_FIRSTHDR(msg);
+    cmsg->cmsg_level = SOL_SOCKET;
+    cmsg->cmsg_type = SCM_RIGHTS;
+    cmsg->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(cmsg), &fd, sizeof(int));
 }
 
 int stk_fd_write_all(int fd, const void *data, size_t len)

@@ -6,6 +6,8 @@
 
 #include "base/macros.h"
 
+struct msghdr;
+
 /* Closes *fd if it is not -1 and sets it to -1; errno is preserved. */
 void stk_fd_close(int *fd);
 /* For STK_CLEANUP on an int variable that owns a descriptor. */
@@ -28,6 +30,14 @@ int stk_fd_set_cloexec(int fd, bool on) STK_MUST_CHECK;
  * opened there: what writes to standard error must never reach a socket. 0 or a negative errno.
  */
 int stk_fd_fill_standard(void) STK_MUST_CHECK;
+/*
+ * Takes the descriptors out of a received message; all but the first are closed, so that whoever
+ * sends too many cannot fill the table. Returns how many there were; *ret_fd is left as it is when
+ * there were none.
+ */
+unsigned stk_fd_take(struct msghdr *msg, int *ret_fd);
+/* Puts one descriptor into a message whose msg_control has room for it. */
+void stk_fd_put(struct msghdr *msg, int fd);
 /* Writes all bytes to a blocking descriptor, over EINTR; 0 or a negative errno. */
 int stk_fd_write_all(int fd, const void *data, size_t len) STK_MUST_CHECK;
 /*

@@ -35,6 +35,24 @@ static void banner_address(FILE *f, const struct stk_listener *listener)
         fputs(listener->display, f);
 }
 
+/* What is served besides the application. */
+static void banner_aside(const struct stk_config *config, struct stk_listener *const *listeners,
+                         size_t n)
+{
+    const char *at = config->metrics;
+
+    for (size_t i = 0; i < n && at != NULL && at[0] != '/'; i++) {
+        if (strcmp(listeners[i]->spec, at) == 0)
+            at = listeners[i]->display;
+    }
+    if (at != NULL && config->metrics[0] == '/')
+        stk_log_info("metrics at %s of these addresses", at);
+    else if (at != NULL)
+        stk_log_info("metrics at %s/metrics", at);
+    if (config->stats != NULL)
+        stk_log_info("statistics at %s", config->stats);
+}
+
 void stk_banner_log(const struct stk_config *config, unsigned nworkers, const char *python,
                     struct stk_listener *const *listeners, size_t n)
 {
@@ -53,6 +71,7 @@ void stk_banner_log(const struct stk_config *config, unsigned nworkers, const ch
     STK_ASSERT(fclose(f) == 0 && addresses != NULL);
     stk_log_info("stoker %s on %s", STK_VERSION, python);
     stk_log_info("serving %s at %s", config->app, addresses);
+    banner_aside(config, listeners, n);
     if (config->workers_min > 0 && config->workers_min < nworkers)
         snprintf(least, sizeof least, "%lld to ", (long long)config->workers_min);
     stk_log_info("%s%u worker%s with %lld thread%s each; stop with Ctrl-C or kill %ld", least,

@@ -74,7 +74,8 @@ struct stk_option {
     const char *def; /* as the user would write it; several separated by a space; or NULL */
     int64_t min;     /* in the unit of the field */
     int64_t max;
-    const char *zero;       /* the word for 0, which is then allowed below min; or NULL */
+    const char
+        *zero; /* the word for 0, allowed below min (as a number: unless it is "auto"), or NULL */
     const char *choices;    /* of STK_OPTION_SWITCH and STK_OPTION_ENUM, "a,b" */
     const char *separators; /* between several values of an environment variable */
     const char *variable;   /* one more environment variable, after STOKER_NAME; or NULL */

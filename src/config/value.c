@@ -206,6 +206,12 @@ static int value_parse_text(const struct stk_option *opt, const char *text, char
     return 0;
 }
 
+/* Whether 0 says the same as the row's word for it: "none" and "off" are nothing, "auto" is not. */
+static bool value_has_zero(const struct stk_option *opt)
+{
+    return opt->zero != NULL && strcmp(opt->zero, "auto") != 0;
+}
+
 static int value_parse_number(const struct stk_option *opt, const char *text, int64_t *ret_number)
 {
     size_t len = strlen(text);
@@ -234,7 +240,8 @@ static int value_parse_number(const struct stk_option *opt, const char *text, in
     default:
         r = value_number(text, len, value_no_units, &number);
     }
-    if (r != 0 || ((number < opt->min || number > opt->max) && !(number == 0 && opt->zero)))
+    if (r != 0 ||
+        ((number < opt->min || number > opt->max) && !(number == 0 && value_has_zero(opt))))
         return STK_VALUE_E_INVALID;
     *ret_number = number;
     return 0;

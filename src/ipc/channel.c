@@ -70,16 +70,8 @@ int stk_channel_send(int fd, const struct stk_message *msg)
     STK_ASSERT((unsigned)msg->type < STK_MESSAGE_TYPES);
     STK_ASSERT(channel_types[msg->type].has_fd == (msg->fd >= 0));
     if (msg->fd >= 0) {
-        struct cmsghdr *cmsg;
-
-        memset(&control, 0, sizeof control);
         hdr.msg_control = control.buf;
-        hdr.msg_controllen = CMSG_SPACE(sizeof(int));
-        cmsg = CMSG_FIRSTHDR(&hdr);
-        cmsg->cmsg_level = SOL_SOCKET;
-        cmsg->cmsg_type = SCM_RIGHTS;
-        cmsg->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(cmsg), &msg->fd, sizeof(int));
+        stk_fd_put(&hdr, msg->fd);
     }
     do
         n = sendmsg(fd, &hdr, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -94,31 +86,6 @@ int stk_channel_send_simple(int fd, enum stk_message_type type, uint32_t slot, i
     struct stk_message msg = {.type = type, .slot = slot, .value = value, .fd = -1};
 
     return stk_channel_send(fd, &msg);
-}
-
-/* Takes the descriptors out of a received message; all but the first are closed. Returns how many
- * there were. */
-static unsigned channel_take_fds(struct msghdr *hdr, int *ret_fd)
-{
-    unsigned count = 0;
-
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(hdr); c != NULL; c = CMSG_NXTHDR(hdr, c)) {
-        size_t n;
-
-        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-            continue;
-        n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        for (size_t i = 0; i < n; i++) {
-            int fd;
-
-            memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
-            if (count++ == 0)
-                *ret_fd = fd;
-            else
-                stk_fd_close(&fd);
-        }
-    }
-    return count;
 }
 
 static bool channel_is_valid(const struct channel_frame *frame, size_t size, int flags,
@@ -151,7 +118,7 @@ int stk_channel_recv(int fd, enum stk_channel_role role, struct stk_message *ret
     while (n < 0 && errno == EINTR);
     if (n < 0)
         return errno == ECONNRESET ? STK_CHANNEL_E_EOF : -errno;
-    nfds = channel_take_fds(&hdr, &passed);
+    nfds = stk_fd_take(&hdr, &passed);
     if (n == 0 && nfds == 0)
         return STK_CHANNEL_E_EOF;
     if (!channel_is_valid(&frame, (size_t)n, hdr.msg_flags, role, nfds))

@@ -205,19 +205,11 @@ static int transfer_sendmsg(int sock, const struct transfer_frame *frame, const 
     struct iovec iov[2] = {{.iov_base = (void *)(uintptr_t)frame, .iov_len = sizeof *frame},
                            {.iov_base = (void *)(uintptr_t)bytes, .iov_len = frame->len}};
     union transfer_control control;
-    struct msghdr hdr = {.msg_iov = iov,
-                         .msg_iovlen = frame->len > 0 ? 2 : 1,
-                         .msg_control = control.buf,
-                         .msg_controllen = CMSG_SPACE(sizeof(int))};
-    struct cmsghdr *cmsg;
+    struct msghdr hdr = {
+        .msg_iov = iov, .msg_iovlen = frame->len > 0 ? 2 : 1, .msg_control = control.buf};
     ssize_t n;
 
-    memset(&control, 0, sizeof control);
-    cmsg = CMSG_FIRSTHDR(&hdr);
-    cmsg->cmsg_level = SOL_SOCKET;
-    cmsg->cmsg_type = SCM_RIGHTS;
-    cmsg->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(cmsg), &fd, sizeof(int));
+    stk_fd_put(&hdr, fd);
     do
         n = sendmsg(sock, &hdr, MSG_NOSIGNAL | MSG_DONTWAIT);
     while (n < 0 && errno == EINTR);
@@ -294,31 +286,6 @@ void stk_transfer_refuse(struct stk_transfer *t, const struct stk_transfer_ticke
     (void)transfer_change(t, ticket, STK_TRANSFER_REFUSED);
 }
 
-/* Takes the descriptors out of a received message; all but the first are closed. Returns how many
- * there were. */
-static unsigned transfer_take_fds(struct msghdr *hdr, int *ret_fd)
-{
-    unsigned count = 0;
-
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(hdr); c != NULL; c = CMSG_NXTHDR(hdr, c)) {
-        size_t n;
-
-        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-            continue;
-        n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        for (size_t i = 0; i < n; i++) {
-            int fd;
-
-            memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
-            if (count++ == 0)
-                *ret_fd = fd;
-            else
-                stk_fd_close(&fd);
-        }
-    }
-    return count;
-}
-
 /* One message as it is: its size, or a negative errno. *ret_fd: its one descriptor, or -1. */
 static ssize_t transfer_recvmsg(int sock, struct transfer_frame *frame, void *buf, int *ret_fd)
 {
@@ -337,7 +304,7 @@ static ssize_t transfer_recvmsg(int sock, struct transfer_frame *frame, void *bu
     while (n < 0 && errno == EINTR);
     if (n <= 0)
         return n < 0 ? -errno : -EPIPE;
-    if (transfer_take_fds(&hdr, &fd) != 1 || (hdr.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0)
+    if (stk_fd_take(&hdr, &fd) != 1 || (hdr.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0)
         stk_fd_close(&fd);
     *ret_fd = fd;
     return n;

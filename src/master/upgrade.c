@@ -56,7 +56,7 @@ enum upgrade_state {
 };
 
 union upgrade_control {
-    char buf[CMSG_SPACE(sizeof(int))];
+    char buf[CMSG_SPACE(sizeof(int) * 4)]; /* what does not fit is closed by the kernel */
     struct cmsghdr align;
 };
 
@@ -103,17 +103,10 @@ static void upgrade_send(int fd, const char *text)
 static int upgrade_send_fd(int sock, const char *text, int fd)
 {
     struct iovec iov = {(void *)(uintptr_t)text, strlen(text)};
-    union upgrade_control control = {0};
-    struct msghdr hdr = {.msg_iov = &iov,
-                         .msg_iovlen = 1,
-                         .msg_control = control.buf,
-                         .msg_controllen = sizeof control.buf};
-    struct cmsghdr *cmsg = CMSG_FIRSTHDR(&hdr);
+    union upgrade_control control;
+    struct msghdr hdr = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf};
 
-    cmsg->cmsg_level = SOL_SOCKET;
-    cmsg->cmsg_type = SCM_RIGHTS;
-    cmsg->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(cmsg), &fd, sizeof fd);
+    stk_fd_put(&hdr, fd);
     for (int tries = 0; sendmsg(sock, &hdr, MSG_NOSIGNAL | MSG_DONTWAIT) < 0; tries++) {
         struct pollfd room = {.fd = sock, .events = POLLOUT};
 
@@ -136,7 +129,6 @@ static int upgrade_recv(int sock, char buf[UPGRADE_MESSAGE_MAX], int *ret_fd)
                          .msg_iovlen = 1,
                          .msg_control = control.buf,
                          .msg_controllen = sizeof control.buf};
-    const struct cmsghdr *cmsg;
     ssize_t n;
 
     *ret_fd = -1;
@@ -145,10 +137,10 @@ static int upgrade_recv(int sock, char buf[UPGRADE_MESSAGE_MAX], int *ret_fd)
     while (n < 0 && errno == EINTR);
     if (n < 0 && errno == EAGAIN)
         return 0;
-    cmsg = n > 0 ? CMSG_FIRSTHDR(&hdr) : NULL;
-    if (cmsg != NULL && cmsg->cmsg_level == SOL_SOCKET && cmsg->cmsg_type == SCM_RIGHTS &&
-        cmsg->cmsg_len == CMSG_LEN(sizeof(int)))
-        memcpy(ret_fd, CMSG_DATA(cmsg), sizeof *ret_fd);
+    if (n >= 0)
+        (void)stk_fd_take(&hdr, ret_fd);
+    if (n <= 0)
+        stk_fd_close(ret_fd);
     buf[n > 0 ? n : 0] = '\0';
     return n > 0 ? 1 : -1;
 }

@@ -374,13 +374,14 @@ static bool move_any(void *arg, struct stk_job *job)
     return job->run == stk_http1_job;
 }
 
-static void move_log_refused(struct stk_move *move)
+/* `last`: nothing more will be said. */
+static void move_log_refused(struct stk_move *move, bool last)
 {
     const struct stk_config *config = move->server->config;
     stk_msec now = stk_time_mono_coarse_ms();
 
     if (move->refused == 0 ||
-        (move->refused_logged != 0 && now - move->refused_logged < MOVE_LOG_MS))
+        (!last && move->refused_logged != 0 && now - move->refused_logged < MOVE_LOG_MS))
         return;
     stk_log_warning(
         "answered 503 to %llu request%s: all threads were busy and the queue was at its "
@@ -418,7 +419,6 @@ static void move_bound(struct stk_move *move, struct stk_lead_thread *thread, st
         stk_scoreboard_add(move->server->row, STK_COUNTER_requests_refused, 1);
         stk_http1_refuse_job(job, thread);
     }
-    move_log_refused(move);
 }
 
 bool stk_move_tick(struct stk_move *move, struct stk_lead_thread *standby)
@@ -426,6 +426,7 @@ bool stk_move_tick(struct stk_move *move, struct stk_lead_thread *standby)
     unsigned before = atomic_load(&move->noffers);
     bool fresh = false;
 
+    move_log_refused(move, false); /* of the tick before, or of those that were silent */
     if (before > 0) {
         pthread_mutex_lock(&move->mutex);
         move_settle(move, standby);
@@ -650,6 +651,7 @@ struct stk_move *stk_move_free(struct stk_move *move)
 {
     if (move == NULL)
         return NULL;
+    move_log_refused(move, true);
     stk_loop_del(move->server->loop, &move->inbox);
     stk_loop_del(move->server->loop, &move->wake);
     stk_timer_stop(move->server->loop, &move->timer);
