@@ -137,6 +137,8 @@ static void proc_on_load_failed(struct stk_proc *p, int file)
 
     if (p->failure == NULL && stk_channel_read_sources(file, &p->failure, &len) < 0)
         p->failure = NULL;
+    if (p->failure != NULL && !p->master->ever_ready)
+        stk_upgrade_on_load_failed(p->master, p->failure);
     if (p->failure != NULL && !p->master->ever_ready && p->master->params->on_load_failed != NULL)
         p->master->params->on_load_failed(p->master->params->on_start_arg, p->failure);
 }

@@ -64,6 +64,8 @@ void stk_upgrade_on_done(struct stk_master *m, stk_upgrade_fn fn, void *arg);
 bool stk_upgrade_is_waiting(const struct stk_master *m);
 /* All workers serve: a successor says so. */
 void stk_upgrade_on_ready(struct stk_master *m);
+/* As the new server: the application could not be loaded; `text` is what was logged about it. */
+void stk_upgrade_on_load_failed(struct stk_master *m, const char *text);
 /* The server stops: what has been started is given up. */
 void stk_upgrade_on_stop(struct stk_master *m);
 /* Waits for the successor, if it has died. */

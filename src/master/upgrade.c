@@ -10,9 +10,10 @@
  * was.
  *
  * The messages are words, because the ends may be of different versions:
- *   new to old   "ready"; "failed SENTENCE" (it could not even be executed); "successor PID" (it
- * has handed over itself, to be heard by a process 1 that waits for its end); "takes connections 1"
- *   old to new   "go"; "abort"; "connection served", "connection new": with a descriptor, if taken
+ *   new to old   "ready"; "failed SENTENCE" (it could not even be executed); "because LINE" (why
+ * the application could not be loaded); "successor PID" (it has handed over itself, to be heard by
+ * a process 1 that waits for its end); "takes connections 1" old to new   "go"; "abort";
+ * "connection served", "connection new": with a descriptor, if taken
  *
  * As process 1 the old master cannot go: it stays, serving nobody, passes signals on, and ends with
  * the exit code of the last successor.
@@ -70,6 +71,7 @@ struct stk_upgrade {
     struct stk_source control; /* to the successor */
     struct stk_timer timer;    /* of the state */
     char *failure;             /* what the successor has said */
+    char *reason;              /* why the application could not be loaded there */
     bool takes;                /* the successor takes connections in our way */
     bool lost;                 /* one could not be given to it; said once */
     stk_upgrade_fn done;
@@ -232,6 +234,8 @@ static void upgrade_hear(struct stk_upgrade *u)
             u->takes = true;
         else if (strncmp(buf, "failed ", 7) == 0 && u->failure == NULL)
             u->failure = stk_mem_strdup(buf + 7);
+        else if (strncmp(buf, "because ", 8) == 0 && u->reason == NULL)
+            u->reason = stk_mem_strdup(buf + 8);
         else if (strncmp(buf, "successor ", 10) == 0)
             u->next = (pid_t)strtol(buf + 10, NULL, 10);
     }
@@ -392,6 +396,7 @@ int stk_upgrade_start(struct stk_master *m)
     u->next = 0;
     u->takes = u->lost = false;
     free(stk_steal(&u->failure));
+    free(stk_steal(&u->reason));
     r = upgrade_fork(u);
     if (r < 0) {
         errno = -r;
@@ -459,7 +464,9 @@ void stk_upgrade_reap(struct stk_master *m)
     } else {
         STK_CLEANUP(stk_mem_freep) char *how = stk_reap_describe(status);
 
-        why = stk_mem_printf("the new server (%d) %s before it was ready", (int)pid, how);
+        why = stk_mem_printf("the new server (%d) %s before it was ready%s%s%s", (int)pid, how,
+                             u->reason != NULL ? " (" : "", u->reason != NULL ? u->reason : "",
+                             u->reason != NULL ? ")" : "");
         upgrade_fail(u, why);
     }
 }
@@ -613,6 +620,41 @@ void stk_upgrade_on_ready(struct stk_master *m)
     upgrade_send(u->predecessor.fd, "ready");
 }
 
+/*
+ * The line of a traceback that says it: the first that is not indented behind the last that is; of
+ * other texts the first line. *ret_len: its bytes.
+ */
+static const char *upgrade_last_words(const char *text, size_t *ret_len)
+{
+    const char *found = text;
+    bool indented = true;
+
+    for (const char *line = text; *line != '\0'; line += strcspn(line, "\n"), line += *line != 0) {
+        if (*line == '\n')
+            continue;
+        if (indented && *line != ' ')
+            found = line;
+        indented = *line == ' ';
+    }
+    *ret_len = strcspn(found, "\n");
+    return found;
+}
+
+void stk_upgrade_on_load_failed(struct stk_master *m, const char *text)
+{
+    struct stk_upgrade *u = m->upgrade;
+    char words[UPGRADE_MESSAGE_MAX];
+    size_t len;
+    const char *reason;
+
+    if (u == NULL || !u->waiting || u->told)
+        return;
+    reason = upgrade_last_words(text, &len);
+    if (len > 0 && snprintf(words, sizeof words, "because %.*s",
+                            (int)(len < sizeof words / 2 ? len : sizeof words / 2), reason) > 0)
+        upgrade_send(u->predecessor.fd, words);
+}
+
 int stk_upgrade_init(struct stk_master *m)
 {
     struct stk_upgrade *u = stk_new0(struct stk_upgrade);
@@ -642,6 +684,7 @@ void stk_upgrade_free(struct stk_master *m)
     upgrade_close(u, &u->predecessor);
     m->upgrade = NULL;
     free(u->failure);
+    free(u->reason);
     free(u);
 }
 

@@ -361,6 +361,7 @@ def test_upgrade_to_broken_code_fails(controlled):
     (c.cwd / "app.py").write_text("1 / 0\n")
     result = c.run("upgrade")
     assert result.returncode == 1 and "this server goes on" in result.stderr
+    assert "(ZeroDivisionError: division by zero)" in result.stderr
     assert c.json("ping")["pid"] == c.server.pid
     assert c.server.get("/").body == b"hello"
 

@@ -331,7 +331,7 @@ def test_a_new_version_that_cannot_be_loaded(site, tmp_path):
         (tmp_path / "app.py").write_text("this is no Python\n")
         os.kill(old, signal.SIGUSR2)
         one.server.wait_log(r"the upgrade failed, because the new server \(\d+\) ended with exit "
-                            r"code 3 before it was ready: this server goes on")
+                            r"code 3 before it was ready \(SyntaxError: .*\): this server goes on")
 
     under_load(one.server.address, fail)
     assert one.pid == old
