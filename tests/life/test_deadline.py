@@ -265,7 +265,9 @@ def test_next_request_gets_nothing(serve, threads):
             assert response.status == 200
             if response.will_close:
                 break
-    assert server.log().count("error: GET") == threads
+    # On a machine that stands still the call may also be said not to have returned in time.
+    assert server.log().count("error: GET /native: not answered") == threads
+    assert "error: GET /nap" not in server.log()
 
 
 def test_cleanup_runs_and_the_exception_is_no_exception(serve):
