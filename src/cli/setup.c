@@ -15,6 +15,7 @@
 #include "base/owner.h"
 #include "base/title.h"
 #include "cli/cli.h"
+#include "serve/static.h"
 
 /* Prints one line about an option that could not be carried out; the exit code. */
 static int setup_fail(const struct stk_load *load, enum stk_option_id id, const char *reason)
@@ -132,6 +133,7 @@ int stk_setup_process(struct stk_cli *cli)
 
     if (config->chdir && chdir(config->chdir) != 0)
         return setup_fail(cli->load, STK_OPTION_ID_CHDIR, strerror(errno));
+    stk_statics_settle(stk_load_config(cli->load));
     if (config->umask) {
         bool prefix = config->umask[0] == '0' && (config->umask[1] | 0x20) == 'o';
 

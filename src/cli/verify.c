@@ -12,6 +12,7 @@
 #include "net/addr.h"
 #include "net/cidr.h"
 #include "serve/access_format.h"
+#include "serve/static.h"
 
 enum { VERIFY_PATH_MAX = 512 };
 
@@ -180,6 +181,11 @@ static void verify_owner(struct stk_load *load, const struct stk_config *config)
                       "group: there is no group \"%s\"", config->group);
 }
 
+static void verify_static_fail(void *arg, enum stk_option_id id, size_t item, const char *text)
+{
+    stk_load_reject(arg, verify_row(id), item, "%s", text);
+}
+
 void stk_verify_values(struct stk_load *load)
 {
     const struct stk_config *config = stk_load_config(load);
@@ -192,6 +198,7 @@ void stk_verify_values(struct stk_load *load)
     verify_owner(load, config);
     verify_deadline(load, config);
     verify_refresh(load, config);
+    stk_statics_verify(config, config->chdir, verify_static_fail, load);
     verify_address(load, STK_OPTION_ID_STATS, config->stats);
     verify_path(load, STK_OPTION_ID_HEALTH_PATH, config->health_path);
     if (config->metrics != NULL && config->metrics[0] == '/')

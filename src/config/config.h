@@ -111,6 +111,19 @@ struct stk_config {
     /* proxies */
     struct stk_strv forwarded_allow; /* addresses and CIDR, "unix", "*" */
 
+    /* static files */
+    struct stk_strv static_dirs; /* "/prefix=dir" */
+    struct stk_strv static_map;  /* likewise; what is not there is the application's */
+    struct stk_strv static_check;
+    struct stk_strv static_index;
+    struct stk_strv static_try;     /* "/prefix=/file" */
+    struct stk_strv static_expires; /* "pattern=duration" */
+    struct stk_strv static_mime;    /* "ending=type" */
+    struct stk_strv mime_file;
+    int64_t static_follow_symlinks; /* enum stk_static_links */
+    bool static_dotfiles;
+    int64_t static_cache; /* files */
+
     /* logs */
     char *access_log;        /* "-": standard output (default), "off", path, "syslog" */
     char *access_log_format; /* "combined", "common", "json", or a template */

@@ -11,11 +11,13 @@
 #include "serve/conn.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -40,6 +42,8 @@ enum {
     STK_CONN_LINGER_MS = 2000,          /* without a byte of the client */
     STK_CONN_LINGER_MAX_MS = 30 * 1000, /* in all */
     STK_CONN_LINGER_BYTES = 1 << 20,    /* a turn */
+    STK_CONN_FILE_TURN = 4 << 20,       /* bytes of a file sent by one call */
+    STK_CONN_FILE_AHEAD = 4 << 20,      /* of a file, read ahead of a slow client */
 };
 
 _Static_assert((int)STK_CLOSE_WORKER_DIED == STK_SCOREBOARD_REASON_DIED, "the master's reason");
@@ -584,7 +588,7 @@ static int conn_queue(struct stk_conn *conn, struct iovec *iov, int iovcnt, size
     return r;
 }
 
-int stk_conn_send(struct stk_conn *conn, struct iovec *iov, int iovcnt)
+int stk_conn_send_flags(struct stk_conn *conn, struct iovec *iov, int iovcnt, int flags)
 {
     size_t total = 0;
     ssize_t n;
@@ -602,7 +606,7 @@ int stk_conn_send(struct stk_conn *conn, struct iovec *iov, int iovcnt)
     for (int i = 0; i < iovcnt; i++)
         total += iov[i].iov_len;
     do
-        n = stk_conn_io_sendmsg(conn, iov, iovcnt);
+        n = stk_conn_io_sendmsg(conn, iov, iovcnt, flags);
     while (n < 0 && errno == EINTR);
     if (stk_likely(n == (ssize_t)total) &&
         stk_likely(conn->tls == NULL || !stk_tls_has_output(conn->tls)))
@@ -617,13 +621,67 @@ int stk_conn_send(struct stk_conn *conn, struct iovec *iov, int iovcnt)
     return conn_queue(conn, iov, iovcnt, (size_t)n);
 }
 
+/*
+ * The first bytes of a file straight to a plain socket with nothing queued: > 0 so many were sent,
+ * of at most one turn's; 0: it takes none now; or a negative errno.
+ */
+static int64_t conn_sendfile_now(struct stk_conn *conn, int fd, int64_t off, uint64_t len)
+{
+    off_t at = (off_t)off;
+    uint64_t left = len < STK_CONN_FILE_TURN ? len : STK_CONN_FILE_TURN;
+
+    while (left > 0) {
+        ssize_t n = sendfile(conn->src.fd, fd, &at, (size_t)left);
+
+        if (n > 0) {
+            left -= (uint64_t)n;
+            continue;
+        }
+        if (n == 0)
+            return -EIO; /* the file is shorter than it was */
+        if (errno == EAGAIN)
+            break;
+        if (errno != EINTR)
+            return -errno;
+    }
+    return (int64_t)at - off;
+}
+
+/* What a failure to send part of a file means. */
+static int conn_file_failed(struct stk_conn *conn, int r)
+{
+    if (r != -EPIPE && r != -ECONNRESET)
+        return r;
+    conn_gone(conn);
+    return -EPIPE;
+}
+
 int stk_conn_sendfile(struct stk_conn *conn, int fd, int64_t off, uint64_t len, stk_span tail)
 {
-    struct stk_outq *q = conn_outq(conn);
-    bool idle = !stk_conn_has_output(conn);
-    bool sent;
+    bool idle = !stk_conn_has_output(conn), sent;
+    struct stk_outq *q;
     int r;
 
+    if (stk_likely(idle && conn->tls == NULL)) {
+        int64_t n = conn_sendfile_now(conn, fd, off, len);
+
+        if (n < 0)
+            return conn_file_failed(conn, (int)n);
+        off += n;
+        len -= (uint64_t)n;
+        if (len == 0) {
+            union {
+                const char *c;
+                void *v;
+            } u = {.c = tail.ptr};
+            struct iovec iov = {u.v, tail.len};
+
+            return tail.len > 0 ? stk_conn_send(conn, &iov, 1) : 0;
+        }
+        /* The disk works while the client takes what has been sent. */
+        (void)posix_fadvise(fd, (off_t)off, STK_CONN_FILE_AHEAD, POSIX_FADV_WILLNEED);
+    }
+    q = conn_outq(conn);
     if (q == NULL)
         return -ENOMEM;
     if (idle)
@@ -631,14 +689,10 @@ int stk_conn_sendfile(struct stk_conn *conn, int fd, int64_t off, uint64_t len, 
     r = stk_outq_append_file(q, fd, off, len, tail);
     if (r < 0)
         return r;
-    r = idle ? stk_outq_drain(q, conn->src.fd, conn->tls, &sent) : 1;
+    r = idle && conn->tls != NULL ? stk_outq_drain(q, conn->src.fd, conn->tls, &sent) : 1;
     if (r == 1) {
         stk_conn_want_output(conn, true);
         return 0;
     }
-    if (r == -EPIPE || r == -ECONNRESET) {
-        conn_gone(conn);
-        return -EPIPE;
-    }
-    return r;
+    return r < 0 ? conn_file_failed(conn, r) : 0;
 }

@@ -66,7 +66,8 @@ void stk_gather_end(struct stk_serve_thread *t)
     atomic_fetch_sub(&t->server->gathering, 1);
 }
 
-int stk_gather_send(struct stk_serve_thread *t, struct stk_conn *conn, struct iovec *more, int n)
+int stk_gather_send_flags(struct stk_serve_thread *t, struct stk_conn *conn, struct iovec *more,
+                          int n, int flags)
 {
     struct iovec iov[4];
     int count = 0;
@@ -85,7 +86,7 @@ int stk_gather_send(struct stk_serve_thread *t, struct stk_conn *conn, struct io
     }
     if (count == 0)
         return 0;
-    r = stk_conn_send(conn, iov, count);
+    r = stk_conn_send_flags(conn, iov, count, flags);
     if (r == 0)
         t->bytes_out += total;
     if (r != -EAGAIN)

@@ -32,6 +32,7 @@
 #include "serve/route.h"
 #include "serve/secure.h"
 #include "serve/server.h"
+#include "serve/static.h"
 #include "serve/trust.h"
 #include "wire/http1.h"
 
@@ -326,6 +327,49 @@ static enum http1_step http1_handle(struct stk_serve_request *rq, struct stk_lea
                                          : STK_CLOSE_REQUESTED);
 }
 
+/* Answers a request by a static file. STEP_MORE: there is none. As http1_handle. */
+static enum http1_step http1_static(struct stk_serve_request *rq, struct stk_lead_thread *thread,
+                                    bool has_body)
+{
+    struct stk_conn *conn = rq->conn;
+    bool keep_alive = rq->keep_alive;
+
+    if (has_body)
+        rq->keep_alive = false;
+    if (stk_statics_serve(conn->server->statics, rq) == STK_STATIC_PASS) {
+        rq->keep_alive = keep_alive;
+        rq->started = false;
+        return STEP_MORE;
+    }
+    stk_response_end(rq);
+    stk_http1_account(rq);
+    conn->served = true;
+    if (rq->keep_alive)
+        return STEP_ANSWERED;
+    if (rq->body_bytes > HTTP1_LINGER_BYTES)
+        conn->lingers = true;
+    return http1_finish_close(conn, thread,
+                              rq->gone        ? STK_CLOSE_RESET
+                              : rq->truncated ? STK_CLOSE_TRUNCATED
+                              : atomic_load_explicit(&conn->server->draining, memory_order_relaxed)
+                                  ? STK_CLOSE_DRAINING
+                              : has_body ? STK_CLOSE_BODY_UNREAD
+                                         : STK_CLOSE_REQUESTED);
+}
+
+/* What is answered without the application. STEP_MORE: nothing was. */
+static enum http1_step http1_before(struct stk_serve_request *rq, struct stk_lead_thread *thread,
+                                    bool has_body)
+{
+    struct stk_server *server = rq->conn->server;
+    bool own;
+    const struct stk_handler *handler = stk_route_find(server->route, &rq->base, &own);
+
+    if (handler != NULL || own)
+        return http1_handle(rq, thread, handler, has_body);
+    return server->statics != NULL ? http1_static(rq, thread, has_body) : STEP_MORE;
+}
+
 /* Keeps the head at buf[off] with what follows its body at buf[rest..len), for when the body is
  * there. */
 static bool http1_keep_head(struct stk_conn *conn, char *buf, size_t off, size_t head_len,
@@ -415,12 +459,10 @@ static enum http1_step http1_next(struct stk_conn *conn, struct stk_lead_thread 
     http1_init_request(&rq, conn, t, head);
     body_off = *off + head->len;
     if (stk_unlikely(conn->server->route != NULL)) {
-        bool own;
-        const struct stk_handler *handler = stk_route_find(conn->server->route, &rq.base, &own);
-
-        if (handler != NULL || own) {
+        step = http1_before(&rq, thread, http1_has_body(head));
+        if (step != STEP_MORE) {
             *off = body_off;
-            return http1_handle(&rq, thread, handler, http1_has_body(head));
+            return step;
         }
     }
     if (http1_has_body(head)) {

@@ -33,11 +33,11 @@ struct stk_route {
 
 struct stk_route *stk_route_new(const struct stk_handler *handlers, size_t nhandlers,
                                 struct stk_listener *const *listeners, size_t nlisteners,
-                                const char *own)
+                                const char *own, bool always)
 {
     struct stk_route *route;
 
-    if (nhandlers == 0 && own == NULL)
+    if (nhandlers == 0 && own == NULL && !always)
         return NULL;
     route = stk_new0(struct stk_route);
     route->handlers = handlers;

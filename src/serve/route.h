@@ -23,11 +23,11 @@ struct stk_route;
 /*
  * For the listeners of a server, whose endpoints have the same numbers. On the address whose spec
  * is `own` (may be NULL) there is no application: what no handler answers is not found. NULL where
- * there is nothing to answer, and that is what the server looks at.
+ * there is nothing to answer (unless `always`), and that is what the server looks at.
  */
 struct stk_route *stk_route_new(const struct stk_handler *handlers, size_t nhandlers,
                                 struct stk_listener *const *listeners, size_t nlisteners,
-                                const char *own);
+                                const char *own, bool always);
 /* Accepts NULL; returns NULL. */
 struct stk_route *stk_route_free(struct stk_route *route);
 

@@ -35,6 +35,7 @@
 #include "serve/move.h"
 #include "serve/route.h"
 #include "serve/secure.h"
+#include "serve/static.h"
 #include "wire/head.h"
 
 enum {
@@ -360,7 +361,8 @@ static void server_make_limits(struct stk_server *server)
         rl.rlim_cur = 1 << 20;
     server->max_connections = (uint64_t)config->max_connections;
     if (server->max_connections == 0) {
-        uint64_t reserve = SERVER_FD_RESERVE + rl.rlim_cur / 10 + server_count_fds();
+        uint64_t reserve = SERVER_FD_RESERVE + rl.rlim_cur / 10 + server_count_fds() +
+                           stk_statics_descriptors(server->statics);
 
         server->max_connections = rl.rlim_cur > 2 * reserve ? rl.rlim_cur - reserve : reserve;
     }
@@ -412,8 +414,13 @@ int stk_server_new(struct stk_server **ret_server, const struct stk_server_param
     server->timed = params->timed || params->access_log != NULL;
     server->slot = params->slot;
     server->tls = params->tls;
-    server->route = stk_route_new(params->handlers, params->nhandlers, params->listeners,
-                                  params->nlisteners, params->handlers_address);
+    if (stk_statics_new(&server->statics, params->config) < 0) {
+        free(server);
+        return -ENOMEM;
+    }
+    server->route =
+        stk_route_new(params->handlers, params->nhandlers, params->listeners, params->nlisteners,
+                      params->handlers_address, server->statics != NULL);
     stk_list_init(&server->conns);
     stk_timer_init(&server->accept_timer, server_on_accept_timer);
     pthread_mutex_init(&server->garbage_mutex, NULL);
@@ -466,6 +473,7 @@ struct stk_server *stk_server_free(struct stk_server *server)
     stk_cidr_set_deinit(&server->trusted);
     server->route = stk_route_free(server->route);
     server->tls = stk_tls_store_free(server->tls);
+    server->statics = stk_statics_free(server->statics);
     pthread_mutex_destroy(&server->garbage_mutex);
     free(server->garbage);
     free(server->threads);

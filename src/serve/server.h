@@ -24,6 +24,7 @@ struct stk_handler;
 struct stk_listener;
 struct stk_move;
 struct stk_route;
+struct stk_statics;
 struct stk_scoreboard_row;
 struct stk_tls_store;
 struct stk_access_log;
@@ -76,6 +77,7 @@ struct stk_server {
     struct stk_route *route;           /* NULL: every request is the application's */
     struct stk_tls_store *tls;         /* NULL: no TLS; a reference of its own */
     stk_msec tls_failed_logged;
+    struct stk_statics *statics; /* NULL: none; else there is a route */
     unsigned slot;
     bool timed; /* the times of requests are wanted, for the access log or statistics */
 
