@@ -12,6 +12,7 @@
 #include "net/addr.h"
 #include "net/cidr.h"
 #include "serve/access_format.h"
+#include "serve/compress.h"
 #include "serve/static.h"
 
 enum { VERIFY_PATH_MAX = 512 };
@@ -186,6 +187,25 @@ static void verify_static_fail(void *arg, enum stk_option_id id, size_t item, co
     stk_load_reject(arg, verify_row(id), item, "%s", text);
 }
 
+/* Names, types, levels, and whether this build has the libraries. */
+static void verify_compress(struct stk_load *load, const struct stk_config *config)
+{
+    static const enum stk_option_id rows[] = {STK_OPTION_ID_COMPRESS_LEVEL,
+                                              STK_OPTION_ID_COMPRESS_TYPES, STK_OPTION_ID_COMPRESS};
+    struct stk_compress *none = NULL;
+    char error[STK_COMPRESS_ERROR_MAX] = "";
+    const struct stk_option *opt = NULL;
+
+    if (stk_compress_new(&none, config, NULL, error) != 1)
+        return;
+    for (size_t i = 0; i < STK_ARRAY_LEN(rows); i++) {
+        opt = verify_row(rows[i]);
+        if (strncmp(error, opt->name, strlen(opt->name)) == 0)
+            break;
+    }
+    stk_load_fail(load, verify_origin(load, opt, 0), "%s", error);
+}
+
 void stk_verify_values(struct stk_load *load)
 {
     const struct stk_config *config = stk_load_config(load);
@@ -199,6 +219,7 @@ void stk_verify_values(struct stk_load *load)
     verify_deadline(load, config);
     verify_refresh(load, config);
     stk_statics_verify(config, config->chdir, verify_static_fail, load);
+    verify_compress(load, config);
     verify_address(load, STK_OPTION_ID_STATS, config->stats);
     verify_path(load, STK_OPTION_ID_HEALTH_PATH, config->health_path);
     if (config->metrics != NULL && config->metrics[0] == '/')

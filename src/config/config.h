@@ -132,6 +132,12 @@ struct stk_config {
 
     char *server_header; /* value of Server; empty: none */
 
+    /* compression; read by serve/compress.c */
+    struct stk_strv compress; /* names of codings, or one word as "off" */
+    struct stk_strv compress_types;
+    int64_t compress_min_size;
+    struct stk_strv compress_level;
+
     /* health and metrics; each may be NULL */
     char *health_path; /* readiness there, with /live and /ready behind it */
     char *metrics;     /* an address, or a path on the application's sockets */

@@ -380,7 +380,7 @@ int stk_encoder_run(struct stk_encoder *e, const char **data, size_t *len, enum 
     }
     if (*len > 0)
         e->dirty = true;
-    else if (op == STK_ENCODER_RUN)
+    else if (op == STK_ENCODER_RUN || (op == STK_ENCODER_FLUSH && !e->dirty))
         return 0;
     r = encoder_step(e, data, len, op, out, cap, out_len);
     if (r < 0)

@@ -17,6 +17,7 @@
 #include "base/assert.h"
 #include "base/sys.h"
 #include "loop/lead.h"
+#include "serve/compress.h"
 #include "serve/conn.h"
 #include "serve/request.h"
 #include "serve/server.h"
@@ -55,12 +56,24 @@ void stk_gather_begin(struct stk_serve_thread *t, struct stk_conn *conn)
     stk_lead_rouse(t->lead_thread->lead);
 }
 
+void stk_gather_begin_coder(struct stk_serve_thread *t, struct stk_conn *conn,
+                            struct stk_coder *coder)
+{
+    if (t->gathering)
+        pthread_mutex_lock(&t->gather_mutex);
+    t->gather_coder = coder;
+    if (t->gathering)
+        pthread_mutex_unlock(&t->gather_mutex);
+    stk_gather_begin(t, conn);
+}
+
 void stk_gather_end(struct stk_serve_thread *t)
 {
     if (!t->gathering)
         return;
     pthread_mutex_lock(&t->gather_mutex);
     t->gathering = false;
+    t->gather_coder = NULL;
     gather_compact(t);
     pthread_mutex_unlock(&t->gather_mutex);
     atomic_fetch_sub(&t->server->gathering, 1);
@@ -123,6 +136,20 @@ int stk_gather_append(struct stk_serve_thread *t, struct stk_conn *conn, struct 
     return 0;
 }
 
+/* The bytes in the thread's buffer; false: the connection did not take them. */
+static bool gather_flush_out(struct stk_serve_thread *t, uint64_t *sent)
+{
+    struct iovec iov = {t->out.buf + t->gather_sent, t->gather_len - t->gather_sent};
+
+    if (iov.iov_len == 0)
+        return true;
+    if (stk_conn_send(t->gather_conn, &iov, 1) != 0)
+        return false;
+    t->gather_sent = t->gather_len;
+    *sent += iov.iov_len;
+    return true;
+}
+
 /*
  * Sends what one thread has gathered, by the stand-by, which acts as the thread while it holds the
  * mutex: what the socket does not take goes to the queue. True while the thread gathers.
@@ -131,19 +158,13 @@ static bool gather_flush(struct stk_serve_thread *t, stk_nsec now, uint64_t *sen
 {
     bool left;
 
-    pthread_mutex_lock(&t->gather_mutex);
+    if (pthread_mutex_trylock(&t->gather_mutex) != 0)
+        return true; /* it is at it, and may code for a while */
     left = t->gathering;
-    if (left && t->gather_sent < t->gather_len && !t->gather_blocked &&
-        now - t->gather_since >= GATHER_AGE_NS) {
-        struct iovec iov = {t->out.buf + t->gather_sent, t->gather_len - t->gather_sent};
-
-        if (stk_conn_send(t->gather_conn, &iov, 1) == 0) {
-            t->gather_sent = t->gather_len;
-            *sent += iov.iov_len;
-        } else {
-            t->gather_blocked = true; /* the thread itself finds out at its next send */
-        }
-    }
+    if (left && !t->gather_blocked && now - t->gather_since >= GATHER_AGE_NS &&
+        (!gather_flush_out(t, sent) ||
+         (t->gather_coder != NULL && stk_encode_gathered(t, sent) != 0)))
+        t->gather_blocked = true; /* the thread itself finds out at its next send */
     pthread_mutex_unlock(&t->gather_mutex);
     return left;
 }

@@ -15,6 +15,7 @@
 struct stk_conn;
 struct stk_serve_thread;
 struct stk_body;
+struct stk_coder;
 
 struct stk_serve_request {
     struct stk_request base; /* first: the services get a pointer to it */
@@ -25,6 +26,7 @@ struct stk_serve_request {
     const char *body_ptr;
     size_t body_left;
     struct stk_body *body;
+    struct stk_coder *coder; /* of a compressed response, serve/compress.h */
 
     /* The response. */
     uint64_t body_bytes; /* sent or queued, without framing */
@@ -68,6 +70,19 @@ void stk_response_end(struct stk_serve_request *rq);
 /* A whole plain-text response from the server itself. */
 void stk_response_plain(struct stk_serve_request *rq, unsigned status, const char *text);
 
+/*
+ * response.c, for those who make blocks of their own: completes the head, `length` being that of
+ * the whole body or -1 (0, or -EPIPE and the request is gone); sends or gathers a framed block (as
+ * stk_gather_send); sends one by the stand-by, for bytes that it has gathered (as stk_conn_send;
+ * the bytes are added to *sent); notes that the last byte has been handed over.
+ */
+int stk_response_commit(struct stk_serve_request *rq, int64_t length) STK_MUST_CHECK;
+int stk_response_block(struct stk_serve_request *rq, const char *data, size_t len, unsigned flags)
+    STK_MUST_CHECK;
+int stk_response_coded(struct stk_conn *conn, const char *data, size_t len, bool chunked,
+                       uint64_t *sent) STK_MUST_CHECK;
+void stk_response_set_ended(struct stk_serve_request *rq);
+
 /* gather.c: bytes in t->out that the stand-by may send. */
 /* Sends all of t->out, with or without a block behind it; 0, -EPIPE, -EAGAIN (nothing taken),
  * -errno. */
@@ -85,3 +100,6 @@ int stk_gather_append(struct stk_serve_thread *t, struct stk_conn *conn, struct 
 /* Lets the stand-by send what is in t->out if it lies for a tick; and takes that back. */
 void stk_gather_begin(struct stk_serve_thread *t, struct stk_conn *conn);
 void stk_gather_end(struct stk_serve_thread *t);
+/* As stk_gather_begin, for bytes inside an encoder. */
+void stk_gather_begin_coder(struct stk_serve_thread *t, struct stk_conn *conn,
+                            struct stk_coder *coder);

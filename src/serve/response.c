@@ -20,6 +20,7 @@
 #include "config/config.h"
 #include "ipc/scoreboard.h"
 #include "serve/body.h"
+#include "serve/compress.h"
 #include "serve/conn.h"
 #include "serve/deadline.h"
 #include "serve/http1.h"
@@ -31,14 +32,16 @@
 
 enum {
     RESPONSE_GATHER_NS = 50 * 1000, /* a block later than this after the last one leaves at once */
-    RESPONSE_TAIL_MAX = 512,        /* room for the fields that the server adds */
+    /* room for the fields that the server adds, and for what it changes */
+    RESPONSE_TAIL_MAX = 512,
+    RESPONSE_ROOM = RESPONSE_TAIL_MAX + STK_COMPRESS_HEAD_MAX,
 };
 
 static char *out_reserve(struct stk_serve_request *rq, size_t len)
 {
     struct stk_out *out = &rq->t->out;
 
-    return out->len + len + RESPONSE_TAIL_MAX > out->cap ? NULL : out->buf + out->len;
+    return out->len + len + RESPONSE_ROOM > out->cap ? NULL : out->buf + out->len;
 }
 
 static inline char *put(char *p, const char *s, size_t len)
@@ -439,10 +442,54 @@ static int response_block(struct stk_serve_request *rq, const char *data, size_t
     return r;
 }
 
+int stk_response_coded(struct stk_conn *conn, const char *data, size_t len, bool chunked,
+                       uint64_t *sent)
+{
+    char size[24], crlf[] = "\r\n";
+    char *p = PUT_LIT(put_hex(size, len), "\r\n");
+    union {
+        const char *c;
+        void *v;
+    } u = {.c = data};
+    struct iovec iov[3] = {{size, (size_t)(p - size)}, {u.v, len}, {crlf, 2}};
+    int r = chunked ? stk_conn_send(conn, iov, 3) : stk_conn_send(conn, iov + 1, 1);
+
+    if (r == 0)
+        *sent += len + (chunked ? (size_t)(p - size) + 2 : 0);
+    return r;
+}
+
 /* The stand-by looks at it as well. */
 static inline void response_set_ended(struct stk_serve_request *rq)
 {
     __atomic_store_n(&rq->ended, true, __ATOMIC_RELAXED);
+}
+
+void stk_response_set_ended(struct stk_serve_request *rq)
+{
+    response_set_ended(rq);
+}
+
+int stk_response_commit(struct stk_serve_request *rq, int64_t length)
+{
+    return response_commit(rq, length);
+}
+
+int stk_response_block(struct stk_serve_request *rq, const char *data, size_t len, unsigned flags)
+{
+    return response_block(rq, data, len, flags);
+}
+
+/* The head is complete but for the server's fields: what options say about it is done. */
+static STK_COLD void response_filter(struct stk_serve_request *rq, int64_t *length)
+{
+    const struct stk_server *server = rq->t->server;
+
+    /* What is answered without the application has been made as it is to be. */
+    if (atomic_load_explicit(&rq->t->running, memory_order_relaxed) != rq)
+        return;
+    if (server->compress != NULL)
+        stk_compress_head(server->compress, rq, length);
 }
 
 /* What a failed send means for the response. */
@@ -478,9 +525,18 @@ int stk_response_write(struct stk_request *req, const char *data, size_t len, un
     if (stk_unlikely(rq->gone))
         return -EPIPE;
     if (!rq->committed) {
-        r = response_commit(rq, flags & STK_WRITE_END ? (int64_t)len : -1);
+        int64_t length = flags & STK_WRITE_END ? (int64_t)len : -1;
+
+        if (stk_unlikely(rq->t->server->response_rules)) {
+            response_filter(rq, &length);
+            if (rq->coder != NULL)
+                return stk_encode_write(rq, data, len, flags);
+        }
+        r = response_commit(rq, length);
         if (r != 0)
             return r;
+    } else if (stk_unlikely(rq->coder != NULL)) {
+        return stk_encode_write(rq, data, len, flags);
     }
     if (rq->no_body) {
         len = 0;
@@ -505,9 +561,18 @@ int stk_response_sendfile(struct stk_request *req, int fd, int64_t off, uint64_t
     if (rq->gone)
         return -EPIPE;
     if (!rq->committed) {
-        r = response_commit(rq, flags & STK_WRITE_END ? (int64_t)len : -1);
+        int64_t length = flags & STK_WRITE_END ? (int64_t)len : -1;
+
+        if (rq->t->server->response_rules) {
+            response_filter(rq, &length);
+            if (rq->coder != NULL)
+                return stk_encode_file(rq, fd, off, len, flags);
+        }
+        r = response_commit(rq, length);
         if (r != 0)
             return r;
+    } else if (rq->coder != NULL) {
+        return stk_encode_file(rq, fd, off, len, flags);
     }
     if (rq->has_length && len > rq->remaining && !rq->no_body) {
         len = rq->remaining;
@@ -568,6 +633,8 @@ void stk_response_fail(struct stk_request *req)
     rq->failed = true;
     if (rq->ended)
         return;
+    if (stk_unlikely(rq->coder != NULL))
+        stk_encode_fail(rq);
     if (!rq->committed) {
         const char *text = "";
         unsigned status = rq->body != NULL ? stk_body_fault(rq->body, &text) : 0;
@@ -585,8 +652,10 @@ void stk_response_fail(struct stk_request *req)
 void stk_response_end(struct stk_serve_request *rq)
 {
     stk_gather_end(rq->t);
-    if (stk_unlikely(rq->gone))
+    if (stk_unlikely(rq->gone)) {
         rq->keep_alive = false;
-    else if (stk_unlikely(!rq->ended))
+        stk_compress_release(rq);
+    } else if (stk_unlikely(!rq->ended)) {
         stk_response_fail(&rq->base);
+    }
 }

@@ -29,6 +29,7 @@
 #include "serve/access_log.h"
 #include "serve/body.h"
 #include "serve/carry.h"
+#include "serve/compress.h"
 #include "serve/conn.h"
 #include "serve/deadline.h"
 #include "serve/http1.h"
@@ -43,7 +44,6 @@ enum {
     SERVER_ACCEPT_PAUSE_MS = 200,    /* after running out of descriptors */
     SERVER_CUT_SAID = 16,            /* connections named when they are cut */
     SERVER_CROWD_LOOK = 256,         /* connections looked at to find an idle one */
-    SERVER_FRESH_MS = 1000,          /* of a client's time for its first byte */
     SERVER_FD_RESERVE = 64,          /* descriptors left to the application, at least */
     SERVER_DRAIN_LOOK_MS = 250,      /* between two looks for connections that have become idle */
     SERVER_DRAIN_PATIENCE_MS = 5000, /* for one more request of idle connections */
@@ -63,19 +63,9 @@ static stk_msec server_idle_since(const struct stk_server *server, const struct 
            (conn->served ? server->config->keepalive_timeout : server->config->head_timeout);
 }
 
-/* Whether a connection was accepted a moment ago: the bytes of its first request are on their way.
- */
-static bool server_is_fresh(const struct stk_server *server, const struct stk_conn *conn)
-{
-    return !conn->served &&
-           stk_loop_now(server->loop) - server_idle_since(server, conn) <
-               (server->config->head_timeout < SERVER_FRESH_MS ? server->config->head_timeout
-                                                               : SERVER_FRESH_MS);
-}
-
 /*
  * Makes room by closing the connection that has been idle longest among some, but for those whose
- * request has come and was not read yet, or is about to come; false: none is idle.
+ * request has come and was not read yet; false: none is idle.
  */
 static bool server_evict(struct stk_server *server, struct stk_lead_thread *thread)
 {
@@ -90,7 +80,7 @@ static bool server_evict(struct stk_server *server, struct stk_lead_thread *thre
         if (!(atomic_load(&conn->word) & STK_CONN_BUSY) && conn->state == STK_CONN_IDLE &&
             (victim == NULL ||
              server_idle_since(server, conn) < server_idle_since(server, victim)) &&
-            !server_is_fresh(server, conn) && !stk_conn_has_input(conn))
+            !stk_conn_has_input(conn))
             victim = conn;
     }
     if (victim == NULL)
@@ -412,9 +402,21 @@ static void server_make_threads(struct stk_server *server, unsigned n)
     }
 }
 
+static int server_make_compress(struct stk_server *server)
+{
+    char error[STK_COMPRESS_ERROR_MAX];
+    int r = stk_compress_new(&server->compress, server->config, server->loop, error);
+
+    if (r > 0)
+        stk_log_error("%s", error);
+    server->response_rules = server->response_rules || server->compress != NULL;
+    return r > 0 ? -EINVAL : r;
+}
+
 int stk_server_new(struct stk_server **ret_server, const struct stk_server_params *params)
 {
     struct stk_server *server = stk_new0(struct stk_server);
+    int r;
 
     server->config = params->config;
     server->loop = params->loop;
@@ -450,6 +452,11 @@ int stk_server_new(struct stk_server **ret_server, const struct stk_server_param
             return -EINVAL;
         }
     }
+    r = server_make_compress(server);
+    if (r < 0) {
+        stk_server_free(server);
+        return r;
+    }
     *ret_server = server;
     return 0;
 }
@@ -482,6 +489,7 @@ struct stk_server *stk_server_free(struct stk_server *server)
         pthread_mutex_destroy(&server->threads[i].interfere_mutex);
     }
     stk_cidr_set_deinit(&server->trusted);
+    server->compress = stk_compress_free(server->compress);
     server->route = stk_route_free(server->route);
     server->tls = stk_tls_store_free(server->tls);
     server->statics = stk_statics_free(server->statics);

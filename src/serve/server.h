@@ -19,6 +19,8 @@
 #include "wire/http_date.h"
 
 struct stk_config;
+struct stk_coder;
+struct stk_compress;
 struct stk_deadline;
 struct stk_handler;
 struct stk_listener;
@@ -74,6 +76,8 @@ struct stk_server {
     struct stk_scoreboard_row *row;
     struct stk_access_log *access_log; /* NULL: off */
     struct stk_move *move;             /* NULL: connections stay; set by the owner of the server */
+    struct stk_compress *compress;     /* NULL: off */
+    bool response_rules;               /* heads of responses are looked at before they leave */
     struct stk_route *route;           /* NULL: every request is the application's */
     struct stk_tls_store *tls;         /* NULL: no TLS; a reference of its own */
     stk_msec tls_failed_logged;
@@ -170,10 +174,11 @@ struct stk_serve_thread {
     pthread_mutex_t gather_mutex;
     bool gathering; /* under the mutex, as what follows */
     struct stk_conn *gather_conn;
-    size_t gather_len;     /* so many bytes */
-    size_t gather_sent;    /* of which it has sent these */
-    stk_nsec gather_since; /* of the oldest byte */
-    bool gather_blocked;   /* the queue is full or the client gone: leave it to the thread */
+    size_t gather_len;              /* so many bytes */
+    size_t gather_sent;             /* of which it has sent these */
+    stk_nsec gather_since;          /* of the oldest byte */
+    struct stk_coder *gather_coder; /* bytes lie inside of it, too; or NULL */
+    bool gather_blocked; /* the queue is full or the client gone: leave it to the thread */
 };
 
 struct stk_server_params {
