@@ -8,7 +8,8 @@ from . import servers, stats
 from .scenarios import SCENARIOS, TARGETS
 
 COLUMNS = {  # metric: (heading, decimals)
-    "cpu_us": ("CPU µs/req", 2), "rps": ("req/s", 0), "p50_ms": ("p50 ms", 3),
+    "cpu_us": ("CPU µs/req", 2), "front_us": ("front end µs", 2), "total_us": ("both µs", 2),
+    "rps": ("req/s", 0), "p50_ms": ("p50 ms", 3),
     "p99_ms": ("p99 ms", 3), "pss_mb": ("PSS MB", 1), "percent": ("CPU %", 4),
     "first_ms": ("ms to the first block", 3),
     "bytes": ("bytes a connection", 0), "p99_alone_ms": ("p99 ms without", 3),

@@ -63,7 +63,8 @@ def _renew(session, scenario, spec, running):
         session.stop(running.pop(spec).process)
     server = session.start_ready(spec, scenario)
     running[spec] = server
-    if spec.family == servers.OURS and not session.answer_size and scenario.app == "apps:hello":
+    if spec.family == servers.OURS and not session.answer_size and \
+            "epoll-same-size" in scenario.servers:
         session.answer_size = answer_size(server.port)
     run_wrk(server.port, server.connections, min(WARM_UP, session.options.seconds), scenario.wrk,
-            session.placement(scenario))
+            session.placement(scenario), scenario.path, scenario.tls)

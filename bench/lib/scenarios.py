@@ -11,6 +11,9 @@ PYTHON = "stoker,stoker+nolog,bjoern,fastpysgi,granian,peregrine,uwsgi,uwsgi-htt
          "gunicorn-sync,gunicorn-gthread+t4,waitress+t4"
 NEAR = "stoker,stoker+nolog,epoll,nginx,bjoern,fastpysgi,granian,peregrine,uwsgi"
 THREADS = "stoker,stoker+t4,granian+t4,peregrine+t4,uwsgi+t4,gunicorn-gthread+t4,waitress+t4"
+BEHIND = "stoker,stoker+nolog,uwsgi-limit,uwsgi,gunicorn-sync,gunicorn-gthread+t4"
+KEPT = "stoker,stoker+nolog,uwsgi,gunicorn-gthread+t4"
+FILES = "stoker,stoker+nolog,nginx,nginx+nolog"
 TAKEOVER = "stoker,stoker+notakeover"
 
 
@@ -27,6 +30,11 @@ class Scenario:
     pin: str = "one"  # "one": server and client share a CPU; "none": where the kernel puts them
     body: int = 0  # bytes of the answer's body, for servers that need no application
     restarts: int = 0  # at least so many starts, spread over the rounds
+    path: str = "/"
+    front: str = ""  # "uwsgi", "http": nginx is before it and speaks that where the server can
+    unix: bool = False  # between the front end and the server
+    static: int = 0  # bytes of the file that is asked for
+    tls: bool = False
 
 
 SCENARIOS = {
@@ -87,6 +95,27 @@ SCENARIOS = {
                         pin="none"),
     "startup-flask": Scenario("exec to the first answer, beyond a bare import (Flask)",
                               kind="startup", pin="none", app="app_flask:app"),
+    "uwsgi-pass": Scenario("behind nginx, a unix socket, uwsgi_pass (gunicorn: proxy_pass): CPU of "
+                           "the back end", front="uwsgi", unix=True, servers=BEHIND),
+    "uwsgi-pass-tcp": Scenario("behind nginx, TCP, uwsgi_pass (gunicorn: proxy_pass): CPU of the "
+                               "back end", front="uwsgi", servers=BEHIND),
+    "proxy-keepalive": Scenario("behind nginx, a unix socket, proxy_pass with keep-alive (uwsgi: "
+                                "uwsgi_pass): CPU of the back end", front="http", unix=True,
+                                servers=KEPT),
+    "proxy-keepalive-tcp": Scenario("behind nginx, TCP, proxy_pass with keep-alive (uwsgi: "
+                                    "uwsgi_pass): CPU of the back end", front="http",
+                                    servers=KEPT + ",granian"),
+    "proxy-compute2ms": Scenario("behind nginx, a unix socket, proxy_pass with keep-alive (uwsgi: "
+                                 "uwsgi_pass), the application computes 2 ms: CPU of the back end",
+                                 app="apps:compute2ms", front="http", unix=True, pin="none",
+                                 servers="stoker,stoker+t4,uwsgi,uwsgi+t4,gunicorn-gthread+t4"),
+    **{f"static-{name}": Scenario(f"a file of {title}", servers=FILES, static=size,
+                                  path=f"/f/{size}", connections=16 if size > 1_000_000 else 64)
+       for name, title, size in [("1k", "1 kB", 1024), ("10k", "10 kB", 10_240),
+                                 ("100k", "100 kB", 102_400), ("10m", "10 MB", 10_485_760)]},
+    "tls": Scenario("14 bytes over TLS, kept connections", servers=FILES, tls=True),
+    "tls-handshake": Scenario("14 bytes over TLS, a connection and a full handshake per request",
+                              servers=FILES, tls=True, wrk=("close=1",)),
     "memory": Scenario("PSS of a worker beyond a bare interpreter with the application",
                        kind="memory", pin="none"),
     "memory-flask": Scenario("PSS of a worker beyond a bare interpreter with the application "
@@ -158,4 +187,14 @@ TARGETS = [
     Target("c1", "cpu_us", 1.10, "stoker+notakeover"),
     Target("rate100", "cpu_us", 1.10, "stoker+notakeover"),
     Target("idle", "percent", 0.1, ours="stoker+w4"),
+    *_cpu("uwsgi-pass", uwsgi=0.60, uwsgi_limit=1.25),
+    *_cpu("uwsgi-pass-tcp", uwsgi=0.60, uwsgi_limit=1.25),
+    *_cpu("proxy-keepalive", uwsgi=0.35),
+    *_cpu("proxy-keepalive-tcp", uwsgi=0.35),
+    *[Target(f"static-{name}", "cpu_us", limit, "nginx" + log, ours="stoker" + log)
+      for name, limit in [("1k", 1.00), ("10k", 1.00), ("100k", 1.05), ("10m", 1.05)]
+      for log in ("", "+nolog")],
+    # requests per CPU second at least 0.9 times nginx's
+    *[Target(name, "cpu_us", 1.11, "nginx" + log, ours="stoker" + log)
+      for name in ("tls", "tls-handshake") for log in ("", "+nolog")],
 ]

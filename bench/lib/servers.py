@@ -7,9 +7,8 @@ access log, where it has one, in the state of ours.
 
 import dataclasses
 import os
-import shutil
 
-from . import paths
+from . import nginx, paths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Spec:
             text += f"+t{self.threads}"
         if self.workers != 1:
             text += f"+w{self.workers}"
-        if self.family == OURS and not self.log:
+        if not self.log:
             text += "+nolog"
         if not self.takeover:
             text += "+notakeover"
@@ -66,6 +65,10 @@ class Setting:
     close: bool = False
     answer: int = 0  # size of our answer, for the loop that sends the same
     body: int = 0  # size of the body, for constant servers (0: hello)
+    listen: str = ""  # 127.0.0.1:PORT, or the path of a unix socket
+    road: str = "http"  # what is spoken on it
+    static: str = ""  # directory whose files are served below /f/
+    tls: tuple = ()  # (certificate, key)
 
     def bin(self, name):
         """A command of the virtual environment."""
@@ -77,10 +80,25 @@ class Setting:
 
 
 def _stoker(spec, at):
-    argv = [at.bin("stoker"), at.app, "--bind", f"127.0.0.1:{at.port}",
+    if at.listen.startswith("/"):
+        bind = f"unix:{at.listen}?mode=666"  # the protocol is told by its first bytes
+    elif at.tls:
+        bind = "https://" + at.listen
+    else:
+        bind = at.listen if at.road in ("", "http") else f"{at.road}://{at.listen}"
+    argv = [at.bin("stoker"), at.app, "--bind", bind,
             "--workers", str(spec.workers), "--threads", str(spec.threads),
             "--access-log", at.file("access.log") if spec.log else "off"]
+    if at.tls:
+        argv += ["--tls-cert", at.tls[0], "--tls-key", at.tls[1]]
+    if at.static:
+        argv += ["--static", "/f=" + at.static]
     return argv + ([] if spec.takeover else ["--no-takeover"])
+
+
+def _uwsgi_limit(_, at):
+    where = ["--unix", at.listen] if at.listen.startswith("/") else ["--port", str(at.port)]
+    return [paths.compiled("uwsgi_limit"), *where]
 
 
 def _epoll(spec, at):
@@ -90,36 +108,6 @@ def _epoll(spec, at):
     if spec.family == "epoll-same-size" and at.answer:
         argv += ["--answer", str(at.answer)]
     return argv + (["--close"] if at.close else [])
-
-
-def _nginx(spec, at):
-    log = f"access_log {at.file('access.log')} combined buffer=64k flush=1s;" if spec.log \
-        else "access_log off;"
-    text = f"""
-worker_processes {spec.workers};
-daemon off;
-pid {at.file('nginx.pid')};
-error_log {at.file('error.log')};
-events {{ worker_connections 20000; }}
-http {{
-    {log}
-    keepalive_requests 1000000000;
-    client_body_temp_path {at.scratch};
-    proxy_temp_path {at.scratch};
-    fastcgi_temp_path {at.scratch};
-    uwsgi_temp_path {at.scratch};
-    scgi_temp_path {at.scratch};
-    server {{
-        listen 127.0.0.1:{at.port} backlog=4096;
-        default_type text/plain;
-        location / {{ return 200 "Hello, World!\\n"; }}
-    }}
-}}
-"""
-    with open(at.file("nginx.conf"), "w", encoding="ascii") as stream:
-        stream.write(text)
-    program = shutil.which("nginx") or "/usr/sbin/nginx"
-    return [program, "-p", at.scratch, "-c", at.file("nginx.conf"), "-e", at.file("error.log")]
 
 
 def _launch(name):
@@ -154,6 +142,8 @@ def _uwsgi(spec, at):
         argv += ["--threads", str(spec.threads)]
     if not spec.log:
         argv += ["--disable-logging"]
+    if at.road == "uwsgi":
+        return argv + ["--socket", at.listen, "--chmod-socket=666"]
     if spec.family == "uwsgi-http":
         return argv + ["--http", f"127.0.0.1:{at.port}", "--http-keepalive", "--http-auto-chunked"]
     return argv + ["--http11-socket", f"127.0.0.1:{at.port}"]
@@ -161,7 +151,8 @@ def _uwsgi(spec, at):
 
 def _gunicorn(spec, at):
     kind = spec.family.partition("-")[2]
-    argv = [at.bin("gunicorn"), "--bind", f"127.0.0.1:{at.port}", "--workers", str(spec.workers),
+    bind = "unix:" + at.listen if at.listen.startswith("/") else at.listen
+    argv = [at.bin("gunicorn"), "--bind", bind, "--workers", str(spec.workers),
             "--worker-class", kind, "--backlog", "4096", "--keep-alive", "75",
             "--worker-connections", "20000", "--chdir", paths.BENCH, "--no-control-socket"]
     if kind == "gthread":
@@ -189,21 +180,29 @@ class Family:
     threaded: bool = False
     keeps_alive: bool = True
     one_each: bool = False  # a keep-alive connection occupies a thread until it closes
+    roads: tuple = ("http",)  # what it speaks behind a front end, the usual one first
+
+    def road(self, front):
+        """The protocol behind a front end that would like to speak `front`."""
+        return front if front in self.roads else self.roads[0]
 
 
 OURS = "stoker"
 FAMILIES = {
-    "stoker": Family("stoker", _stoker, "stoker", "stoker", has_log=True, threaded=True),
+    "stoker": Family("stoker", _stoker, "stoker", "stoker", has_log=True, threaded=True,
+                     roads=("http", "uwsgi")),
+    "uwsgi-limit": Family("bare C server of uwsgi", _uwsgi_limit, constant=True,
+                          roads=("uwsgi",)),
     "epoll": Family("bare epoll loop", _epoll, constant=True),
     "epoll-same-size": Family("bare epoll loop, our answer's size", _epoll, constant=True),
-    "nginx": Family("nginx return 200", _nginx, constant=True, has_log=True),
+    "nginx": Family("nginx return 200", nginx.peer, constant=True, has_log=True),
     "bjoern": Family("bjoern", _launch("bjoern"), "import bjoern", "bjoern"),
     "fastpysgi": Family("fastpysgi", _launch("fastpysgi"), "import fastpysgi", "fastpysgi"),
     "granian": Family("granian", _granian, "granian", "granian", has_log=True, threaded=True),
     "peregrine": Family("peregrine", _peregrine, "peregrine", "peregrine", has_log=True,
                         threaded=True),
     "uwsgi": Family("uwsgi http11-socket", _uwsgi, "uwsgi", "uwsgi", has_log=True, threaded=True,
-                    one_each=True),
+                    one_each=True, roads=("uwsgi",)),
     "uwsgi-http": Family("uwsgi --http", _uwsgi, "uwsgi", "uwsgi", has_log=True, threaded=True),
     "gunicorn-sync": Family("gunicorn sync", _gunicorn, "gunicorn", "gunicorn", has_log=True,
                             keeps_alive=False),
@@ -219,8 +218,7 @@ def missing(name, venv, state):
     """Why a family cannot be started here, or ''; `state` is what bench/setup found."""
     family = FAMILIES[name]
     if name == "nginx":
-        found = shutil.which("nginx") or os.path.exists("/usr/sbin/nginx")
-        return "" if found else "nginx is not installed"
+        return "" if nginx.program() else "nginx is not installed"
     if not family.needs:
         return ""
     problem = state.get(family.package, ["", "not installed: run bench/setup"])[1]

@@ -5,11 +5,12 @@ import json
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
 
-from . import paths, servers
+from . import nginx, paths, servers
 from .procs import Placement, Process
 from .wrk import ClientError, run_wrk
 
@@ -33,6 +34,7 @@ class Running:
     def __init__(self, spec, process, port, connections):
         self.spec = spec
         self.process = process
+        self.front = None  # the process of a front end, to which `port` belongs then
         self.port = port
         self.connections = connections
 
@@ -48,6 +50,7 @@ class Session:
         self.placements = {mode: Placement(mode) for mode in ("one", "none")}
         self.scratch = tempfile.mkdtemp(prefix="stoker-bench-")
         self.processes = []
+        self.companions = {}  # front ends, by the process that they are in front of
         self.next_port = 0
         self.answer_size = 0
         self.spin = 0
@@ -97,7 +100,9 @@ class Session:
         return process
 
     def stop(self, process):
-        """Stops a process of spawn()."""
+        """Stops a process of spawn(), and the front end before it."""
+        if process in self.companions:
+            self.stop(self.companions.pop(process))
         process.stop()
         if process in self.processes:
             self.processes.remove(process)
@@ -119,15 +124,38 @@ class Session:
         """Starts a server without waiting for it."""
         family = servers.FAMILIES[spec.family]
         connections = scenario.connections
-        if family.one_each and "close=1" not in scenario.wrk:
+        if family.one_each and "close=1" not in scenario.wrk and not scenario.front:
             connections = min(connections, spec.threads * spec.workers)
+        port = self.free_port()
         setting = servers.Setting(
-            app=scenario.app, port=self.free_port(), venv=self.venv, scratch=self.scratch,
+            app=scenario.app, port=port, venv=self.venv, scratch=self.scratch,
             connections=connections, close="close=1" in scenario.wrk, answer=self.answer_size,
-            body=scenario.body)
+            body=scenario.body, listen=f"127.0.0.1:{port}",
+            road=family.road(scenario.front) if scenario.front else "",
+            static=self.files(scenario.static) if scenario.static else "",
+            tls=nginx.certificate(self.scratch) if scenario.tls else ())
+        if scenario.unix:
+            setting.listen = setting.file("socket")
         argv = family.build(self.peer_log(spec), setting)
         process = self.spawn(argv, self.placement(scenario), log=setting.file("output"))
-        return Running(spec, process, setting.port, connections)
+        running = Running(spec, process, port, connections)
+        if scenario.front:
+            running.port = self.free_port()
+            running.front = self.spawn(nginx.front(setting, running.port),
+                                       self.placement(scenario), log=setting.file("front-output"))
+            self.companions[process] = running.front
+        return running
+
+    def files(self, size):
+        """A directory with a file `size` of so many bytes."""
+        folder = os.path.join(self.scratch, "static")
+        os.makedirs(folder, exist_ok=True)
+        os.chmod(self.scratch, 0o755)  # nginx's worker is another user where it was not told
+        path = os.path.join(folder, str(size))
+        if not os.path.exists(path):
+            with open(path, "wb") as stream:
+                stream.write(b"0123456789abcdef" * (size // 16) + b"x" * (size % 16))
+        return folder
 
     def empty_logs(self, port):
         """Cuts what a server has logged so far (all append), so that logs never fill the disk."""
@@ -147,18 +175,18 @@ class Session:
         """Starts a server, waits until it answers, and checks the answer."""
         running = self.start(spec, scenario)
         try:
-            self.await_answer(running)
+            self.await_answer(running, scenario)
             self.check_answer(running, scenario)
         except BaseException:
             self.stop(running.process)
             raise
         return running
 
-    def await_answer(self, running, pause=0.01):
+    def await_answer(self, running, scenario, pause=0.01):
         """Returns when a GET is answered with 200."""
         deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline:
-            if first_answer(running.port):
+            if first_answer(running.port, scenario.path, scenario.tls):
                 return
             if not running.process.alive():
                 break
@@ -172,8 +200,11 @@ class Session:
             if argument.startswith("body="):
                 body = b"x" * int(argument[5:])
         client = http.client.HTTPConnection("127.0.0.1", running.port, timeout=10)
+        if scenario.tls:
+            client = http.client.HTTPSConnection("127.0.0.1", running.port, timeout=10,
+                                                 context=unverified())
         try:
-            client.request("POST" if body else "GET", "/", body=body,
+            client.request("POST" if body else "GET", scenario.path, body=body,
                            headers={"Connection": "close"})
             answer = client.getresponse()
             content = answer.read()
@@ -181,7 +212,7 @@ class Session:
             raise StartError(f"gives no answer: {error!r}") from None
         finally:
             client.close()
-        expected = EXPECTED[scenario.app]
+        expected = scenario.static or EXPECTED[scenario.app]
         if body:
             expected = len(f"{len(body)}\n")
         if answer.status != 200 or (expected is not None and len(content) != expected):
@@ -192,9 +223,15 @@ class Session:
         """One round: the figures of wrk and the server's CPU and memory."""
         self.empty_logs(running.port)
         before = running.process.cpu_ns()
+        front_before = running.front.cpu_ns() if running.front else 0
         figures = run_wrk(running.port, running.connections, seconds, scenario.wrk,
-                          self.placement(scenario))
+                          self.placement(scenario), scenario.path, scenario.tls)
         used = running.process.cpu_ns() - before
+        front = {}
+        if running.front:
+            both = used + running.front.cpu_ns() - front_before
+            front = {"front_us": (both - used) / 1000 / max(figures["requests"], 1),
+                     "total_us": both / 1000 / max(figures["requests"], 1)}
         if not running.process.alive():
             raise ClientError("ended during the round: " + running.process.last_words())
         if figures["requests"] == 0:
@@ -208,14 +245,26 @@ class Session:
             "requests": figures["requests"],
             "errors": figures["errors"],
             "connections": running.connections,
+            **front,
         }
 
 
-def first_answer(port):
+def unverified():
+    """A TLS context for a certificate that nobody signed."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def first_answer(port, path="/", tls=False):
     """Whether something on this port answers a GET with 200 now."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
-            client.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+            if tls:
+                client = unverified().wrap_socket(client)
+            client.sendall(b"GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+                           % path.encode())
             return client.recv(65536).startswith((b"HTTP/1.1 200", b"HTTP/1.0 200"))
     except OSError:
         return False

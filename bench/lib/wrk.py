@@ -32,11 +32,11 @@ def _figures(process, timeout):
                       " and printed no figures")
 
 
-def run_wrk(port, connections, seconds, arguments, placement):
+def run_wrk(port, connections, seconds, arguments, placement, path="/", tls=False):
     """One run of wrk: requests, us, p50, p90, p99 (µs) and errors by kind."""
     whole = max(1, math.ceil(seconds))
     argv = ["wrk", "-t", "1", "-c", str(connections), "-d", f"{whole}s", "--timeout", "10s",
-            "-s", paths.WRK_SCRIPT, f"http://127.0.0.1:{port}/", "--", *arguments]
+            "-s", paths.WRK_SCRIPT, f"{'https' if tls else 'http'}://127.0.0.1:{port}{path}", "--", *arguments]
     client = Process(argv, placement, stdout=subprocess.PIPE)
     if seconds < whole:  # wrk knows whole seconds only, but ends in order on SIGINT
         try:
