@@ -588,7 +588,7 @@ static int conn_queue(struct stk_conn *conn, struct iovec *iov, int iovcnt, size
     return r;
 }
 
-int stk_conn_send_flags(struct stk_conn *conn, struct iovec *iov, int iovcnt, int flags)
+int stk_conn_send(struct stk_conn *conn, struct iovec *iov, int iovcnt)
 {
     size_t total = 0;
     ssize_t n;
@@ -606,7 +606,7 @@ int stk_conn_send_flags(struct stk_conn *conn, struct iovec *iov, int iovcnt, in
     for (int i = 0; i < iovcnt; i++)
         total += iov[i].iov_len;
     do
-        n = stk_conn_io_sendmsg(conn, iov, iovcnt, flags);
+        n = stk_conn_io_sendmsg(conn, iov, iovcnt);
     while (n < 0 && errno == EINTR);
     if (stk_likely(n == (ssize_t)total) &&
         stk_likely(conn->tls == NULL || !stk_tls_has_output(conn->tls)))

@@ -142,13 +142,7 @@ void stk_conn_want_input(struct stk_conn *conn);
  * -EPIPE: the client is gone; -EAGAIN: the queue is full (nothing taken); -ENOMEM, -ENOSPC ...
  */
 struct iovec;
-int stk_conn_send_flags(struct stk_conn *conn, struct iovec *iov, int iovcnt, int flags)
-    STK_MUST_CHECK;
-/* `flags` above: 0, or MSG_MORE where the rest of it follows at once. */
-static inline int stk_conn_send(struct stk_conn *conn, struct iovec *iov, int iovcnt)
-{
-    return stk_conn_send_flags(conn, iov, iovcnt, 0);
-}
+int stk_conn_send(struct stk_conn *conn, struct iovec *iov, int iovcnt) STK_MUST_CHECK;
 /* The same of len bytes of a file, with a tail of some bytes behind them; never -EAGAIN. */
 int stk_conn_sendfile(struct stk_conn *conn, int fd, int64_t off, uint64_t len, stk_span tail)
     STK_MUST_CHECK;

@@ -25,16 +25,15 @@ static inline ssize_t stk_conn_io_recv(struct stk_conn *conn, void *buf, size_t 
  * What TLS takes has been encrypted: it may still lie there, which is output that the connection
  * has (stk_conn_has_queued).
  */
-static inline ssize_t stk_conn_io_sendmsg(struct stk_conn *conn, struct iovec *iov, int n,
-                                          int flags)
+static inline ssize_t stk_conn_io_sendmsg(struct stk_conn *conn, struct iovec *iov, int n)
 {
     if (stk_likely(conn->tls == NULL)) {
         struct msghdr msg = {.msg_iov = iov, .msg_iovlen = (size_t)n};
 
         if (n == 1)
             return stk_sys_send(conn->src.fd, iov->iov_base, iov->iov_len,
-                                MSG_NOSIGNAL | MSG_DONTWAIT | flags);
-        return stk_sys_sendmsg(conn->src.fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT | flags);
+                                MSG_NOSIGNAL | MSG_DONTWAIT);
+        return stk_sys_sendmsg(conn->src.fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
     }
     return stk_tls_sendmsg(conn->tls, iov, n);
 }

@@ -79,8 +79,7 @@ void stk_gather_end(struct stk_serve_thread *t)
     atomic_fetch_sub(&t->server->gathering, 1);
 }
 
-int stk_gather_send_flags(struct stk_serve_thread *t, struct stk_conn *conn, struct iovec *more,
-                          int n, int flags)
+int stk_gather_send(struct stk_serve_thread *t, struct stk_conn *conn, struct iovec *more, int n)
 {
     struct iovec iov[4];
     int count = 0;
@@ -99,7 +98,7 @@ int stk_gather_send_flags(struct stk_serve_thread *t, struct stk_conn *conn, str
     }
     if (count == 0)
         return 0;
-    r = stk_conn_send_flags(conn, iov, count, flags);
+    r = stk_conn_send(conn, iov, count);
     if (r == 0)
         t->bytes_out += total;
     if (r != -EAGAIN)

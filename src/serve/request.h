@@ -86,14 +86,8 @@ void stk_response_set_ended(struct stk_serve_request *rq);
 /* gather.c: bytes in t->out that the stand-by may send. */
 /* Sends all of t->out, with or without a block behind it; 0, -EPIPE, -EAGAIN (nothing taken),
  * -errno. */
-int stk_gather_send_flags(struct stk_serve_thread *t, struct stk_conn *conn, struct iovec *more,
-                          int n, int flags) STK_MUST_CHECK;
-/* `flags` above: 0, or MSG_MORE where the rest of it follows at once. */
-static inline int stk_gather_send(struct stk_serve_thread *t, struct stk_conn *conn,
-                                  struct iovec *more, int n)
-{
-    return stk_gather_send_flags(t, conn, more, n, 0);
-}
+int stk_gather_send(struct stk_serve_thread *t, struct stk_conn *conn, struct iovec *more, int n)
+    STK_MUST_CHECK;
 /* Makes room for, and appends, bytes; sends when the buffer is full. As stk_gather_send. */
 int stk_gather_append(struct stk_serve_thread *t, struct stk_conn *conn, struct iovec *iov, int n)
     STK_MUST_CHECK;

@@ -13,7 +13,6 @@
  */
 #include <errno.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/uio.h>
 
 #include "base/assert.h"
@@ -586,7 +585,7 @@ int stk_response_sendfile(struct stk_request *req, int fd, int64_t off, uint64_t
         p = PUT_LIT(p, "\r\n");
         iov = (struct iovec){size, (size_t)(p - size)};
     }
-    r = stk_gather_send_flags(rq->t, rq->conn, &iov, 1, MSG_MORE);
+    r = stk_gather_send(rq->t, rq->conn, &iov, 1);
     if (r == 0)
         r = stk_conn_sendfile(rq->conn, fd, off, len,
                               !rq->chunked            ? stk_span_make("", 0)

@@ -2,7 +2,7 @@
  * Static files: which directory answers a request, and how. What is asked for most, a small file
  * by a plain GET, is one look into the cache, a head that was made before, and bytes copied behind
  * it: one recv and one send in all. A large file leaves by sendfile() from a descriptor that stays
- * open, its head held back so that both travel together.
+ * open, and only what the socket does not take is queued.
  */
 #include "serve/static.h"
 
