@@ -17,6 +17,7 @@
 #include "base/span.h"
 #include "base/time.h"
 #include "wire/head.h"
+#include "wire/proto.h"
 
 struct stk_request;
 
@@ -28,6 +29,7 @@ struct stk_endpoint {
                              "localhost" for unix: */
     stk_span server_port; /* decimal; "" for unix: */
     bool is_unix;
+    uint8_t proto; /* enum stk_proto; STK_PROTO_UNTOLD: the first bytes tell */
 };
 
 struct stk_peer {

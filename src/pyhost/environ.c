@@ -474,7 +474,7 @@ static PyObject *environ_path_info(struct stk_environ *env, const struct stk_req
         path.len = stk_uri_unescape(out, path);
         path.ptr = out;
     }
-    if (stk_unlikely(path.len == 0)) /* "http://host": RFC 9110 4.2.3 */
+    if (stk_unlikely(path.len == 0 && !head->path_apart)) /* "http://host": RFC 9110 4.2.3 */
         path = STK_SPAN_LIT("/");
     if (stk_unlikely(req->script_name.len > 0) && path.len >= req->script_name.len &&
         memcmp(path.ptr, req->script_name.ptr, req->script_name.len) == 0) {
@@ -519,7 +519,8 @@ static STK_COLD int environ_change_target(struct stk_environ *env, struct stk_en
     if (r == 0) {
         t->script_name = script;
         t->query = query;
-        t->uri = uri;
+        if (!head->path_apart) /* else the same target may come with another path */
+            t->uri = uri;
     }
     Py_XDECREF(path);
     Py_XDECREF(script);
@@ -717,7 +718,7 @@ struct stk_environ *stk_environ_new(struct stk_pyhost *host, const struct stk_ho
     env->nendpoints = params->nendpoints;
     env->templates = stk_new0_array(struct stk_environ_template, params->nendpoints * 4 + 1);
     env->paths = stk_strings_new(256);
-    env->words = stk_strings_new(64);
+    env->words = stk_strings_new(256);
     env->common = environ_common(env, host, params);
     if (!env->common || environ_pin_fields(env) < 0) {
         stk_environ_free(env);

@@ -459,6 +459,7 @@ int stk_conn_open(struct stk_server *server, const struct stk_endpoint *endpoint
     conn->magic = STK_CONN_MAGIC;
     conn->server = server;
     conn->endpoint = endpoint;
+    conn->proto = endpoint->proto;
     conn->trusted = trusted;
     conn->peer = *peer;
     conn->src = (struct stk_source){.fn = conn_on_event, .fd = fd};

@@ -58,6 +58,8 @@ struct stk_conn {
     bool eof;               /* the client has shut down its side */
     bool served;            /* has had a response */
     bool continued;         /* 100 Continue has been sent for this request */
+    uint8_t proto;          /* enum stk_proto */
+    bool pinned;            /* more than plain HTTP/1.1: it stays in this process */
     uint8_t hops;           /* how often this request has moved from worker to worker */
     bool close_after_drain; /* the response that drains is the last one */
     bool body_after_drain;  /* a body is awaited behind the output that drains */

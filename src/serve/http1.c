@@ -29,6 +29,7 @@
 #include "serve/conn_io.h"
 #include "serve/deadline.h"
 #include "serve/move.h"
+#include "serve/proto.h"
 #include "serve/request.h"
 #include "serve/route.h"
 #include "serve/secure.h"
@@ -151,10 +152,7 @@ static const struct stk_head *http1_kept_head(struct stk_conn *conn, struct stk_
 {
     if (conn->state != STK_CONN_BODY || conn->in == NULL || conn->head_len > conn->in_len)
         return NULL;
-    return stk_http1_parse_memo(&t->memo, &t->head, conn->in, conn->head_len,
-                                &conn->server->limits) == STK_HTTP1_OK
-               ? &t->head
-               : NULL;
+    return stk_proto_parse(conn, t, conn->in, conn->head_len) == STK_HTTP1_OK ? &t->head : NULL;
 }
 
 /* Answers a request that cannot be served with a plain text, and closes. */
@@ -453,7 +451,7 @@ static enum http1_step http1_next(struct stk_conn *conn, struct stk_lead_thread 
     enum http1_step step;
     size_t used = 0, body_off;
 
-    result = stk_http1_parse_memo(&t->memo, head, buf + *off, len - *off, &conn->server->limits);
+    result = stk_proto_parse(conn, t, buf + *off, len - *off);
     if (result == STK_HTTP1_PARTIAL)
         return STEP_MORE;
     if (stk_unlikely(result != STK_HTTP1_OK))
@@ -619,8 +617,7 @@ void stk_http1_refuse_job(struct stk_job *job, struct stk_lead_thread *thread)
     size_t len = http1_load(conn, t), used = 0;
 
     STK_CHECK_MAGIC(conn, STK_CONN_MAGIC);
-    if (stk_http1_parse_memo(&t->memo, head, t->read_buf, len, &conn->server->limits) !=
-        STK_HTTP1_OK) {
+    if (stk_proto_parse(conn, t, t->read_buf, len) != STK_HTTP1_OK) {
         stk_conn_close(conn, thread, STK_CLOSE_BAD_REQUEST); /* it was good when it was queued */
         return;
     }
@@ -654,8 +651,7 @@ void stk_http1_job_expired(struct stk_job *job, struct stk_lead_thread *thread)
     stk_span method = STK_SPAN_LIT("?"), target = STK_SPAN_LIT("?");
 
     STK_CHECK_MAGIC(conn, STK_CONN_MAGIC);
-    if (stk_http1_parse_memo(&t->memo, &t->head, t->read_buf, len, &conn->server->limits) ==
-        STK_HTTP1_OK) {
+    if (stk_proto_parse(conn, t, t->read_buf, len) == STK_HTTP1_OK) {
         head = &t->head;
         method = stk_head_method(head);
         target = stk_head_target(head);

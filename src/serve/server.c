@@ -44,6 +44,7 @@ enum {
     SERVER_ACCEPT_PAUSE_MS = 200,    /* after running out of descriptors */
     SERVER_CUT_SAID = 16,            /* connections named when they are cut */
     SERVER_CROWD_LOOK = 256,         /* connections looked at to find an idle one */
+    SERVER_FRESH_MS = 1000,          /* of a client's time for its first byte */
     SERVER_FD_RESERVE = 64,          /* descriptors left to the application, at least */
     SERVER_DRAIN_LOOK_MS = 250,      /* between two looks for connections that have become idle */
     SERVER_DRAIN_PATIENCE_MS = 5000, /* for one more request of idle connections */
@@ -63,9 +64,19 @@ static stk_msec server_idle_since(const struct stk_server *server, const struct 
            (conn->served ? server->config->keepalive_timeout : server->config->head_timeout);
 }
 
+/* Whether a connection was accepted a moment ago: the bytes of its first request are on their way.
+ */
+static bool server_is_fresh(const struct stk_server *server, const struct stk_conn *conn)
+{
+    return !conn->served &&
+           stk_loop_now(server->loop) - server_idle_since(server, conn) <
+               (server->config->head_timeout < SERVER_FRESH_MS ? server->config->head_timeout
+                                                               : SERVER_FRESH_MS);
+}
+
 /*
  * Makes room by closing the connection that has been idle longest among some, but for those whose
- * request has come and was not read yet; false: none is idle.
+ * request has come and was not read yet, or is about to come; false: none is idle.
  */
 static bool server_evict(struct stk_server *server, struct stk_lead_thread *thread)
 {
@@ -80,7 +91,7 @@ static bool server_evict(struct stk_server *server, struct stk_lead_thread *thre
         if (!(atomic_load(&conn->word) & STK_CONN_BUSY) && conn->state == STK_CONN_IDLE &&
             (victim == NULL ||
              server_idle_since(server, conn) < server_idle_since(server, victim)) &&
-            !stk_conn_has_input(conn))
+            !server_is_fresh(server, conn) && !stk_conn_has_input(conn))
             victim = conn;
     }
     if (victim == NULL)

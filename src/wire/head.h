@@ -65,8 +65,9 @@ struct stk_head {
     uint32_t method_off, method_len;
     uint32_t target_off, target_len; /* as sent */
     uint32_t authority_off, authority_len;
-    /* Undecoded, without the query. Of length 0 it stands for "/" in an absolute target
-       (http://host?query) and for nothing in an authority; of an asterisk target it is "*". */
+    /* Undecoded (of a gateway protocol decoded: path_apart), without the query. Of length 0 it
+       stands for "/" in an absolute target (http://host?query) and for nothing in an authority; of
+       an asterisk target it is "*". */
     uint32_t path_off, path_len;
     uint32_t query_off, query_len; /* without the "?" */
     uint32_t host_off, host_len;   /* value of Host, or the authority of an absolute target */
@@ -81,6 +82,7 @@ struct stk_head {
     bool expect_continue;
     bool has_upgrade;  /* an Upgrade field named in Connection */
     bool path_escaped; /* the path has a "%" */
+    bool path_apart;   /* path and query did not come out of the target: the front end said them */
     bool is_get, is_head;
 
     /* Position in fields[] of the last field of each known kind + 1, or 0. */
