@@ -78,6 +78,8 @@ struct stk_proc {
     struct stk_scoreboard_row *row; /* of a worker */
     struct stk_source channel;      /* fd -1: closed */
     struct stk_timer deadline;      /* what comes next when it does not end */
+    struct stk_timer loading;       /* when to say that it is not ready yet */
+    unsigned warned;                /* how often that was said */
     stk_nsec started;
     uint64_t cut;    /* connections that were open when it ended */
     stk_msec pinged; /* since when a PING is unanswered; 0: none is (notify.c) */

@@ -109,6 +109,7 @@ static void proc_on_ready(struct stk_proc *p)
     if (p->state != STK_PROC_STARTING)
         return;
     p->was_ready = true;
+    stk_timer_stop(p->master->loop, &p->loading);
     proc_set_state(p, STK_PROC_READY);
     stk_notify_on_progress(p);
     if (p->kind == STK_PROC_WORKER)
@@ -208,6 +209,29 @@ static void proc_on_deadline(struct stk_timer *timer, void *who)
     }
 }
 
+/* After 10 and 30 seconds, and then every minute: an import that hangs would hold up all silently.
+ */
+static stk_msec proc_patience(const struct stk_proc *p)
+{
+    static const stk_msec ms[] = {10 * 1000, 20 * 1000, 30 * 1000, 60 * 1000};
+
+    return ms[p->warned < STK_ARRAY_LEN(ms) ? p->warned : STK_ARRAY_LEN(ms) - 1];
+}
+
+static void proc_on_loading(struct stk_timer *timer, void *who)
+{
+    struct stk_proc *p = stk_container_of(timer, struct stk_proc, loading);
+    STK_CLEANUP(stk_mem_freep) char *name = stk_proc_name(p);
+
+    STK_CHECK_MAGIC(p, STK_PROC_MAGIC);
+    if (p->state >= STK_PROC_READY)
+        return;
+    stk_log_warning("%s has been loading the application for %.0f s: an import may hang", name,
+                    (double)(stk_time_mono_ns() - p->started) / 1e9);
+    p->warned++;
+    stk_timer_set(p->master->loop, timer, proc_patience(p));
+}
+
 /* The other end is closed: the process is dead, or about to be, or has lost its descriptors. */
 static void proc_on_eof(struct stk_proc *p)
 {
@@ -272,6 +296,8 @@ struct stk_proc *stk_proc_new(struct stk_master *m, enum stk_proc_kind kind, uns
     p->started = stk_time_mono_ns();
     p->channel = (struct stk_source){.fn = proc_on_channel, .fd = channel};
     stk_timer_init(&p->deadline, proc_on_deadline);
+    stk_timer_init(&p->loading, proc_on_loading);
+    stk_timer_set(m->loop, &p->loading, proc_patience(p));
     stk_list_init(&p->link);
     stk_list_append(&m->procs, &p->link);
     if (stk_loop_add(m->loop, &p->channel, EPOLLIN) < 0) {
@@ -346,6 +372,7 @@ void stk_proc_gone(struct stk_proc *p, int status)
     stk_list_remove(&p->link);
     stk_list_append(&m->dead, &p->link);
     stk_timer_stop(m->loop, &p->deadline);
+    stk_timer_stop(m->loop, &p->loading);
     proc_close_channel(p);
     if (p->row != NULL) {
         p->cut = stk_scoreboard_get(p->row, STK_COUNTER_connections_open);
