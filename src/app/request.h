@@ -38,11 +38,6 @@ struct stk_peer {
     uint16_t port; /* 0: unknown */
 };
 
-/* A variable for the application beyond those that every request has. */
-struct stk_var {
-    stk_span name, value;
-};
-
 /* Positive results of start, header, write, sendfile: the application's mistake; nothing was sent
  * by it. */
 enum stk_response_error {

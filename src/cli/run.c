@@ -35,7 +35,7 @@ static void run_listening(void *arg, struct stk_listener *const *listeners, size
     for (size_t i = 0; i < n; i++)
         run->endpoints[i] = (struct stk_endpoint){
             .index = (unsigned)i,
-            .scheme = stk_span_str(listeners[i]->scheme),
+            .scheme = stk_span_str(strcmp(listeners[i]->scheme, "https") == 0 ? "https" : "http"),
             .server_name = stk_span_str(listeners[i]->server_name),
             .server_port = stk_span_str(listeners[i]->server_port),
             .is_unix = listeners[i]->is_unix,

@@ -29,10 +29,10 @@ static const struct addr_scheme {
     {"http", "http", NULL},
     {"tcp", "http", NULL},
     {"https", "https", NULL},
-    {"uwsgi", NULL, "the uwsgi protocol is not served yet: bind http:// and use proxy_pass"},
+    {"uwsgi", "uwsgi", NULL},
     {"fastcgi", NULL, "FastCGI is not served yet: bind http:// and use proxy_pass"},
-    {"scgi", NULL, "SCGI is not served yet: bind http:// and use proxy_pass"},
-    {"auto", NULL, "protocols are not told apart yet: bind http://"},
+    {"scgi", "scgi", NULL},
+    {"auto", "auto", NULL},
 };
 
 static int addr_fail(char **ret_error, char *error, int code)
@@ -122,6 +122,8 @@ static int addr_parse_unix(const char *text, const char *rest, struct stk_addr_s
             stk_mem_printf("\"%s\": the path of a unix socket has at most %zu bytes", text, max),
             STK_ADDR_E_INVALID);
     spec->path = stk_mem_strndup(rest, len);
+    if (!spec->scheme_given)
+        memcpy(spec->scheme, "auto", sizeof "auto");
     while (*option != '\0') {
         size_t n = strcspn(++option, "&");
         int r = addr_parse_option(text, option, n, spec, ret_error);
@@ -271,12 +273,14 @@ static int addr_parse_scheme(const char *text, const char **rest, struct stk_add
                              STK_ADDR_E_UNSUPPORTED);
         STK_ASSERT(strlen(s->canonical) < sizeof spec->scheme);
         memcpy(spec->scheme, s->canonical, strlen(s->canonical) + 1);
+        spec->scheme_given = true;
         *rest = sep + 3;
         return 0;
     }
     return addr_fail(
         ret_error,
-        stk_mem_printf("\"%s\": \"%.*s\" is not a scheme that is served: http:// and https:// are",
+        stk_mem_printf("\"%s\": \"%.*s\" is no scheme: there are http://, https://, uwsgi://, "
+                       "scgi:// and auto://",
                        text, (int)name.len, name.ptr),
         STK_ADDR_E_INVALID);
 }

@@ -38,13 +38,14 @@ enum stk_addr_kind {
 /* A parsed spec. */
 struct stk_addr_spec {
     enum stk_addr_kind kind;
-    char scheme[8]; /* "http" */
-    char *host;     /* TCP: as written, without brackets; NULL: all interfaces */
-    uint16_t port;  /* TCP: 0 means that the kernel chooses */
-    char *path;     /* unix: the path, or "@name" for an abstract one; fd: the name, or NULL */
-    int64_t mode;   /* unix: of the socket file; -1: not given */
-    char *owner;    /* unix: "user", "user:group", ":group", numbers too; NULL: not given */
-    int fd;         /* fd: -1 when it is named */
+    char scheme[8];    /* "http", "https", "uwsgi", "scgi"; "auto": told by the first byte */
+    bool scheme_given; /* else it is what fits the kind: "http", for unix: "auto" */
+    char *host;        /* TCP: as written, without brackets; NULL: all interfaces */
+    uint16_t port;     /* TCP: 0 means that the kernel chooses */
+    char *path;        /* unix: the path, or "@name" for an abstract one; fd: the name, or NULL */
+    int64_t mode;      /* unix: of the socket file; -1: not given */
+    char *owner;       /* unix: "user", "user:group", ":group", numbers too; NULL: not given */
+    int fd;            /* fd: -1 when it is named */
 };
 
 /*

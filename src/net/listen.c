@@ -74,6 +74,7 @@ static struct stk_listener *listen_new(const struct listen_ctx *ctx, bool shared
     l->magic = STK_LISTENER_MAGIC;
     l->spec = stk_mem_strdup(ctx->text);
     l->scheme = stk_mem_strdup(ctx->spec->scheme[0] != '\0' ? ctx->spec->scheme : "http");
+    l->scheme_given = ctx->spec->scheme_given;
     l->shared = shared;
     l->nslots = nslots;
     l->slots = stk_new0_array(int, nslots);
@@ -133,7 +134,12 @@ static void listen_describe(struct stk_listener *l, const char *host)
     l->is_unix = l->addr.ss.ss_family == AF_UNIX;
     l->is_wildcard = stk_addr_is_wildcard(&l->addr);
     if (l->is_unix) {
-        l->display = stk_mem_strdup(text);
+        if (!l->scheme_given) {
+            free(l->scheme);
+            l->scheme = stk_mem_strdup("auto");
+        }
+        l->display =
+            l->scheme_given ? stk_mem_printf("%s://%s", l->scheme, text) : stk_mem_strdup(text);
         l->server_name = stk_mem_strdup("localhost");
         l->server_port = stk_mem_strdup("");
         return;

@@ -18,7 +18,8 @@ struct stk_listener {
     uint32_t magic;
     char *spec;           /* as the user wrote it */
     char *display;        /* "http://127.0.0.1:8000", "http://[::]:8000", "unix:/run/app.sock" */
-    char *scheme;         /* "http" */
+    char *scheme;         /* "http"; "auto": the protocol is told by the first byte */
+    bool scheme_given;    /* by the spec */
     char *server_name;    /* the bound host; the machine's name for all interfaces; "localhost" */
     char *server_port;    /* decimal; "" for unix: */
     struct stk_addr addr; /* as bound: with the port that the kernel chose */

@@ -37,6 +37,7 @@
 #include "serve/static.h"
 #include "serve/trust.h"
 #include "wire/http1.h"
+#include "wire/uwsgi.h"
 
 enum { HTTP1_LINGER_BYTES = 32 * 1024 }; /* a larger response may not leave at once */
 
@@ -87,6 +88,8 @@ static void http1_init_request(struct stk_serve_request *rq, struct stk_conn *co
         rq->base.started = conn->job.since;
     else if (server->timed)
         rq->base.started = stk_time_mono_ns();
+    if (stk_unlikely(conn->proto != STK_PROTO_HTTP1) && head->path_apart)
+        stk_proto_apply(rq);
     if (conn->trusted)
         stk_trust_apply(&rq->base, server);
 }
@@ -174,11 +177,39 @@ static enum http1_step http1_refuse(struct stk_conn *conn, struct stk_lead_threa
     return http1_finish_close(conn, thread, reason);
 }
 
-static enum http1_step http1_refuse_parse(struct stk_conn *conn, struct stk_lead_thread *thread,
-                                          enum stk_http1_result result)
+/* Answers a uwsgi ping. */
+static enum http1_step http1_pong(struct stk_conn *conn, struct stk_lead_thread *thread)
+{
+    char pong[STK_UWSGI_HEADER];
+    struct iovec iov = {pong, sizeof pong};
+
+    memcpy(pong, stk_uwsgi_pong, sizeof pong);
+    if (stk_conn_send(conn, &iov, 1) < 0) {
+        stk_conn_close(conn, thread, STK_CLOSE_RESET);
+        return STEP_DONE;
+    }
+    conn->served = true;
+    return http1_finish_close(conn, thread, STK_CLOSE_REQUESTED);
+}
+
+/* Bytes that are no request: another protocol's, or malformed. */
+static STK_COLD enum http1_step http1_refuse_parse(struct stk_conn *conn,
+                                                   struct stk_lead_thread *thread,
+                                                   enum stk_http1_result result, const char *buf,
+                                                   size_t len)
 {
     struct stk_server *server = conn->server;
 
+    if (result == STK_HTTP1_E_UWSGI_PING)
+        return http1_pong(conn, thread);
+    if (result == STK_HTTP1_E_TLS_BYTES && !conn->served && conn->tls == NULL &&
+        stk_proto_takes_tls(conn)) {
+        stk_conn_forget(conn);
+        stk_secure_begin(conn, thread, buf, len);
+        return STEP_DONE;
+    }
+    if (server->protos[conn->endpoint->index] != STK_PROTO_HTTP1)
+        stk_proto_log_refusal(conn, result, buf, len);
     if (result == STK_HTTP1_E_TLS_BYTES) {
         stk_msec now = stk_loop_now(server->loop);
         stk_msec last = atomic_load(&server->tls_hint_logged);
@@ -455,9 +486,10 @@ static enum http1_step http1_next(struct stk_conn *conn, struct stk_lead_thread 
     if (result == STK_HTTP1_PARTIAL)
         return STEP_MORE;
     if (stk_unlikely(result != STK_HTTP1_OK))
-        return http1_refuse_parse(conn, thread, result);
+        return http1_refuse_parse(conn, thread, result, buf + *off, len - *off);
     http1_init_request(&rq, conn, t, head);
     body_off = *off + head->len;
+    rq.head_end = (uint32_t)body_off;
     if (stk_unlikely(conn->server->route != NULL)) {
         step = http1_before(&rq, thread, http1_has_body(head));
         if (step != STEP_MORE) {
@@ -472,7 +504,8 @@ static enum http1_step http1_next(struct stk_conn *conn, struct stk_lead_thread 
         if (step == STEP_MORE) {
             if (!http1_keep_head(conn, buf, *off, head->len, body_off + used, len))
                 return http1_refuse_body(conn, thread, head, -ENOMEM);
-            head->base = buf + body_off + used - head->len;
+            if (conn->proto == STK_PROTO_HTTP1)
+                head->base = buf + body_off + used - head->len;
             if (head->expect_continue && t->out.len > 0 && stk_gather_send(t, conn, NULL, 0) < 0)
                 t->out.len = 0; /* the client is gone, as the next read will show */
             stk_http1_continue(conn, head);

@@ -1,13 +1,186 @@
 /*
- * The protocols but HTTP/1. They write to the thread's head, so what the memo of HTTP/1 has there
- * is forgotten first.
+ * Gateway protocols on connections, and telling protocols apart by their first byte: no two of them
+ * begin alike.
+ *
+ * uwsgi and SCGI carry one request a connection, whose end is the end of the response. Whoever
+ * speaks them is the front end, so what the variables say of the client is taken as it is;
+ * forwarded fields (X-Forwarded-For ...) among them are the front end's client's, and go by the
+ * rules of trust.c.
  */
 #include "serve/proto.h"
 
-STK_COLD enum stk_http1_result stk_proto_parse_other(struct stk_conn *conn,
-                                                     struct stk_serve_thread *t, const char *buf,
-                                                     size_t len)
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "serve/request.h"
+#include "wire/scgi.h"
+#include "wire/uwsgi.h"
+
+enum { PROTO_LOG_MS = 1000 };
+
+enum stk_proto stk_proto_of_scheme(const char *scheme)
 {
-    t->memo.len = 0;
-    return stk_http1_parse_memo(&t->memo, &t->head, buf, len, &conn->server->limits);
+    static const struct {
+        const char *scheme;
+        enum stk_proto proto;
+    } schemes[] = {
+        {"uwsgi", STK_PROTO_UWSGI},
+        {"scgi", STK_PROTO_SCGI},
+        {"auto", STK_PROTO_UNTOLD},
+    };
+
+    for (size_t i = 0; i < STK_ARRAY_LEN(schemes); i++)
+        if (strcmp(scheme, schemes[i].scheme) == 0)
+            return schemes[i].proto;
+    return STK_PROTO_HTTP1;
+}
+
+struct stk_proto_gateway *stk_proto_gateway_new(const struct stk_http1_limits *limits)
+{
+    struct stk_proto_gateway *gateway = stk_new0(struct stk_proto_gateway);
+
+    gateway->scratch = stk_new0_array(char, stk_gateway_room(limits));
+    return gateway;
+}
+
+struct stk_proto_gateway *stk_proto_gateway_free(struct stk_proto_gateway *gateway)
+{
+    if (gateway != NULL) {
+        free(gateway->scratch);
+        free(gateway);
+    }
+    return NULL;
+}
+
+/* The protocol that begins with this byte. A uwsgi ping begins like a word of HTTP: it has to be
+ * sent to an address of its own. */
+static enum stk_proto proto_of_byte(char first)
+{
+    if (first == STK_UWSGI_WSGI || first == STK_UWSGI_MANAGED)
+        return STK_PROTO_UWSGI;
+    if (first >= '0' && first <= '9')
+        return STK_PROTO_SCGI;
+    return STK_PROTO_HTTP1;
+}
+
+/* Says once a second at most that variables were left out. */
+static void proto_log_magic(struct stk_conn *conn)
+{
+    struct stk_server *server = conn->server;
+    stk_msec now = stk_loop_now(server->loop);
+    stk_msec last = atomic_load(&server->gateway_logged);
+
+    if ((last == 0 || now - last > PROTO_LOG_MS) &&
+        atomic_compare_exchange_strong(&server->gateway_logged, &last, now))
+        stk_log_warning("a front end sent a variable of uwsgi that would load code or change the "
+                        "process (UWSGI_FILE, UWSGI_CHDIR ...): it is ignored, name the "
+                        "application in stoker's own configuration");
+}
+
+enum stk_http1_result stk_proto_parse_other(struct stk_conn *conn, struct stk_serve_thread *t,
+                                            const char *buf, size_t len)
+{
+    const struct stk_http1_limits *limits = &conn->server->limits;
+    struct stk_proto_gateway *g = t->gateway;
+    enum stk_http1_result r;
+
+    if (conn->proto == STK_PROTO_UNTOLD) {
+        if (len == 0)
+            return STK_HTTP1_PARTIAL;
+        conn->proto = (uint8_t)proto_of_byte(*buf);
+        if (conn->proto == STK_PROTO_HTTP1)
+            return stk_http1_parse_memo(&t->memo, &t->head, buf, len, limits);
+    }
+    t->memo.len = 0; /* the head that it belongs to is written over */
+    r = conn->proto == STK_PROTO_UWSGI
+            ? stk_uwsgi_parse(&g->vars, g->scratch, &t->head, buf, len, limits)
+            : stk_scgi_parse(&g->vars, g->scratch, &t->head, buf, len, limits);
+    if (r == STK_HTTP1_OK && stk_unlikely(g->vars.magic))
+        proto_log_magic(conn);
+    return r;
+}
+
+/* The client's address, if the front end tells one. */
+static void proto_set_peer(struct stk_peer *peer, const struct stk_gateway *gw)
+{
+    unsigned port = 0;
+
+    if (gw->remote_addr.len == 0 || gw->remote_addr.len >= sizeof peer->addr)
+        return;
+    for (size_t i = 0; i < gw->remote_addr.len; i++) {
+        char c = gw->remote_addr.ptr[i];
+
+        if (c <= ' ' || c >= 0x7f)
+            return;
+    }
+    memcpy(peer->addr, gw->remote_addr.ptr, gw->remote_addr.len);
+    peer->addr[gw->remote_addr.len] = '\0';
+    peer->addr_len = (uint8_t)gw->remote_addr.len;
+    for (size_t i = 0; i < gw->remote_port.len; i++) {
+        char c = gw->remote_port.ptr[i];
+
+        if (c < '0' || c > '9' || i == 5) {
+            port = 0;
+            break;
+        }
+        port = port * 10 + (unsigned)(c - '0');
+    }
+    peer->port = (uint16_t)(port <= UINT16_MAX ? port : 0);
+    if (strcmp(peer->addr, "unix:") == 0) { /* nginx, of a client that came by a unix socket */
+        peer->addr_len = 0;
+        peer->port = 0;
+    }
+}
+
+void stk_proto_apply(struct stk_serve_request *rq)
+{
+    const struct stk_gateway *gw = &rq->t->gateway->vars;
+
+    proto_set_peer(&rq->base.peer, gw);
+    rq->base.scheme = gw->secure ? STK_SPAN_LIT("https") : STK_SPAN_LIT("http");
+    rq->base.script_name = gw->mount;
+    rq->base.vars = gw->vars;
+    rq->base.nvars = gw->nvars;
+}
+
+bool stk_proto_takes_tls(const struct stk_conn *conn)
+{
+    const struct stk_server *server = conn->server;
+
+    return server->tls != NULL && conn->endpoint->proto == STK_PROTO_UNTOLD;
+}
+
+void stk_proto_log_refusal(struct stk_conn *conn, enum stk_http1_result result, const char *buf,
+                           size_t len)
+{
+    static const char *const names[] = {
+        [STK_PROTO_HTTP1] = "HTTP",
+        [STK_PROTO_UWSGI] = "uwsgi",
+        [STK_PROTO_SCGI] = "SCGI",
+        [STK_PROTO_UNTOLD] = "?",
+    };
+    struct stk_server *server = conn->server;
+    stk_msec now = stk_loop_now(server->loop);
+    stk_msec last = atomic_load(&server->refused_logged);
+    const char *from = conn->peer.addr_len > 0 ? conn->peer.addr : "a unix socket";
+
+    if ((last != 0 && now - last <= PROTO_LOG_MS) ||
+        !atomic_compare_exchange_strong(&server->refused_logged, &last, now))
+        return;
+    if (result == STK_HTTP1_E_UWSGI_MODIFIER)
+        stk_log_warning("%s: a uwsgi request with modifier1 %u is refused: 0 and 30 (WSGI) are "
+                        "served, and 100 (ping) on uwsgi:// addresses",
+                        from, len > 0 ? (unsigned)(unsigned char)*buf : 0);
+    else if (result == STK_HTTP1_E_HTTP_BYTES)
+        stk_log_warning("%s: HTTP was sent to an address of the %s protocol: use proxy_pass with "
+                        "an http:// address, or bind auto://",
+                        from, names[conn->proto]);
+    else if (result == STK_HTTP1_E_HEAD_TOO_LARGE)
+        stk_log_warning("%s: a %s request is over the limit of %u bytes: raise limit-request-head",
+                        from, names[conn->proto], server->limits.head_max);
+    else
+        stk_log_warning("%s: a %s request is refused: %s", from, names[conn->proto],
+                        stk_http1_error_text(result));
 }

@@ -1,30 +1,55 @@
 /*
- * What a connection speaks, and the one way in which its bytes become a head (wire/head.h). HTTP/1
- * is parsed here and now; everything else is behind one branch that is not taken for it.
+ * The protocol of a connection, and the one place where its bytes become a request head. All that
+ * comes behind the head (limits, body, application, response) is the same for every protocol.
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 
-#include "base/macros.h"
 #include "serve/conn.h"
 #include "serve/server.h"
+#include "wire/gateway.h"
 #include "wire/http1.h"
 #include "wire/proto.h"
 
-/* The protocols but HTTP/1; as stk_proto_parse. */
+struct stk_serve_request;
+
+/* A thread's room for the request of a gateway protocol. */
+struct stk_proto_gateway {
+    struct stk_gateway vars;
+    char *scratch;
+};
+
+/* The protocol that a listener's scheme stands for. */
+enum stk_proto stk_proto_of_scheme(const char *scheme);
+
+struct stk_proto_gateway *stk_proto_gateway_new(const struct stk_http1_limits *limits)
+    __attribute__((returns_nonnull));
+/* Accepts NULL; returns NULL. */
+struct stk_proto_gateway *stk_proto_gateway_free(struct stk_proto_gateway *gateway);
+
+/* As stk_proto_parse, of what is not known to be HTTP/1. */
 enum stk_http1_result stk_proto_parse_other(struct stk_conn *conn, struct stk_serve_thread *t,
                                             const char *buf, size_t len);
-
 /*
- * Parses the head at the start of buf into t->head. STK_HTTP1_OK: head.len bytes of buf are it, but
- * head.base need not be buf. STK_HTTP1_PARTIAL: more bytes are needed. Else why it is refused.
+ * Parses the head at the start of buf into t->head, whose `len` then counts bytes of buf; what a
+ * gateway protocol tells besides lies in t->gateway until the next call. By the thread that has the
+ * connection.
  */
 static inline enum stk_http1_result stk_proto_parse(struct stk_conn *conn,
                                                     struct stk_serve_thread *t, const char *buf,
                                                     size_t len)
 {
-    if (stk_unlikely(conn->proto != STK_PROTO_HTTP1))
-        return stk_proto_parse_other(conn, t, buf, len);
-    return stk_http1_parse_memo(&t->memo, &t->head, buf, len, &conn->server->limits);
+    if (stk_likely(conn->proto == STK_PROTO_HTTP1))
+        return stk_http1_parse_memo(&t->memo, &t->head, buf, len, &conn->server->limits);
+    return stk_proto_parse_other(conn, t, buf, len);
 }
+
+/* Tells a request what its front end said: client, scheme, mount point, variables. */
+void stk_proto_apply(struct stk_serve_request *rq);
+/* Whether a connection whose protocol was told by its first byte may turn out to speak TLS. */
+bool stk_proto_takes_tls(const struct stk_conn *conn);
+/* Says in the log, now and then, why a request of a gateway protocol was refused. */
+void stk_proto_log_refusal(struct stk_conn *conn, enum stk_http1_result result, const char *buf,
+                           size_t len);

@@ -24,7 +24,7 @@ static int body_receive(struct stk_serve_request *rq)
     const struct stk_config *config = rq->t->server->config;
     const struct stk_head *head = rq->base.head;
     stk_msec now = stk_time_mono_coarse_ms();
-    size_t offset = (size_t)(head->base - rq->t->read_buf) + head->len;
+    size_t offset = rq->head_end;
     size_t rest = 0;
     int r;
 

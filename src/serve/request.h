@@ -33,6 +33,7 @@ struct stk_serve_request {
     uint64_t remaining;  /* of the announced Content-Length */
     stk_nsec last_block; /* when the last block was sent, for gathering */
     stk_msec due;        /* by the application: its deadline, monotonic clock; 0: it has set none */
+    uint32_t head_end;   /* in the thread's read buffer */
     uint16_t status;
     uint8_t fate; /* enum stk_fate, under t->interfere_mutex */
     bool started, committed, ended, failed;

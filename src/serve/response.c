@@ -114,6 +114,12 @@ static inline char *response_begin(struct stk_serve_request *rq, unsigned status
     return p;
 }
 
+/* Whether the head begins with a Status field instead of a status line (RFC 3875 6.3.3). */
+static inline bool response_is_cgi(const struct stk_serve_request *rq)
+{
+    return rq->conn->proto == STK_PROTO_SCGI;
+}
+
 int stk_response_start(struct stk_request *req, unsigned status, stk_span reason)
 {
     struct stk_serve_request *rq = stk_serve_request_of(req);
@@ -128,7 +134,10 @@ int stk_response_start(struct stk_request *req, unsigned status, stk_span reason
     if (p == NULL)
         return STK_RESPONSE_E_HEAD_SIZE;
     rq->has_length = rq->has_date = rq->has_server = false;
-    p = PUT_LIT(p, "HTTP/1.1 ");
+    if (stk_unlikely(response_is_cgi(rq)))
+        p = PUT_LIT(p, "Status: ");
+    else
+        p = PUT_LIT(p, "HTTP/1.1 ");
     *p++ = (char)('0' + status / 100);
     *p++ = (char)('0' + status / 10 % 10);
     *p++ = (char)('0' + status % 10);
@@ -274,7 +283,7 @@ bool stk_response_head_save(const struct stk_request *req, struct stk_response_h
     const struct stk_out *out = &rq->t->out;
     size_t len = out->len - out->mark;
 
-    if (!rq->started || rq->committed || len > sizeof ret_head->bytes)
+    if (!rq->started || rq->committed || len > sizeof ret_head->bytes || response_is_cgi(rq))
         return false;
     ret_head->length = rq->has_length ? rq->remaining : 0;
     ret_head->len = (uint16_t)len;
@@ -300,6 +309,15 @@ int stk_response_head_load(struct stk_request *req, const struct stk_response_he
     rq->remaining = head->length;
     rq->has_date = head->has_date;
     rq->has_server = head->has_server;
+    if (stk_unlikely(response_is_cgi(rq))) {
+        /* Made for a connection of HTTP: another beginning. */
+        enum { HTTP_LEN = sizeof "HTTP/1.1 " - 1, CGI_LEN = sizeof "Status: " - 1 };
+
+        p = PUT_LIT(p, "Status: ");
+        memcpy(p, head->bytes + HTTP_LEN, (size_t)head->len - HTTP_LEN);
+        rq->t->out.len += (size_t)head->len - HTTP_LEN + CGI_LEN;
+        return 0;
+    }
     memcpy(p, head->bytes, head->len);
     rq->t->out.len += head->len;
     return 0;
@@ -344,7 +362,7 @@ static char *response_framing(struct stk_serve_request *rq, char *p, int64_t len
         rq->remaining = (uint64_t)length;
         return PUT_LIT(p, "\r\n");
     }
-    if (head->version_minor >= 1) {
+    if (head->version_minor >= 1 && rq->conn->proto == STK_PROTO_HTTP1) {
         rq->chunked = true;
         return PUT_LIT(p, "Transfer-Encoding: chunked\r\n");
     }
@@ -369,7 +387,9 @@ static int response_commit(struct stk_serve_request *rq, int64_t length)
         rq->keep_alive = false;
     if (stk_unlikely(rq->body != NULL) && length >= 0 && !stk_body_is_complete(rq->body))
         rq->keep_alive = false; /* what the application left of the body is not read */
-    if (!rq->keep_alive)
+    if (stk_unlikely(rq->conn->proto != STK_PROTO_HTTP1)) {
+        /* The connection is none of the client's business. */
+    } else if (!rq->keep_alive)
         p = PUT_LIT(p, "Connection: close\r\n");
     else if (rq->base.head->version_minor == 0)
         p = PUT_LIT(p, "Connection: keep-alive\r\n");

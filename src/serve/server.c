@@ -34,6 +34,7 @@
 #include "serve/deadline.h"
 #include "serve/http1.h"
 #include "serve/move.h"
+#include "serve/proto.h"
 #include "serve/route.h"
 #include "serve/secure.h"
 #include "serve/static.h"
@@ -322,11 +323,12 @@ static void server_make_endpoints(struct stk_server *server, const struct stk_se
 
         server->endpoints[i] = (struct stk_endpoint){
             .index = (unsigned)i,
-            .scheme = stk_span_str(from->scheme),
+            .scheme = stk_span_str(strcmp(from->scheme, "https") == 0 ? "https" : "http"),
             .server_name = stk_span_str(from->server_name),
             .server_port = stk_span_str(from->server_port),
             .is_unix = from->is_unix,
         };
+        server->endpoints[i].proto = (uint8_t)stk_proto_of_scheme(from->scheme);
         for (unsigned s = 0; s < slots; s++) {
             server->listeners[server->nlisteners++] = (struct stk_server_listener){
                 .src = {.fn = server_on_accept, .fd = from->slots[s]},
@@ -397,6 +399,10 @@ static void server_make_line(struct stk_server *server)
 
 static void server_make_threads(struct stk_server *server, unsigned n)
 {
+    bool gateways = false;
+
+    for (size_t i = 0; i < server->nendpoints; i++)
+        gateways = gateways || server->endpoints[i].proto != STK_PROTO_HTTP1;
     server->nthreads = n;
     server->threads = stk_new0_array(struct stk_serve_thread, n);
     for (unsigned i = 0; i < n; i++) {
@@ -404,6 +410,8 @@ static void server_make_threads(struct stk_server *server, unsigned n)
 
         t->server = server;
         t->read_buf = stk_new0_array(char, STK_SERVE_READ_BUFFER);
+        if (gateways)
+            t->gateway = stk_proto_gateway_new(&server->limits);
         t->out.buf = stk_new0_array(char, STK_SERVE_OUT_BUFFER);
         t->out.cap = STK_SERVE_OUT_BUFFER;
         t->next_id = i + 1;
@@ -495,6 +503,7 @@ struct stk_server *stk_server_free(struct stk_server *server)
     stk_timer_stop(server->loop, &server->accept_timer);
     for (unsigned i = 0; i < server->nthreads; i++) {
         free(server->threads[i].read_buf);
+        stk_proto_gateway_free(server->threads[i].gateway);
         free(server->threads[i].out.buf);
         pthread_mutex_destroy(&server->threads[i].gather_mutex);
         pthread_mutex_destroy(&server->threads[i].interfere_mutex);

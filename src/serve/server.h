@@ -25,6 +25,7 @@ struct stk_deadline;
 struct stk_handler;
 struct stk_listener;
 struct stk_move;
+struct stk_proto_gateway;
 struct stk_route;
 struct stk_statics;
 struct stk_scoreboard_row;
@@ -101,6 +102,7 @@ struct stk_server {
     bool accept_paused;
     stk_msec crowded_logged;
     _Atomic stk_msec tls_hint_logged;
+    _Atomic stk_msec gateway_logged, refused_logged;
 
     _Atomic bool draining;
     /* Of a hot upgrade, set before draining (serve/carry.h): gives a descriptor, which stays the
@@ -150,7 +152,8 @@ struct stk_serve_thread {
     char *read_buf;
     struct stk_out out;
     struct stk_head head;
-    struct stk_http1_memo memo; /* of head */
+    struct stk_http1_memo memo;        /* of head */
+    struct stk_proto_gateway *gateway; /* NULL where only HTTP is spoken */
     uint64_t next_id;
     /* What this thread has answered since it was last added to the scoreboard: [0] all, [1-5] by
      * class. */

@@ -56,6 +56,11 @@ enum stk_target_form {
     STK_TARGET_ASTERISK,  /* *, OPTIONS only */
 };
 
+/* A variable for the application beyond those that every request has. */
+struct stk_var {
+    stk_span name, value;
+};
+
 struct stk_head {
     const char *base;
     uint64_t serial; /* heads of the same bytes may share it, others never do; 0: unknown */

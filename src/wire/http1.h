@@ -33,7 +33,11 @@
     X(HEAD_TOO_LARGE, 431, "request head too large")                                     \
     X(TOO_MANY_FIELDS, 431, "too many fields")                                           \
     X(HTTP2_PREFACE, 505, "HTTP/2 is not spoken on this address")                        \
-    X(TLS_BYTES, 400, "a TLS handshake on a plain HTTP address")
+    X(TLS_BYTES, 400, "a TLS handshake on a plain HTTP address")                         \
+    X(BAD_PACKET, 400, "malformed request of a gateway protocol")                        \
+    X(HTTP_BYTES, 400, "HTTP was sent to an address of a gateway protocol")              \
+    X(UWSGI_MODIFIER, 501, "the uwsgi modifier is not served")                           \
+    X(UWSGI_PING, 200, "a uwsgi ping")
 
 enum stk_http1_result {
     STK_HTTP1_OK,

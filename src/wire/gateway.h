@@ -1,0 +1,58 @@
+/*
+ * What the gateway protocols (uwsgi, SCGI, FastCGI) have in common: a front end sends a request as
+ * CGI variables (RFC 3875 4.1). They are written out as the HTTP/1 head that they stand for, and
+ * that is parsed like any other: so what HTTP refuses the gateways refuse, and all who look at a
+ * head need not know how it came. Pure: no I/O, and no memory but what the caller gives.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/macros.h"
+#include "wire/head.h"
+#include "wire/http1.h"
+
+enum {
+    STK_GATEWAY_VARS_MAX = 128, /* beside those that make the head */
+};
+
+/* The variables of one request, and what is made of them; the spans are in the packet or in buf. */
+struct stk_gateway {
+    char *buf; /* the head, and the path */
+    size_t cap, len;
+    size_t line_room; /* the fields begin behind it */
+    const struct stk_http1_limits *limits;
+    enum stk_http1_result error; /* of the variables so far; STK_HTTP1_OK */
+    bool magic;                  /* a variable was left out that would have changed the server */
+
+    stk_span method, uri, document_uri, path_info, script_name, query, protocol;
+    stk_span content_length, content_type;
+    stk_span remote_addr, remote_port, server_name, server_port, scheme, https;
+    bool has_path_info, has_query, has_host, strip;
+
+    stk_span mount; /* of stk_gateway_finish: SCRIPT_NAME, the beginning of the path */
+    bool secure;    /* likewise: the client speaks https with the front end */
+    size_t nvars;
+    struct stk_var vars[STK_GATEWAY_VARS_MAX];
+};
+
+/* The bytes that buf needs for heads within the limits. */
+size_t stk_gateway_room(const struct stk_http1_limits *limits);
+/* Begins a request; buf has stk_gateway_room() bytes and outlives it. */
+void stk_gateway_begin(struct stk_gateway *gw, char *buf, const struct stk_http1_limits *limits);
+/* Takes a variable. Its bytes stay where they are until the request is over. */
+void stk_gateway_add(struct stk_gateway *gw, stk_span name, stk_span value);
+/*
+ * All variables are there: makes the head. It says that the connection ends with this request, and
+ * its `len` is the caller's to set. With `strip` SCRIPT_NAME is known to be a part of PATH_INFO.
+ *
+ * SCRIPT_NAME and PATH_INFO come out as PEP 3333 wants them, one behind the other the path of the
+ * request, however the front end tells it (RFC 3875 4.1.5, 4.1.13):
+ *   PATH_INFO is the whole path and begins with SCRIPT_NAME   that part is taken off
+ *   there is no PATH_INFO                                     it is what follows SCRIPT_NAME
+ *   SCRIPT_NAME is the whole path (nginx's fastcgi_params)    it is all PATH_INFO
+ */
+enum stk_http1_result stk_gateway_finish(struct stk_gateway *gw, struct stk_head *head, bool strip)
+    STK_MUST_CHECK;
