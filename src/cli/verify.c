@@ -30,6 +30,39 @@ static const struct stk_option *verify_row(enum stk_option_id id)
     return &stk_options_rows()[id];
 }
 
+/* Whether a spec can be reached from other machines. */
+static bool verify_is_public(const struct stk_addr_spec *spec)
+{
+    STK_CLEANUP(stk_mem_freep) char *error = NULL;
+    struct stk_addr *addrs = NULL;
+    size_t n = 0;
+    bool is_public = false;
+
+    if (spec->kind != STK_ADDR_TCP)
+        return false;
+    if (stk_addr_resolve(spec, &addrs, &n, &error) != 0)
+        return false; /* it cannot be listened on either, which is said there */
+    for (size_t i = 0; i < n; i++)
+        is_public = is_public || !stk_addr_is_loopback(&addrs[i]);
+    free(addrs);
+    return is_public;
+}
+
+/* Whoever can send variables decides who the client is and what address it has. */
+static void verify_gateway(struct stk_load *load, const struct stk_config *config, size_t i,
+                           const struct stk_addr_spec *spec)
+{
+    if (strncmp(spec->scheme, "http", 4) == 0 || config->allow_public_gateway ||
+        !verify_is_public(spec))
+        return;
+    stk_load_fail(
+        load, verify_origin(load, verify_row(STK_OPTION_ID_BIND), i),
+        "bind: %s can be reached from other machines, and whoever speaks a gateway "
+        "protocol may claim to be any client: bind 127.0.0.1 or a unix socket, use "
+        "http://, or set allow-public-gateway where a firewall lets only the front end in",
+        config->bind.items[i]);
+}
+
 static void verify_bind(struct stk_load *load, const struct stk_config *config)
 {
     const struct stk_option *opt = verify_row(STK_OPTION_ID_BIND);
@@ -44,6 +77,8 @@ static void verify_bind(struct stk_load *load, const struct stk_config *config)
             stk_load_fail(load, verify_origin(load, opt, i),
                           "bind: %s needs a certificate: give one by tls-cert and tls-key",
                           config->bind.items[i]);
+        else
+            verify_gateway(load, config, i, &spec);
         stk_addr_spec_deinit(&spec);
     }
 }
@@ -102,6 +137,9 @@ static void verify_address(struct stk_load *load, enum stk_option_id id, const c
         stk_load_fail(load, verify_origin(load, opt, 0), "%s: %s", opt->name, error);
     else if (id == STK_OPTION_ID_STATS && strcmp(spec.scheme, "https") == 0)
         stk_load_fail(load, verify_origin(load, opt, 0), "stats: there is no TLS there");
+    else if (spec.scheme_given && strncmp(spec.scheme, "http", 4) != 0)
+        stk_load_fail(load, verify_origin(load, opt, 0), "%s: only http:// is spoken there",
+                      opt->name);
     else if (strcmp(spec.scheme, "https") == 0 && stk_load_config(load)->tls_cert.n == 0)
         stk_load_fail(load, verify_origin(load, opt, 0),
                       "%s: %s needs a certificate: give one by tls-cert and tls-key", opt->name,

@@ -49,6 +49,7 @@ struct stk_config {
     int64_t backlog;
     int64_t socket_mode; /* -1: by umask; of unix sockets without ?mode= */
     char *socket_owner;  /* user[:group], may be NULL */
+    bool allow_public_gateway;
 
     /* TLS */
     struct stk_strv tls_cert; /* files and directories */

@@ -504,6 +504,24 @@ bool stk_addr_is_wildcard(const struct stk_addr *addr)
     return false;
 }
 
+bool stk_addr_is_loopback(const struct stk_addr *addr)
+{
+    const struct sockaddr_in *in = (const struct sockaddr_in *)&addr->ss;
+    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&addr->ss;
+
+    switch (addr->ss.ss_family) {
+    case AF_UNIX:
+        return true;
+    case AF_INET:
+        return ntohl(in->sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
+    case AF_INET6:
+        return IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr) ||
+               (IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr) && in6->sin6_addr.s6_addr[12] == 127);
+    default:
+        return false;
+    }
+}
+
 bool stk_addr_eq(const struct stk_addr *a, const struct stk_addr *b)
 {
     if (a->ss.ss_family != b->ss.ss_family || stk_addr_port(a) != stk_addr_port(b))

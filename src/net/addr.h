@@ -80,5 +80,7 @@ uint16_t stk_addr_port(const struct stk_addr *addr);
 void stk_addr_set_port(struct stk_addr *addr, uint16_t port);
 /* Whether the address stands for all interfaces (0.0.0.0 or ::). */
 bool stk_addr_is_wildcard(const struct stk_addr *addr);
+/* Whether only this machine reaches it: 127.0.0.0/8, ::1, a unix socket. */
+bool stk_addr_is_loopback(const struct stk_addr *addr);
 /* Whether both name the same socket: family, address, port or path. */
 bool stk_addr_eq(const struct stk_addr *a, const struct stk_addr *b);

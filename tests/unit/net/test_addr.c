@@ -162,10 +162,7 @@ static void test_refused(void **state)
         {"fd://", "fd://3", STK_ADDR_E_INVALID},
         {"fd://a/b", "fd://3", STK_ADDR_E_INVALID},
         {"fd://-1", "fd://3", STK_ADDR_E_INVALID},
-        {"uwsgi://:3031", "uwsgi", STK_ADDR_E_UNSUPPORTED},
         {"fastcgi://:9000", "FastCGI", STK_ADDR_E_UNSUPPORTED},
-        {"scgi://:9000", "SCGI", STK_ADDR_E_UNSUPPORTED},
-        {"auto://:9000", "http://", STK_ADDR_E_UNSUPPORTED},
         {"gopher://:70", "gopher", STK_ADDR_E_INVALID},
     };
 
