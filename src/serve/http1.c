@@ -198,8 +198,6 @@ static STK_COLD enum http1_step http1_refuse_parse(struct stk_conn *conn,
                                                    enum stk_http1_result result, const char *buf,
                                                    size_t len)
 {
-    struct stk_server *server = conn->server;
-
     if (result == STK_HTTP1_E_UWSGI_PING)
         return http1_pong(conn, thread);
     if (result == STK_HTTP1_E_TLS_BYTES && !conn->served && conn->tls == NULL &&
@@ -208,20 +206,7 @@ static STK_COLD enum http1_step http1_refuse_parse(struct stk_conn *conn,
         stk_secure_begin(conn, thread, buf, len);
         return STEP_DONE;
     }
-    if (server->protos[conn->endpoint->index] != STK_PROTO_HTTP1)
-        stk_proto_log_refusal(conn, result, buf, len);
-    if (result == STK_HTTP1_E_TLS_BYTES) {
-        stk_msec now = stk_loop_now(server->loop);
-        stk_msec last = atomic_load(&server->tls_hint_logged);
-
-        if ((last == 0 || now - last > 60 * 1000) &&
-            atomic_compare_exchange_strong(&server->tls_hint_logged, &last, now))
-            stk_log_warning(
-                "%.*s:%u speaks TLS to the plain HTTP address port %.*s: use http:// in "
-                "its URL, or a front end that ends TLS",
-                conn->peer.addr_len, conn->peer.addr, conn->peer.port,
-                (int)conn->endpoint->server_port.len, conn->endpoint->server_port.ptr);
-    }
+    stk_proto_log_refusal(conn, result, buf, len);
     return http1_refuse(conn, thread, NULL, stk_http1_error_status(result),
                         stk_http1_error_text(result), STK_CLOSE_BAD_REQUEST);
 }

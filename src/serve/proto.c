@@ -65,6 +65,21 @@ static enum stk_proto proto_of_byte(char first)
     return STK_PROTO_HTTP1;
 }
 
+/* Says it to who runs the server that clients take an address for another one, once a minute. */
+static void proto_log_tls(struct stk_conn *conn)
+{
+    struct stk_server *server = conn->server;
+    stk_msec now = stk_loop_now(server->loop);
+    stk_msec last = atomic_load(&server->tls_hint_logged);
+
+    if ((last == 0 || now - last > 60 * 1000) &&
+        atomic_compare_exchange_strong(&server->tls_hint_logged, &last, now))
+        stk_log_warning("%.*s:%u speaks TLS to the plain HTTP address port %.*s: use http:// in "
+                        "its URL, or a front end that ends TLS",
+                        conn->peer.addr_len, conn->peer.addr, conn->peer.port,
+                        (int)conn->endpoint->server_port.len, conn->endpoint->server_port.ptr);
+}
+
 /* Says once a second at most that variables were left out. */
 static void proto_log_magic(struct stk_conn *conn)
 {
@@ -166,7 +181,10 @@ void stk_proto_log_refusal(struct stk_conn *conn, enum stk_http1_result result, 
     stk_msec last = atomic_load(&server->refused_logged);
     const char *from = conn->peer.addr_len > 0 ? conn->peer.addr : "a unix socket";
 
-    if ((last != 0 && now - last <= PROTO_LOG_MS) ||
+    if (result == STK_HTTP1_E_TLS_BYTES)
+        proto_log_tls(conn);
+    if (server->protos[conn->endpoint->index] == STK_PROTO_HTTP1 ||
+        (last != 0 && now - last <= PROTO_LOG_MS) ||
         !atomic_compare_exchange_strong(&server->refused_logged, &last, now))
         return;
     if (result == STK_HTTP1_E_UWSGI_MODIFIER)
