@@ -183,8 +183,7 @@ void stk_proto_log_refusal(struct stk_conn *conn, enum stk_http1_result result, 
 
     if (result == STK_HTTP1_E_TLS_BYTES)
         proto_log_tls(conn);
-    if (server->protos[conn->endpoint->index] == STK_PROTO_HTTP1 ||
-        (last != 0 && now - last <= PROTO_LOG_MS) ||
+    if (conn->endpoint->proto == STK_PROTO_HTTP1 || (last != 0 && now - last <= PROTO_LOG_MS) ||
         !atomic_compare_exchange_strong(&server->refused_logged, &last, now))
         return;
     if (result == STK_HTTP1_E_UWSGI_MODIFIER)
