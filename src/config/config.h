@@ -43,6 +43,14 @@ struct stk_config {
     char *callable;      /* may be NULL: found by itself */
     bool preload;
     bool autoreload;
+    struct stk_strv mount; /* "host/prefix=application"; see config/site.h */
+
+    /* routing */
+    struct stk_strv route;  /* rows */
+    struct stk_strv header; /* fields or rows */
+    bool redirect_https;
+    int64_t redirect_https_port;
+    char *canonical_host; /* may be NULL */
 
     /* sockets */
     struct stk_strv bind; /* default 127.0.0.1:8000 */

@@ -568,10 +568,13 @@ void stk_load_validate(struct stk_load *load)
 {
     const struct stk_config *config = &load->config;
 
-    if (!config->app && load->errors.n == 0)
+    if (!config->app && config->mount.n == 0 && config->route.n == 0 && load->errors.n == 0)
         load_strv_append(
             &load->errors,
             stk_mem_strdup("no application is given; name one, as in: stoker app:app"));
+    if (config->callable && !config->app)
+        stk_load_reject(load, load_row(STK_OPTION_ID_CALLABLE), 0,
+                        "no application is given that it could be of");
     for (size_t i = 0; i < config->bind.n; i++)
         for (size_t j = 0; j < i; j++)
             if (strcmp(config->bind.items[i], config->bind.items[j]) == 0)

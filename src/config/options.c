@@ -200,6 +200,7 @@ const char *stk_options_group_name(enum stk_option_group group)
 {
     static const char *const names[] = {
         [STK_OPTION_GROUP_APPLICATION] = "Application",
+        [STK_OPTION_GROUP_ROUTING] = "Routing",
         [STK_OPTION_GROUP_SOCKETS] = "Sockets",
         [STK_OPTION_GROUP_TLS] = "TLS",
         [STK_OPTION_GROUP_PROCESSES] = "Processes",
