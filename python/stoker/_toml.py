@@ -103,6 +103,17 @@ def _settings(path, text, project):
             for name, item in value.items():
                 where = lines.get(prefix + (key, name), line)
                 settings.append((key, _variable(path, where, name, item), path, where))
+        elif key == "mount" and isinstance(value, dict):
+            for name, item in value.items():
+                where = lines.get(prefix + (key, name), line)
+                settings.append((key, "%s=%s" % (name, _text(path, where, key, item)), path, where))
+        elif key in ("route", "header") and isinstance(value, list):
+            for number, item in enumerate(value):
+                where = lines.get(prefix + (key, str(number)), line)
+                if isinstance(item, dict):
+                    settings.append((key, _row(path, where, item), path, where))
+                else:
+                    settings.append((key, _text(path, where, key, item), path, where))
         elif isinstance(value, dict) or _is_tables(value):
             raise ConfigError(_unknown_table(path, line, key, project))
         elif isinstance(value, list):
@@ -110,6 +121,20 @@ def _settings(path, text, project):
         else:
             settings.append((key, _text(path, line, key, value), path, line))
     return settings
+
+
+def _row(path, line, table, prefix=""):
+    """A table as the text of a row: key="value", of a list one for each item."""
+    pairs = []
+    for key, value in table.items():
+        key = prefix + key
+        if isinstance(value, dict):
+            pairs.append(_row(path, line, value, key + "."))
+            continue
+        for item in value if isinstance(value, list) else [value]:
+            text = _text(path, line, key, item).replace("\\", "\\\\").replace('"', '\\"')
+            pairs.append('%s="%s"' % (key, text))
+    return " ".join(pairs)
 
 
 def _is_tables(value):
@@ -127,8 +152,11 @@ def _unknown_table(path, line, key, project):
     else:
         import difflib
 
-        near = "did you mean [env]? " if difflib.get_close_matches(key, ["env"]) else ""
-        what = near + "only [env] is a table; options stand at %s" % top
+        tables = {"env": "[env]", "mount": "[mount]", "route": "[[route]]", "header": "[[header]]"}
+        close = difflib.get_close_matches(key, list(tables), 1)
+        near = "did you mean %s? " % tables[close[0]] if close else ""
+        what = near + "only [env], [mount], [[route]] and [[header]] are tables; "
+        what += "options stand at %s" % top
     return "%s: unknown table '%s'; %s" % (_where(path, line), key, what)
 
 
@@ -161,6 +189,7 @@ class _Lines:
         self.at = 0
         self.line = 1
         self.keys: dict[tuple[str, ...], int] = {}
+        self.items: dict[tuple[str, ...], int] = {}
         self._scan()
 
     def _scan(self) -> None:
@@ -172,10 +201,16 @@ class _Lines:
             elif char == "#":
                 self._comment()
             elif char == "[":
+                many = self.text.startswith("[[", self.at)
                 while self._peek() == "[":
                     self._advance(1)
                 table = self._key()
                 self._note(table)
+                if many:  # each item of an array of tables has its number behind the name
+                    number = self.items.get(table, 0)
+                    self.items[table] = number + 1
+                    table += (str(number),)
+                    self._note(table)
                 self._rest()
             else:
                 self._note(table + self._key())

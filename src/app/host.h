@@ -1,6 +1,6 @@
 /*
  * The contract between a server and an application host, second half: what a host does. A host
- * is one application loaded in one worker process.
+ * is the applications loaded in one worker process.
  *
  * "Locked" means: the calling thread may use the host's interpreter (it holds the GIL). The engine
  * calls `lock` and `unlock` around blocking, never while it owns the loop and waits.
@@ -16,7 +16,12 @@
 /* How the application is named and prepared (all strings owned by the caller, alive during load).
  */
 struct stk_host_params {
-    const char *target; /* "app:app", "pkg.wsgi", "path/app.py", "pkg.mod:create_app()" */
+    /* "app:app", "pkg.wsgi", "path/app.py", "pkg.mod:create_app()"; a request names its application
+     * by the index */
+    const char *const *targets;
+    const char *const *places; /* where each is mounted, for messages ("" of one that is not); or
+                                  NULL */
+    size_t ntargets;
     const char *const *pythonpath; /* NULL-terminated; put in front of sys.path */
     const struct stk_endpoint *endpoints;
     size_t nendpoints;

@@ -138,6 +138,8 @@ struct stk_request {
     stk_span scheme;            /* "http" or "https": likewise */
     stk_span host;              /* Host as received, or a trusted X-Forwarded-Host; may be empty */
     stk_span script_name;       /* the mount point, decoded; "" or "/prefix" */
+    uint32_t script_skip;       /* bytes of the decoded path that stand in script_name */
+    unsigned app;               /* which of the applications that the host has loaded */
     int64_t body_length;        /* -1: not known (chunked, still arriving); 0: no body */
     stk_nsec started;           /* when the head was complete; 0 when nobody needs it */
     uint64_t id;                /* counts up within a worker */

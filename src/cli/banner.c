@@ -70,7 +70,7 @@ void stk_banner_log(const struct stk_config *config, unsigned nworkers, const ch
     }
     STK_ASSERT(fclose(f) == 0 && addresses != NULL);
     stk_log_info("stoker %s on %s", STK_VERSION, python);
-    stk_log_info("serving %s at %s", config->app, addresses);
+    stk_log_info("serving %s at %s", stk_config_app_name(config), addresses);
     banner_aside(config, listeners, n);
     if (config->workers_min > 0 && config->workers_min < nworkers)
         snprintf(least, sizeof least, "%lld to ", (long long)config->workers_min);

@@ -16,6 +16,7 @@
 #include "base/mem.h"
 #include "cli/cli.h"
 #include "config/cpus.h"
+#include "config/site.h"
 #include "net/tls_store.h"
 #include "pyhost/pyhost.h"
 
@@ -147,14 +148,59 @@ static void check_lines(const struct stk_cli *cli, bool defaults)
     }
 }
 
-/* Loads the application and drops it again; an exit code. */
+static void check_on_mistake(void *arg, enum stk_option_id option, size_t item, const char *text)
+{
+    fprintf(stderr, "%s: %s\n", stk_options_rows()[option].name, text);
+}
+
+static void check_match(const struct stk_site_match *match)
+{
+    for (size_t i = 0; i < match->hosts.n; i++)
+        printf(" host=%s", match->hosts.items[i]);
+    for (size_t i = 0; i < match->methods.n; i++)
+        printf(" method=%s", match->methods.items[i]);
+    if (match->path)
+        printf(" path=%s", match->path);
+    if (match->prefix)
+        printf(" prefix=%s", match->prefix[0] ? match->prefix : "/");
+    if (match->regex)
+        printf(" regex=%s", match->regex);
+}
+
+/* What answers which requests, in the order in which it is tried. */
+static void check_routes(const struct stk_config *config)
+{
+    STK_CLEANUP(stk_site_freep)
+    struct stk_site *site = stk_site_new(config, check_on_mistake, NULL);
+
+    for (size_t i = 0; site && i < site->nrules; i++) {
+        const struct stk_site_rule *rule = &site->rules[i];
+
+        printf("# %zu.", i + 1);
+        check_match(&rule->match);
+        if (rule->action == STK_SITE_APP)
+            printf(" -> %s\n", site->apps.items[rule->app]);
+        else if (rule->action == STK_SITE_RETURN)
+            printf(" -> %u\n", rule->status);
+        else
+            printf(" -> %u to %s\n", rule->status, rule->target);
+    }
+    if (site && site->nrules > 0)
+        printf("# all else -> %s\n", site->has_app ? site->apps.items[0] : "404");
+}
+
+/* Loads the applications and drops them again; an exit code. */
 static int check_application(struct stk_cli *cli)
 {
     const struct stk_config *config = stk_load_config(cli->load);
     const struct stk_host_ops *ops = stk_pyhost_ops();
     const char *const none[] = {NULL};
+    STK_CLEANUP(stk_site_freep)
+    struct stk_site *site = stk_site_new(config, check_on_mistake, NULL);
     const struct stk_host_params params = {
-        .target = config->app,
+        .targets = site ? (const char *const *)site->apps.items : NULL,
+        .places = site ? (const char *const *)site->places.items : NULL,
+        .ntargets = site ? site->apps.n : 0,
         .pythonpath = config->pythonpath.n ? (const char *const *)config->pythonpath.items : none,
         .threads = (unsigned)config->threads,
         .workers = cli->nworkers,
@@ -189,6 +235,16 @@ static void check_bound_exit(int code, stk_msec timeout)
 
     if (sigaction(SIGALRM, &action, NULL) == 0)
         alarm((unsigned)(timeout / 1000) + 1);
+}
+
+static void check_loaded(const struct stk_config *config)
+{
+    STK_CLEANUP(stk_site_freep)
+    struct stk_site *site = stk_site_new(config, check_on_mistake, NULL);
+
+    check_routes(config);
+    for (size_t i = 0; site && i < site->apps.n; i++)
+        printf("# %s is loaded: everything is well\n", site->apps.items[i]);
 }
 
 /* Reads the certificates as the master would. */
@@ -240,7 +296,7 @@ int stk_check_run(struct stk_cli *cli)
     stk_setup_target(config);
     r = check_application(cli);
     if (r == STK_CLI_EXIT_OK)
-        printf("# %s is loaded: everything is well\n", config->app);
+        check_loaded(config);
     fflush(stdout);
     check_bound_exit(r, config->exit_timeout);
     return r;

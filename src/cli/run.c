@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "cli/cli.h"
+#include "config/site.h"
 #include "master/master.h"
 #include "net/listen.h"
 #include "pyhost/pyhost.h"
@@ -57,11 +58,20 @@ static void run_load_failed(void *arg, const char *text)
     stk_daemon_tell(run->daemon_fd, text);
 }
 
+static void run_on_mistake(void *arg, enum stk_option_id option, size_t item, const char *text)
+{
+    stk_log_error("%s: %s", stk_options_rows()[option].name, text);
+}
+
 static int run_template_load(void *arg)
 {
     struct run *run = arg;
+    STK_CLEANUP(stk_site_freep)
+    struct stk_site *site = stk_site_new(run->config, run_on_mistake, NULL);
     const struct stk_host_params params = {
-        .target = run->config->app,
+        .targets = site ? (const char *const *)site->apps.items : NULL,
+        .places = site ? (const char *const *)site->places.items : NULL,
+        .ntargets = site ? site->apps.n : 0,
         .pythonpath = (const char *const *)run->config->pythonpath.items,
         .endpoints = run->endpoints,
         .nendpoints = run->nendpoints,

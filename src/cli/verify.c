@@ -9,11 +9,14 @@
 #include "base/mem.h"
 #include "base/owner.h"
 #include "cli/cli.h"
+#include "config/site.h"
 #include "net/addr.h"
 #include "net/cidr.h"
 #include "serve/access_format.h"
 #include "serve/compress.h"
+#include "serve/router.h"
 #include "serve/static.h"
+#include "wire/uri.h"
 
 enum { VERIFY_PATH_MAX = 512 };
 
@@ -220,7 +223,7 @@ static void verify_owner(struct stk_load *load, const struct stk_config *config)
                       "group: there is no group \"%s\"", config->group);
 }
 
-static void verify_static_fail(void *arg, enum stk_option_id id, size_t item, const char *text)
+static void verify_on_mistake(void *arg, enum stk_option_id id, size_t item, const char *text)
 {
     stk_load_reject(arg, verify_row(id), item, "%s", text);
 }
@@ -244,10 +247,28 @@ static void verify_compress(struct stk_load *load, const struct stk_config *conf
     stk_load_fail(load, verify_origin(load, opt, 0), "%s", error);
 }
 
+/* Mounts, routes and fields. */
+static void verify_site(struct stk_load *load, const struct stk_config *config)
+{
+    STK_CLEANUP(stk_site_freep)
+    struct stk_site *site = stk_site_new(config, verify_on_mistake, load);
+    const char *host = config->canonical_host;
+    stk_span name, port;
+
+    if (site)
+        (void)stk_router_check(site, verify_on_mistake, load);
+    if (host && (strchr(host, '/') || !stk_uri_split_host(stk_span_str(host), &name, &port) ||
+                 strchr(host, '$')))
+        stk_load_fail(load, verify_origin(load, verify_row(STK_OPTION_ID_CANONICAL_HOST), 0),
+                      "canonical-host = '%s': expected a name as example.com, perhaps with :port",
+                      host);
+}
+
 void stk_verify_values(struct stk_load *load)
 {
     const struct stk_config *config = stk_load_config(load);
 
+    verify_site(load, config);
     verify_bind(load, config);
     verify_tls(load, config);
     verify_forwarded(load, config);
@@ -256,7 +277,7 @@ void stk_verify_values(struct stk_load *load)
     verify_owner(load, config);
     verify_deadline(load, config);
     verify_refresh(load, config);
-    stk_statics_verify(config, config->chdir, verify_static_fail, load);
+    stk_statics_verify(config, config->chdir, verify_on_mistake, load);
     verify_compress(load, config);
     verify_address(load, STK_OPTION_ID_STATS, config->stats);
     verify_path(load, STK_OPTION_ID_HEALTH_PATH, config->health_path);

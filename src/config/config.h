@@ -35,7 +35,7 @@ enum stk_tls_verify {
 };
 
 struct stk_config {
-    /* application */
+    /* application; NULL: only what is mounted or routed */
     char *app; /* positional, or `app = ` in a file */
     char *chdir;
     struct stk_strv pythonpath;
@@ -153,3 +153,11 @@ struct stk_config {
     char *stats;       /* an address */
     bool stats_http;   /* with a response head in front */
 };
+
+/* What the server is called where there is room for one application. */
+static inline const char *stk_config_app_name(const struct stk_config *config)
+{
+    if (config->app)
+        return config->app;
+    return config->mount.n > 0 ? config->mount.items[0] : "routes";
+}

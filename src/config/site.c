@@ -82,8 +82,9 @@ void stk_site_add_host(struct stk_site_context *ctx, struct stk_site_match *matc
     char *host;
 
     if (!site_is_host(text, len)) {
-        stk_site_fail(ctx, "'%.*s' is not a host; expected a name as example.com, or "
-                           "*.example.com for every name below it",
+        stk_site_fail(ctx,
+                      "'%.*s' is not a host; expected a name as example.com, or "
+                      "*.example.com for every name below it",
                       (int)len, text);
         return;
     }

@@ -36,7 +36,6 @@ struct stk_site_field {
 
 enum stk_site_action {
     STK_SITE_APP,
-    STK_SITE_STATIC,
     STK_SITE_REDIRECT,
     STK_SITE_RETURN,
 };
@@ -50,7 +49,7 @@ struct stk_site_rule {
     enum stk_site_action action; /* not of a rule of `header` */
     unsigned app;                /* which application */
     bool strip;                  /* what `prefix` says goes from PATH_INFO to SCRIPT_NAME */
-    char *target;                /* a directory, or where to redirect */
+    char *target;                /* where to redirect */
     unsigned status;             /* of a redirect or an answer */
     char *body, *type;           /* of an answer; may be NULL */
     struct stk_site_field *fields;

@@ -24,7 +24,6 @@ enum rule_key {
     RULE_METHOD,
     RULE_APP,
     RULE_STRIP,
-    RULE_STATIC,
     RULE_REDIRECT,
     RULE_RETURN,
     RULE_STATUS,
@@ -49,7 +48,6 @@ static const struct {
     {"method", RULE_METHOD, RULE_BOTH, true},
     {"app", RULE_APP, RULE_ROUTE, false},
     {"strip", RULE_STRIP, RULE_ROUTE, false},
-    {"static", RULE_STATIC, RULE_ROUTE, false},
     {"redirect", RULE_REDIRECT, RULE_ROUTE, false},
     {"return", RULE_RETURN, RULE_ROUTE, false},
     {"return.status", RULE_RETURN, RULE_ROUTE, false},
@@ -67,8 +65,17 @@ static const struct {
 
 /* Fields that say where a message ends, or belong to the connection: the server's own. */
 static const char *const rule_forbidden[] = {
-    "content-length", "transfer-encoding", "connection", "keep-alive",         "te",
-    "trailer",        "trailers",          "upgrade",    "proxy-authenticate", "proxy-authorization",
+    "status",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "keep-alive",
+    "te",
+    "trailer",
+    "trailers",
+    "upgrade",
+    "proxy-authenticate",
+    "proxy-authorization",
 };
 
 struct rule_reader {
@@ -114,15 +121,17 @@ static void rule_add_field(struct rule_reader *r, enum stk_site_op op, const cha
     STK_CLEANUP(stk_mem_freep) char *name = stk_mem_strndup(text, len);
 
     if (!rule_is_token(name, len)) {
-        stk_site_fail(r->ctx, op == STK_SITE_REMOVE ? "'%s' is not the name of a field"
-                                                    : "'%s': expected a field, as 'Name: value'",
+        stk_site_fail(r->ctx,
+                      op == STK_SITE_REMOVE ? "'%s' is not the name of a field"
+                                            : "'%s': expected a field, as 'Name: value'",
                       text);
         return;
     }
     for (size_t i = 0; i < STK_ARRAY_LEN(rule_forbidden); i++)
         if (strcasecmp(name, rule_forbidden[i]) == 0) {
-            stk_site_fail(r->ctx, "%s is the server's own field: it says where a message ends, or "
-                                  "belongs to the connection",
+            stk_site_fail(r->ctx,
+                          "%s is the server's own field: it says where a message ends, or "
+                          "belongs to the connection",
                           name);
             return;
         }
@@ -281,9 +290,6 @@ static void rule_set(struct rule_reader *r, enum rule_key key, const char *name,
     case RULE_APP:
         rule_action(r, STK_SITE_APP, name, value);
         break;
-    case RULE_STATIC:
-        rule_action(r, STK_SITE_STATIC, name, value);
-        break;
     case RULE_REDIRECT:
         rule_action(r, STK_SITE_REDIRECT, name, value);
         break;
@@ -385,10 +391,9 @@ static void rule_check_action(struct rule_reader *r)
     const struct stk_site_rule *rule = r->rule;
 
     if (r->actions != 1) {
-        stk_site_fail(r->ctx, r->actions == 0 ? "says nothing to do: give one of app, static, "
-                                                "redirect and return"
-                                              : "app, static, redirect and return: give one of "
-                                                "them");
+        stk_site_fail(r->ctx, r->actions == 0
+                                  ? "says nothing to do: give one of app, redirect and return"
+                                  : "app, redirect and return: give one of them");
         return;
     }
     if (rule->action == STK_SITE_REDIRECT)

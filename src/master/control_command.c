@@ -154,7 +154,7 @@ static void command_ping(struct stk_control_client *c, const struct command_requ
     stk_json_put_bool(&j, "ok", true);
     stk_json_put_int(&j, "pid", getpid());
     stk_json_put_string(&j, "version", STK_VERSION);
-    stk_json_put_string(&j, "app", c->control->master->config->app);
+    stk_json_put_string(&j, "app", stk_config_app_name(c->control->master->config));
     stk_json_put_string(&j, "state", stk_control_state(c->control->master));
     stk_json_object_end(&j);
     stk_control_answer(c, &j);

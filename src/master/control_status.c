@@ -203,7 +203,7 @@ void stk_control_put_status(struct stk_json *j, struct stk_master *m)
     stk_json_put_string(j, "version", STK_VERSION);
     stk_json_put_int(j, "pid", getpid());
     stk_json_put_string(j, "state", stk_control_state(m));
-    stk_json_put_string(j, "app", m->config->app);
+    stk_json_put_string(j, "app", stk_config_app_name(m->config));
     stk_json_name(j, "addresses");
     stk_json_array_begin(j);
     for (size_t i = 0; i < m->listeners.n; i++)

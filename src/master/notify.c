@@ -95,8 +95,7 @@ void stk_notify_ready(struct stk_master *m)
         m->notify->progress = stk_loop_now(m->loop);
     notify_send(m, "READY=1\nMAINPID=%d\nSTATUS=%u worker%s serve%s %s", (int)getpid(),
                 m->params->nworkers, m->params->nworkers == 1 ? "" : "s",
-                m->params->nworkers == 1 ? "s" : "",
-                m->config->app != NULL ? m->config->app : "the application");
+                m->params->nworkers == 1 ? "s" : "", stk_config_app_name(m->config));
 }
 
 void stk_notify_reloading(struct stk_master *m, const char *status)

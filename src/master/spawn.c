@@ -54,7 +54,7 @@ void stk_spawn_set_name(const struct stk_config *config, const char *name)
         (void)snprintf(title, sizeof title, "%.6s w%.6s", server, name + 7);
     else
         (void)snprintf(title, sizeof title, "%.6s %.8s", server, name);
-    stk_title_set_role(config->name, name, config->app, NULL);
+    stk_title_set_role(config->name, name, stk_config_app_name(config), NULL);
     if (prctl(PR_SET_NAME, title) < 0) {
         /* Only the name in ps. */
     }

@@ -50,8 +50,10 @@ struct stk_environ {
     struct stk_state *st;
     const struct stk_endpoint *endpoints;
     size_t nendpoints;
-    struct stk_environ_template *templates; /* [endpoint * 4 + is https * 2 + has a port] */
-    PyObject *common;                       /* what all templates share */
+    /* [(app * nendpoints + endpoint) * 4 + is https * 2 + has a port] */
+    struct stk_environ_template *templates;
+    size_t ntemplates;
+    PyObject *common; /* what all templates share */
     struct stk_strings *paths;
     struct stk_strings *words; /* addresses, methods, mount points */
     struct environ_port ports[PORT_SLOTS];
@@ -232,8 +234,8 @@ static inline struct stk_environ_template *environ_template(struct stk_environ *
         PyErr_SetString(PyExc_SystemError, "environ: the endpoint is not one of those loaded for");
         return NULL;
     }
-    t = &env->templates[(size_t)req->endpoint->index * 4 + (req->scheme.len == 5) * 2u +
-                        (req->peer.port != 0)];
+    t = &env->templates[(req->app * env->nendpoints + req->endpoint->index) * 4 +
+                        (req->scheme.len == 5) * 2u + (req->peer.port != 0)];
     if (stk_unlikely(!t->base.dict) && environ_make_template(env, req, t) < 0)
         return NULL;
     return t;
@@ -476,8 +478,13 @@ static PyObject *environ_path_info(struct stk_environ *env, const struct stk_req
     }
     if (stk_unlikely(path.len == 0 && !head->path_apart)) /* "http://host": RFC 9110 4.2.3 */
         path = STK_SPAN_LIT("/");
-    if (stk_unlikely(req->script_name.len > 0) && path.len >= req->script_name.len &&
-        memcmp(path.ptr, req->script_name.ptr, req->script_name.len) == 0) {
+    if (stk_unlikely(req->script_skip > 0)) {
+        size_t skip = req->script_skip < path.len ? req->script_skip : path.len;
+
+        path.ptr += skip;
+        path.len -= skip;
+    } else if (stk_unlikely(req->script_name.len > 0) && path.len >= req->script_name.len &&
+               memcmp(path.ptr, req->script_name.ptr, req->script_name.len) == 0) {
         path.ptr += req->script_name.len;
         path.len -= req->script_name.len;
     }
@@ -716,7 +723,8 @@ struct stk_environ *stk_environ_new(struct stk_pyhost *host, const struct stk_ho
     env->st = host->st;
     env->endpoints = params->endpoints;
     env->nendpoints = params->nendpoints;
-    env->templates = stk_new0_array(struct stk_environ_template, params->nendpoints * 4 + 1);
+    env->ntemplates = params->nendpoints * params->ntargets * 4;
+    env->templates = stk_new0_array(struct stk_environ_template, env->ntemplates + 1);
     env->paths = stk_strings_new(256);
     env->words = stk_strings_new(256);
     env->common = environ_common(env, host, params);
@@ -731,7 +739,7 @@ void stk_environ_free(struct stk_environ *env)
 {
     if (!env)
         return;
-    for (size_t i = 0; i < env->nendpoints * 4; i++) {
+    for (size_t i = 0; i < env->ntemplates; i++) {
         stk_environ_shapes_free(&env->templates[i]);
         Py_XDECREF(env->templates[i].base.dict);
     }

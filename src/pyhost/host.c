@@ -106,6 +106,20 @@ const struct stk_host_ops *stk_pyhost_ops(void)
     return &host_ops;
 }
 
+void stk_host_clear_apps(struct stk_pyhost *host)
+{
+    struct stk_pyapp *apps = host->apps;
+    size_t n = host->napps;
+
+    host->apps = NULL;
+    host->napps = 0;
+    for (size_t i = 0; i < n; i++) {
+        stk_head_cache_free(apps[i].heads);
+        Py_XDECREF(apps[i].callable);
+    }
+    free(apps);
+}
+
 void *stk_pyhost_new(PyObject *module)
 {
     struct stk_pyhost *host = stk_new0(struct stk_pyhost);
@@ -113,7 +127,6 @@ void *stk_pyhost_new(PyObject *module)
     host->magic = STK_PYHOST_MAGIC;
     host->st = stk_state_of(module);
     host->module = stk_py_newref(module);
-    host->heads = stk_head_cache_new();
     host->watch = PyList_New(0);
     host->empty_input = stk_input_new_empty(host->st);
     host->errors = stk_errors_new(host->st);
@@ -136,8 +149,7 @@ void stk_pyhost_free(void *host)
     stk_context_forget(h);
     h->magic = 0;
     stk_environ_free(h->environ);
-    stk_head_cache_free(h->heads);
-    Py_CLEAR(h->app);
+    stk_host_clear_apps(h);
     Py_CLEAR(h->watch);
     Py_CLEAR(h->known);
     Py_CLEAR(h->empty_input);

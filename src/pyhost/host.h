@@ -19,17 +19,23 @@ struct stk_pythread;
 
 enum { STK_PYHOST_MAGIC = 0x73746b68, STK_PYTHREAD_MAGIC = 0x73746b74 };
 
+/* One application. */
+struct stk_pyapp {
+    PyObject *callable;
+    struct stk_head_cache *heads; /* of its responses */
+};
+
 struct stk_pyhost {
     uint32_t magic;
     struct stk_state *st;
-    PyObject *module;      /* keeps st alive */
-    PyObject *app;         /* the callable; NULL before load */
-    PyObject *empty_input; /* wsgi.input of every request without body: always at its end */
-    PyObject *errors;      /* wsgi.errors */
-    PyObject *watch;       /* list: source files of an application that failed to load */
-    PyObject *known;       /* set: modules that a template had imported; or NULL */
+    PyObject *module;       /* keeps st alive */
+    struct stk_pyapp *apps; /* [napps] */
+    size_t napps;           /* 0 before load */
+    PyObject *empty_input;  /* wsgi.input of every request without body: always at its end */
+    PyObject *errors;       /* wsgi.errors */
+    PyObject *watch;        /* list: source files of an application that failed to load */
+    PyObject *known;        /* set: modules that a template had imported; or NULL */
     struct stk_environ *environ;
-    struct stk_head_cache *heads;
     /*
      * One byte in a page that the kernel wipes in every child of a fork (MADV_WIPEONFORK): 1 in
      * the process that the host belongs to, 0 in a process that the application forked.
@@ -67,6 +73,7 @@ struct stk_pythread {
 /* A request being answered; lives on the stack of stk_wsgi_call. */
 struct stk_call {
     struct stk_pyhost *host;
+    struct stk_pyapp *app;
     struct stk_request *req;
     PyThreadState *ts; /* of the thread that runs the request */
     PyObject *input;   /* wsgi.input, or NULL where the shared empty one serves */
@@ -81,6 +88,9 @@ struct stk_call {
     bool input_failed; /* reading the body raised; what follows from that is not the app's fault */
     bool cancelled;    /* the server has raised an exception in it */
 };
+
+/* Drops the applications. */
+void stk_host_clear_apps(struct stk_pyhost *host);
 
 /* Whether this process is a child that the application forked off the host's. */
 static inline bool stk_host_is_stray(const struct stk_pyhost *host)

@@ -20,6 +20,7 @@
 #include "base/mem.h"
 #include "pyhost/environ.h"
 #include "pyhost/fork.h"
+#include "pyhost/head_cache.h"
 #include "pyhost/load_hint.h"
 #include "pyhost/report.h"
 #include "pyhost/sources.h"
@@ -415,12 +416,50 @@ static int loader_check(PyObject *app, const char *text)
     return STK_HOST_E_NOT_CALLABLE;
 }
 
+/* Loads one application. 0 or STK_HOST_E_*, logged. */
+static int loader_load_one(struct stk_pyhost *host, const char *text, PyObject **ret_app)
+{
+    struct loader_target target = loader_parse(text);
+    PyObject *module = loader_import(host, &target);
+    PyObject *app = NULL;
+    int r = module ? loader_resolve(host, text, module, &target, &app)
+                   : loader_fail_import(host, text, &target);
+
+    if (r == 0)
+        r = loader_check(app, text);
+    if (r == 0)
+        *ret_app = stk_py_newref(app);
+    Py_XDECREF(app);
+    Py_XDECREF(module);
+    loader_target_deinit(&target);
+    return r;
+}
+
+/* All of them, in their order. */
+static int loader_load_all(struct stk_pyhost *host, const struct stk_host_params *params)
+{
+    struct stk_pyapp *apps = stk_new0_array(struct stk_pyapp, params->ntargets + 1);
+    int r = 0;
+
+    stk_host_clear_apps(host);
+    host->apps = apps;
+    for (size_t i = 0; r == 0 && i < params->ntargets; i++) {
+        r = loader_load_one(host, params->targets[i], &apps[i].callable);
+        if (r == 0) {
+            apps[i].heads = stk_head_cache_new();
+            host->napps++;
+        } else if (params->places && params->places[i][0] != '\0') {
+            stk_log_error("'%s' is the application of %s", params->targets[i], params->places[i]);
+        }
+    }
+    return r;
+}
+
 int stk_loader_load(void *host, const struct stk_host_params *params)
 {
     struct stk_pyhost *h = host;
-    struct loader_target target = loader_parse(params->target);
-    PyObject *module = NULL;
-    PyObject *app = NULL;
+    const char *first = params->ntargets > 0 ? params->targets[0] : "application";
+    struct loader_target target = loader_parse(first);
     int r;
 
     STK_CHECK_MAGIC(h, STK_PYHOST_MAGIC);
@@ -428,22 +467,14 @@ int stk_loader_load(void *host, const struct stk_host_params *params)
     stk_stacks_init(h);
     if (h->watch)
         PyList_SetSlice(h->watch, 0, PyList_GET_SIZE(h->watch), NULL);
-    if (loader_set_path(params) == 0)
-        module = loader_import(h, &target);
-    r = module ? loader_resolve(h, params->target, module, &target, &app)
-               : loader_fail_import(h, params->target, &target);
-    if (r == 0)
-        r = loader_check(app, params->target);
+    r = loader_set_path(params) == 0 ? loader_load_all(h, params)
+                                     : loader_fail_import(h, first, &target);
     if (r == 0) {
         stk_environ_free(h->environ);
         h->environ = stk_environ_new(h, params);
         if (!h->environ)
-            r = loader_fail_import(h, params->target, &target);
+            r = loader_fail_import(h, first, &target);
     }
-    if (r == 0)
-        Py_XSETREF(h->app, stk_py_newref(app));
-    Py_XDECREF(app);
-    Py_XDECREF(module);
     loader_target_deinit(&target);
     return r;
 }

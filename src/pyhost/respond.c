@@ -294,7 +294,7 @@ static int respond_start(struct stk_call *call, PyObject *status, PyObject *head
     call->length = -1;
     if (stk_unlikely(!PyList_Check(headers)))
         return respond_raise_list(status, headers);
-    entry = stk_head_cache_find(call->host->heads, status, headers, &found);
+    entry = stk_head_cache_find(call->app->heads, status, headers, &found);
     if (stk_likely(found && call->req->ops->head_load(call->req, &entry->head) == 0)) {
         call->length = entry->length;
         call->status = entry->head.status;

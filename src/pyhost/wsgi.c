@@ -382,8 +382,8 @@ static STK_COLD void wsgi_fail(struct stk_call *call)
 static inline void wsgi_run(struct stk_call *call, PyObject *env, PyObject *start)
 {
     PyObject *args[3] = {NULL, env, start};
-    PyObject *result =
-        PyObject_Vectorcall(call->host->app, args + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    PyObject *result = PyObject_Vectorcall(call->app->callable, args + 1,
+                                           2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
 
     wsgi_check_stray(call);
     if (stk_unlikely(!result)) {
@@ -408,7 +408,8 @@ STK_HOT void stk_wsgi_call(void *host, void *thread, struct stk_request *req)
 
     STK_CHECK_MAGIC(h, STK_PYHOST_MAGIC);
     STK_CHECK_MAGIC(t, STK_PYTHREAD_MAGIC);
-    STK_ASSERT(h->app != NULL);
+    STK_ASSERT(req->app < h->napps);
+    call.app = &h->apps[req->app];
     stk_cancel_begin(t, &call);
     if (req->body_length == 0 || (call.input = stk_input_new(&call)) != NULL)
         env = stk_environ_build(h->environ, req, call.input, &lender);

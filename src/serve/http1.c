@@ -31,10 +31,9 @@
 #include "serve/move.h"
 #include "serve/proto.h"
 #include "serve/request.h"
-#include "serve/route.h"
+#include "serve/router.h"
 #include "serve/secure.h"
 #include "serve/server.h"
-#include "serve/static.h"
 #include "serve/trust.h"
 #include "wire/http1.h"
 #include "wire/uwsgi.h"
@@ -319,46 +318,45 @@ static inline bool http1_has_body(const struct stk_head *head)
     return head->chunked || (head->has_content_length && head->content_length > 0);
 }
 
-/* Answers a request in C. A body is not read: that ends the connection. */
-static enum http1_step http1_handle(struct stk_serve_request *rq, struct stk_lead_thread *thread,
-                                    const struct stk_handler *handler, bool has_body)
+/* Asks the router; `rest` bytes lie behind the head. */
+static STK_COLD enum stk_router_result http1_route(struct stk_serve_request *rq, size_t rest)
+{
+    const struct stk_head *head = rq->base.head;
+    bool keep_alive = rq->keep_alive;
+    enum stk_router_result how;
+
+    /* An answer says "close" where a body will be left unread. */
+    if (http1_has_body(head) && (head->chunked || head->content_length > rest))
+        rq->keep_alive = false;
+    how = stk_router_decide(rq);
+    if (how == STK_ROUTER_PASS) {
+        rq->keep_alive = keep_alive;
+        rq->started = false;
+    }
+    return how;
+}
+
+/* After an answer in C; a body that is not here already is not read: that ends the connection. */
+static enum http1_step http1_answered(struct stk_serve_request *rq, struct stk_lead_thread *thread,
+                                      enum stk_router_result how, size_t len, size_t *off)
 {
     struct stk_conn *conn = rq->conn;
     struct stk_server *server = conn->server;
+    const struct stk_head *head = rq->base.head;
+    bool has_body = http1_has_body(head);
 
-    if (has_body)
-        rq->keep_alive = false;
-    stk_route_answer(rq, handler);
-    if (handler != NULL && handler->logged)
-        stk_http1_account(rq);
-    else
-        rq->t->handled++;
-    conn->served = true;
-    if (rq->keep_alive)
-        return STEP_ANSWERED;
-    return http1_finish_close(conn, thread,
-                              atomic_load_explicit(&server->draining, memory_order_relaxed)
-                                  ? STK_CLOSE_DRAINING
-                              : has_body ? STK_CLOSE_BODY_UNREAD
-                                         : STK_CLOSE_REQUESTED);
-}
-
-/* Answers a request by a static file. STEP_MORE: there is none. As http1_handle. */
-static enum http1_step http1_static(struct stk_serve_request *rq, struct stk_lead_thread *thread,
-                                    bool has_body)
-{
-    struct stk_conn *conn = rq->conn;
-    bool keep_alive = rq->keep_alive;
-
-    if (has_body)
-        rq->keep_alive = false;
-    if (stk_statics_serve(conn->server->statics, rq) == STK_STATIC_PASS) {
-        rq->keep_alive = keep_alive;
-        rq->started = false;
-        return STEP_MORE;
+    if (has_body && !head->chunked && head->content_length <= len - *off) {
+        *off += (size_t)head->content_length;
+        has_body = false;
     }
-    stk_response_end(rq);
-    stk_http1_account(rq);
+    if (has_body)
+        rq->keep_alive = false;
+    if (how == STK_ROUTER_ANSWERED) {
+        stk_response_end(rq);
+        stk_http1_account(rq);
+    } else {
+        rq->t->handled++;
+    }
     conn->served = true;
     if (rq->keep_alive)
         return STEP_ANSWERED;
@@ -367,23 +365,10 @@ static enum http1_step http1_static(struct stk_serve_request *rq, struct stk_lea
     return http1_finish_close(conn, thread,
                               rq->gone        ? STK_CLOSE_RESET
                               : rq->truncated ? STK_CLOSE_TRUNCATED
-                              : atomic_load_explicit(&conn->server->draining, memory_order_relaxed)
+                              : atomic_load_explicit(&server->draining, memory_order_relaxed)
                                   ? STK_CLOSE_DRAINING
                               : has_body ? STK_CLOSE_BODY_UNREAD
                                          : STK_CLOSE_REQUESTED);
-}
-
-/* What is answered without the application. STEP_MORE: nothing was. */
-static enum http1_step http1_before(struct stk_serve_request *rq, struct stk_lead_thread *thread,
-                                    bool has_body)
-{
-    struct stk_server *server = rq->conn->server;
-    bool own;
-    const struct stk_handler *handler = stk_route_find(server->route, &rq->base, &own);
-
-    if (handler != NULL || own)
-        return http1_handle(rq, thread, handler, has_body);
-    return server->statics != NULL ? http1_static(rq, thread, has_body) : STEP_MORE;
 }
 
 /* Keeps the head at buf[off] with what follows its body at buf[rest..len), for when the body is
@@ -475,11 +460,12 @@ static enum http1_step http1_next(struct stk_conn *conn, struct stk_lead_thread 
     http1_init_request(&rq, conn, t, head);
     body_off = *off + head->len;
     rq.head_end = (uint32_t)body_off;
-    if (stk_unlikely(conn->server->route != NULL)) {
-        step = http1_before(&rq, thread, http1_has_body(head));
-        if (step != STEP_MORE) {
+    if (stk_unlikely(conn->server->router != NULL)) {
+        enum stk_router_result how = http1_route(&rq, len - body_off);
+
+        if (how != STK_ROUTER_PASS) {
             *off = body_off;
-            return step;
+            return http1_answered(&rq, thread, how, len, off);
         }
     }
     if (http1_has_body(head)) {

@@ -16,6 +16,7 @@ struct stk_conn;
 struct stk_serve_thread;
 struct stk_body;
 struct stk_coder;
+struct stk_site_rule;
 
 struct stk_serve_request {
     struct stk_request base; /* first: the services get a pointer to it */
@@ -27,6 +28,8 @@ struct stk_serve_request {
     size_t body_left;
     struct stk_body *body;
     struct stk_coder *coder; /* of a compressed response, serve/compress.h */
+
+    const struct stk_site_rule *rule; /* the route with fields for the response, or NULL */
 
     /* The response. */
     uint64_t body_bytes; /* sent or queued, without framing */

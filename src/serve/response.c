@@ -16,6 +16,7 @@
 #include <sys/uio.h>
 
 #include "base/assert.h"
+#include "base/log.h"
 #include "config/config.h"
 #include "ipc/scoreboard.h"
 #include "serve/body.h"
@@ -25,6 +26,7 @@
 #include "serve/http1.h"
 #include "serve/move.h"
 #include "serve/request.h"
+#include "serve/router.h"
 #include "serve/server.h"
 #include "wire/http_date.h"
 #include "wire/http_status.h"
@@ -504,6 +506,10 @@ static STK_COLD void response_filter(struct stk_serve_request *rq, int64_t *leng
 {
     const struct stk_server *server = rq->t->server;
 
+    /* First what the administrator says: a Cache-Control among it may forbid compression. */
+    if (stk_router_has_fields(server->router) && !stk_router_change_fields(rq))
+        stk_log_warning("a response has no room for the fields that `header` and `route` add: it "
+                        "leaves without them");
     /* What is answered without the application has been made as it is to be. */
     if (atomic_load_explicit(&rq->t->running, memory_order_relaxed) != rq)
         return;

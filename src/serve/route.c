@@ -139,7 +139,8 @@ static void route_refuse_method(struct stk_serve_request *rq)
         rq->keep_alive = false;
 }
 
-void stk_route_answer(struct stk_serve_request *rq, const struct stk_handler *handler)
+void stk_route_answer(const struct stk_route *route, struct stk_serve_request *rq,
+                      const struct stk_handler *handler)
 {
     const struct stk_server *server = rq->t->server;
     const struct stk_head *head = rq->base.head;
@@ -156,7 +157,7 @@ void stk_route_answer(struct stk_serve_request *rq, const struct stk_handler *ha
         return;
     }
     req = (struct stk_handler_request){
-        .path = route_path(server->route, head, buf),
+        .path = route_path(route, head, buf),
         .query = stk_head_query(head),
         .slot = server->slot,
         .draining = atomic_load_explicit(&server->draining, memory_order_relaxed),

@@ -37,4 +37,5 @@ struct stk_route *stk_route_free(struct stk_route *route);
 const struct stk_handler *stk_route_find(const struct stk_route *route,
                                          const struct stk_request *req, bool *ret_own);
 /* Answers a request: 405 for other methods than GET and HEAD, 404 without handler. */
-void stk_route_answer(struct stk_serve_request *rq, const struct stk_handler *handler);
+void stk_route_answer(const struct stk_route *route, struct stk_serve_request *rq,
+                      const struct stk_handler *handler);

@@ -35,7 +35,7 @@
 #include "serve/http1.h"
 #include "serve/move.h"
 #include "serve/proto.h"
-#include "serve/route.h"
+#include "serve/router.h"
 #include "serve/secure.h"
 #include "serve/static.h"
 #include "wire/head.h"
@@ -450,9 +450,6 @@ int stk_server_new(struct stk_server **ret_server, const struct stk_server_param
         free(server);
         return -ENOMEM;
     }
-    server->route =
-        stk_route_new(params->handlers, params->nhandlers, params->listeners, params->nlisteners,
-                      params->handlers_address, server->statics != NULL);
     stk_list_init(&server->conns);
     stk_timer_init(&server->accept_timer, server_on_accept_timer);
     pthread_mutex_init(&server->garbage_mutex, NULL);
@@ -476,6 +473,11 @@ int stk_server_new(struct stk_server **ret_server, const struct stk_server_param
         stk_server_free(server);
         return r;
     }
+    if (stk_router_new(&server->router, server, params) < 0) {
+        stk_server_free(server);
+        return -EINVAL;
+    }
+    server->response_rules |= stk_router_has_fields(server->router);
     *ret_server = server;
     return 0;
 }
@@ -510,7 +512,7 @@ struct stk_server *stk_server_free(struct stk_server *server)
     }
     stk_cidr_set_deinit(&server->trusted);
     server->compress = stk_compress_free(server->compress);
-    server->route = stk_route_free(server->route);
+    server->router = stk_router_free(server->router);
     server->tls = stk_tls_store_free(server->tls);
     server->statics = stk_statics_free(server->statics);
     pthread_mutex_destroy(&server->garbage_mutex);

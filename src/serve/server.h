@@ -26,7 +26,7 @@ struct stk_handler;
 struct stk_listener;
 struct stk_move;
 struct stk_proto_gateway;
-struct stk_route;
+struct stk_router;
 struct stk_statics;
 struct stk_scoreboard_row;
 struct stk_tls_store;
@@ -79,7 +79,7 @@ struct stk_server {
     struct stk_move *move;             /* NULL: connections stay; set by the owner of the server */
     struct stk_compress *compress;     /* NULL: off */
     bool response_rules;               /* heads of responses are looked at before they leave */
-    struct stk_route *route;           /* NULL: every request is the application's */
+    struct stk_router *router;         /* NULL: every request is the application's */
     struct stk_tls_store *tls;         /* NULL: no TLS; a reference of its own */
     stk_msec tls_failed_logged;
     struct stk_statics *statics; /* NULL: none; else there is a route */

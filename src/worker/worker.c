@@ -27,6 +27,7 @@
 #include "base/mem.h"
 #include "base/title.h"
 #include "config/config.h"
+#include "config/site.h"
 #include "ipc/channel.h"
 #include "ipc/scoreboard.h"
 #include "ipc/transfer.h"
@@ -171,7 +172,7 @@ static void worker_set_title(const struct worker *w, const char *state)
     char role[32];
 
     (void)snprintf(role, sizeof role, "worker %u", w->heritage->slot + 1);
-    stk_title_set_role(w->config->name, role, w->config->app, state);
+    stk_title_set_role(w->config->name, role, stk_config_app_name(w->config), state);
 }
 
 /* `last`: no other worker will take what is queued in the sockets. */
@@ -416,10 +417,19 @@ static void worker_send_sources(struct worker *w)
     free(paths);
 }
 
+static void worker_on_mistake(void *arg, enum stk_option_id option, size_t item, const char *text)
+{
+    stk_log_error("%s: %s", stk_options_rows()[option].name, text);
+}
+
 static int worker_load(struct worker *w)
 {
+    STK_CLEANUP(stk_site_freep)
+    struct stk_site *site = stk_site_new(w->config, worker_on_mistake, NULL);
     struct stk_host_params params = {
-        .target = w->config->app,
+        .targets = site ? (const char *const *)site->apps.items : NULL,
+        .places = site ? (const char *const *)site->places.items : NULL,
+        .ntargets = site ? site->apps.n : 0,
         .pythonpath = (const char *const *)w->config->pythonpath.items,
         .endpoints = w->server->endpoints,
         .nendpoints = w->server->nendpoints,

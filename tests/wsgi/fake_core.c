@@ -62,12 +62,14 @@ static PyObject *fake_load(PyObject *module, PyObject *args, PyObject *kwargs)
     static char k0[] = "host", k1[] = "target", k2[] = "pythonpath", k3[] = "threads";
     static char *keywords[] = {k0, k1, k2, k3, NULL};
     const char *paths[8] = {NULL};
-    struct stk_host_params params = {.pythonpath = paths, .threads = 1, .workers = 2};
+    const char *target = NULL;
+    struct stk_host_params params = {
+        .targets = &target, .ntargets = 1, .pythonpath = paths, .threads = 1, .workers = 2};
     PyObject *pythonpath = NULL;
     PyObject *capsule;
     struct fake_world *world;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Os|O!I", keywords, &capsule, &params.target,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Os|O!I", keywords, &capsule, &target,
                                      &PyTuple_Type, &pythonpath, &params.threads))
         return NULL;
     world = fake_world_of(capsule);
