@@ -87,9 +87,7 @@ static void http1_init_request(struct stk_serve_request *rq, struct stk_conn *co
         rq->base.started = conn->job.since;
     else if (server->timed)
         rq->base.started = stk_time_mono_ns();
-    if (stk_unlikely(conn->proto != STK_PROTO_HTTP1) && head->path_apart)
-        stk_proto_apply(rq);
-    if (conn->trusted)
+    if (stk_unlikely(head->path_apart) ? stk_proto_apply(rq) : conn->trusted)
         stk_trust_apply(&rq->base, server);
 }
 

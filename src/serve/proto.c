@@ -3,12 +3,13 @@
  * begin alike.
  *
  * uwsgi and SCGI carry one request a connection, whose end is the end of the response. Whoever
- * speaks them is the front end, so what the variables say of the client is taken as it is;
- * forwarded fields (X-Forwarded-For ...) among them are the front end's client's, and go by the
- * rules of trust.c.
+ * speaks them is the front end, so what the variables say of the client is taken as it is.
+ * Forwarded fields (X-Forwarded-For ...) among them were sent by that client, and count only if the
+ * client is a trusted proxy: to the front end it is what a peer is to HTTP.
  */
 #include "serve/proto.h"
 
+#include <arpa/inet.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -117,21 +118,25 @@ enum stk_http1_result stk_proto_parse_other(struct stk_conn *conn, struct stk_se
     return r;
 }
 
-/* The client's address, if the front end tells one. */
-static void proto_set_peer(struct stk_peer *peer, const struct stk_gateway *gw)
+/* The client's address, if the front end tells one: whether it does. */
+static bool proto_set_peer(struct stk_peer *peer, const struct stk_gateway *gw)
 {
+    struct in6_addr address;
+    char text[sizeof peer->addr];
     unsigned port = 0;
 
-    if (gw->remote_addr.len == 0 || gw->remote_addr.len >= sizeof peer->addr)
-        return;
-    for (size_t i = 0; i < gw->remote_addr.len; i++) {
-        char c = gw->remote_addr.ptr[i];
-
-        if (c <= ' ' || c >= 0x7f)
-            return;
+    if (gw->remote_addr.len == 0 || gw->remote_addr.len >= sizeof text)
+        return false;
+    memcpy(text, gw->remote_addr.ptr, gw->remote_addr.len);
+    text[gw->remote_addr.len] = '\0';
+    if (inet_pton(AF_INET, text, &address) != 1 && inet_pton(AF_INET6, text, &address) != 1) {
+        if (strcmp(text, "unix:") == 0) { /* nginx, of a client that came by a unix socket */
+            peer->addr_len = 0;
+            peer->port = 0;
+        }
+        return false;
     }
-    memcpy(peer->addr, gw->remote_addr.ptr, gw->remote_addr.len);
-    peer->addr[gw->remote_addr.len] = '\0';
+    memcpy(peer->addr, text, sizeof text);
     peer->addr_len = (uint8_t)gw->remote_addr.len;
     for (size_t i = 0; i < gw->remote_port.len; i++) {
         char c = gw->remote_port.ptr[i];
@@ -143,21 +148,20 @@ static void proto_set_peer(struct stk_peer *peer, const struct stk_gateway *gw)
         port = port * 10 + (unsigned)(c - '0');
     }
     peer->port = (uint16_t)(port <= UINT16_MAX ? port : 0);
-    if (strcmp(peer->addr, "unix:") == 0) { /* nginx, of a client that came by a unix socket */
-        peer->addr_len = 0;
-        peer->port = 0;
-    }
+    return true;
 }
 
-void stk_proto_apply(struct stk_serve_request *rq)
+bool stk_proto_apply(struct stk_serve_request *rq)
 {
     const struct stk_gateway *gw = &rq->t->gateway->vars;
+    bool told = proto_set_peer(&rq->base.peer, gw);
 
-    proto_set_peer(&rq->base.peer, gw);
     rq->base.scheme = gw->secure ? STK_SPAN_LIT("https") : STK_SPAN_LIT("http");
     rq->base.script_name = gw->mount;
     rq->base.vars = gw->vars;
     rq->base.nvars = gw->nvars;
+    return told ? stk_cidr_set_match_text(&rq->t->server->trusted, gw->remote_addr)
+                : rq->conn->trusted;
 }
 
 bool stk_proto_takes_tls(const struct stk_conn *conn)
@@ -165,6 +169,21 @@ bool stk_proto_takes_tls(const struct stk_conn *conn)
     const struct stk_server *server = conn->server;
 
     return server->tls != NULL && conn->endpoint->proto == STK_PROTO_UNTOLD;
+}
+
+/* Which of the sentences below it is. */
+static unsigned proto_refusal_kind(enum stk_http1_result result)
+{
+    switch (result) {
+    case STK_HTTP1_E_UWSGI_MODIFIER:
+        return 0;
+    case STK_HTTP1_E_HTTP_BYTES:
+        return 1;
+    case STK_HTTP1_E_HEAD_TOO_LARGE:
+        return 2;
+    default:
+        return 3;
+    }
 }
 
 void stk_proto_log_refusal(struct stk_conn *conn, enum stk_http1_result result, const char *buf,
@@ -178,13 +197,14 @@ void stk_proto_log_refusal(struct stk_conn *conn, enum stk_http1_result result, 
     };
     struct stk_server *server = conn->server;
     stk_msec now = stk_loop_now(server->loop);
-    stk_msec last = atomic_load(&server->refused_logged);
+    _Atomic stk_msec *logged = &server->refused_logged[proto_refusal_kind(result)];
+    stk_msec last = atomic_load(logged);
     const char *from = conn->peer.addr_len > 0 ? conn->peer.addr : "a unix socket";
 
     if (result == STK_HTTP1_E_TLS_BYTES)
         proto_log_tls(conn);
     if (conn->endpoint->proto == STK_PROTO_HTTP1 || (last != 0 && now - last <= PROTO_LOG_MS) ||
-        !atomic_compare_exchange_strong(&server->refused_logged, &last, now))
+        !atomic_compare_exchange_strong(logged, &last, now))
         return;
     if (result == STK_HTTP1_E_UWSGI_MODIFIER)
         stk_log_warning("%s: a uwsgi request with modifier1 %u is refused: 0 and 30 (WSGI) are "

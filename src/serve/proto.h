@@ -46,8 +46,12 @@ static inline enum stk_http1_result stk_proto_parse(struct stk_conn *conn,
     return stk_proto_parse_other(conn, t, buf, len);
 }
 
-/* Tells a request what its front end said: client, scheme, mount point, variables. */
-void stk_proto_apply(struct stk_serve_request *rq);
+/*
+ * Tells a request what its front end said: client, scheme, mount point, variables. Whether what the
+ * client's own fields say of proxies before the front end is to be believed: if it is a trusted
+ * proxy itself.
+ */
+bool stk_proto_apply(struct stk_serve_request *rq);
 /* Whether a connection whose protocol was told by its first byte may turn out to speak TLS. */
 bool stk_proto_takes_tls(const struct stk_conn *conn);
 /* Says in the log, now and then, why a request of a gateway protocol was refused. */

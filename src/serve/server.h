@@ -102,7 +102,8 @@ struct stk_server {
     bool accept_paused;
     stk_msec crowded_logged;
     _Atomic stk_msec tls_hint_logged;
-    _Atomic stk_msec gateway_logged, refused_logged;
+    _Atomic stk_msec gateway_logged;
+    _Atomic stk_msec refused_logged[4]; /* by kind: each is said once in a while */
 
     _Atomic bool draining;
     /* Of a hot upgrade, set before draining (serve/carry.h): gives a descriptor, which stays the

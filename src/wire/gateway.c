@@ -75,14 +75,15 @@ static void gateway_http(struct stk_gateway *gw, stk_span name, stk_span value)
         {"HTTP_TE", 7},          {"HTTP_TRAILER", 12},    {"HTTP_UPGRADE", 12},
         {"HTTP_EXPECT", 11},     {"HTTP_PROXY", 10},
     };
-    static const stk_span known_otherwise[] = {{"HTTP_CONTENT_LENGTH", 19},
-                                               {"HTTP_CONTENT_TYPE", 17}};
     char lower[256];
     stk_span rest = stk_span_make(name.ptr + 5, name.len - 5);
 
-    for (size_t i = 0; i < STK_ARRAY_LEN(known_otherwise); i++)
-        if (stk_span_eq(name, known_otherwise[i]))
-            return;
+    if (stk_span_eq(name, STK_SPAN_LIT("HTTP_CONTENT_TYPE")))
+        return;
+    if (stk_span_eq(name, STK_SPAN_LIT("HTTP_CONTENT_LENGTH"))) {
+        gw->http_length = value;
+        return;
+    }
     for (size_t i = 0; i < STK_ARRAY_LEN(hop_by_hop); i++) {
         if (stk_span_eq(name, hop_by_hop[i])) {
             /* HTTP_PROXY is no field that a client may set: programs take it for their own. */
@@ -164,6 +165,14 @@ static bool gateway_shows(const struct stk_gateway *gw, const stk_span *place)
            place == &gw->scheme || place == &gw->https;
 }
 
+/* Names that say something of this server (wsgi.input ...), which a front end cannot know. */
+static bool gateway_is_ours(stk_span name)
+{
+    return memchr(name.ptr, '.', name.len) != NULL ||
+           stk_span_eq(name, STK_SPAN_LIT("SERVER_SOFTWARE")) ||
+           stk_span_eq(name, STK_SPAN_LIT("GATEWAY_INTERFACE"));
+}
+
 void stk_gateway_add(struct stk_gateway *gw, stk_span name, stk_span value)
 {
     stk_span *place;
@@ -189,11 +198,15 @@ void stk_gateway_add(struct stk_gateway *gw, stk_span name, stk_span value)
     }
     place = gateway_place(gw, name);
     if (place == NULL) {
+        if (gateway_is_ours(name))
+            return;
         if (name.len < 6 || memcmp(name.ptr, "UWSGI_", 6) != 0 || !gateway_uwsgi(gw, name, value))
             gateway_keep(gw, name, value);
         return;
     }
-    if (place == &gw->content_length && place->ptr != NULL && !stk_span_eq(*place, value))
+    /* An empty one takes the body away, as front ends do for a request beside the request. */
+    if (place == &gw->content_length && place->len > 0 && value.len > 0 &&
+        !stk_span_eq(*place, value))
         gateway_fail(gw, STK_HTTP1_E_DUPLICATE_CONTENT_LENGTH);
     gw->has_path_info = gw->has_path_info || place == &gw->path_info;
     gw->has_query = gw->has_query || place == &gw->query;
@@ -209,6 +222,13 @@ static bool gateway_is_below(stk_span path, stk_span prefix)
            memcmp(path.ptr, prefix.ptr, prefix.len) == 0 &&
            (path.len == prefix.len || path.ptr[prefix.len] == '/' ||
             prefix.ptr[prefix.len - 1] == '/');
+}
+
+/* Whether the whole is both, one behind the other. */
+static bool gateway_is_joined(stk_span whole, stk_span script, stk_span path)
+{
+    return whole.len == script.len + path.len && memcmp(whole.ptr, script.ptr, script.len) == 0 &&
+           memcmp(whole.ptr + script.len, path.ptr, path.len) == 0;
 }
 
 /* Parts the whole path: see gateway.h. `whole` is the decoded path of REQUEST_URI, or empty. */
@@ -233,7 +253,7 @@ static void gateway_part(const struct stk_gateway *gw, stk_span whole, stk_span 
     } else if (stk_span_eq(script, path) || (path.len == 0 && stk_span_eq(script, whole))) {
         path = script.len > 0 ? script : path;
         script.len = 0;
-    } else if (stk_span_eq(path, whole) && gateway_is_below(path, script)) {
+    } else if (gateway_is_below(path, script) && !gateway_is_joined(whole, script, path)) {
         path = stk_span_make(path.ptr + script.len, path.len - script.len);
     }
     *ret_script = script;
@@ -284,6 +304,9 @@ static void gateway_own_fields(struct stk_gateway *gw, bool http10)
         gateway_field(gw, STK_SPAN_LIT("content-type"), gw->content_type);
     if (gw->content_length.len > GATEWAY_LENGTH_MAX)
         gateway_fail(gw, STK_HTTP1_E_BAD_CONTENT_LENGTH);
+    else if (gw->content_length.len > 0 && gw->http_length.len > 0 &&
+             !stk_span_eq(gw->content_length, gw->http_length))
+        gateway_fail(gw, STK_HTTP1_E_DUPLICATE_CONTENT_LENGTH);
     else if (gw->content_length.len > 0)
         gateway_field(gw, STK_SPAN_LIT("content-length"), gw->content_length);
     if (!gw->has_host && !http10 && gw->server_name.len > 0) {

@@ -28,7 +28,7 @@ struct stk_gateway {
     bool magic;                  /* a variable was left out that would have changed the server */
 
     stk_span method, uri, document_uri, path_info, script_name, query, protocol;
-    stk_span content_length, content_type;
+    stk_span content_length, http_length, content_type;
     stk_span remote_addr, remote_port, server_name, server_port, scheme, https;
     bool has_path_info, has_query, has_host, strip;
 
@@ -50,7 +50,8 @@ void stk_gateway_add(struct stk_gateway *gw, stk_span name, stk_span value);
  *
  * SCRIPT_NAME and PATH_INFO come out as PEP 3333 wants them, one behind the other the path of the
  * request, however the front end tells it (RFC 3875 4.1.5, 4.1.13):
- *   PATH_INFO is the whole path and begins with SCRIPT_NAME   that part is taken off
+ *   PATH_INFO begins with SCRIPT_NAME, and REQUEST_URI is
+ *   not one behind the other                                  that part is taken off
  *   there is no PATH_INFO                                     it is what follows SCRIPT_NAME
  *   SCRIPT_NAME is the whole path (nginx's fastcgi_params)    it is all PATH_INFO
  */

@@ -183,6 +183,8 @@ static void test_paths(void **state)
         {0, "/a/b", "/", "/a/b", NULL, "", "/a/b"},
         {0, "/m/b", "/m", "/m/b", NULL, "/m", "/b"},
         {0, "/m/b", "/m", "/b", NULL, "/m", "/b"},
+        {0, "/m//b", "/m", "/m/b", NULL, "/m", "/b"},
+        {0, "/m/m/b", "/m", "/m/b", NULL, "/m", "/m/b"},
         {0, "/m", "/m", "", NULL, "", "/m"},
         {30, "/m/b", "/m", "/m/b", NULL, "/m", "/b"},
         {30, "/m", "/m", "/m", NULL, "/m", ""},
@@ -270,6 +272,30 @@ static void test_lengths_that_differ(void **state)
                      STK_HTTP1_E_DUPLICATE_CONTENT_LENGTH);
 }
 
+static void test_body_taken_away(void **state)
+{
+    struct request r = {{"REQUEST_METHOD", "GET", "REQUEST_URI", "/", "CONTENT_LENGTH", "3",
+                         "HTTP_CONTENT_LENGTH", "3", "CONTENT_LENGTH", ""}};
+    char packet[PACKET];
+
+    assert_int_equal(parse(stk_uwsgi_parse, packet, uwsgi_packet(packet, &r, 0)), STK_HTTP1_OK);
+    assert_false(head.has_content_length);
+    r.vars[9] = "3";
+    r.vars[7] = "4";
+    assert_int_equal(parse(stk_uwsgi_parse, packet, uwsgi_packet(packet, &r, 0)),
+                     STK_HTTP1_E_DUPLICATE_CONTENT_LENGTH);
+}
+
+static void test_names_of_the_server(void **state)
+{
+    struct request r = {{"REQUEST_METHOD", "GET", "REQUEST_URI", "/", "wsgi.input", "x",
+                         "stoker.version", "x", "SERVER_SOFTWARE", "nginx"}};
+    char packet[PACKET];
+
+    assert_int_equal(parse(stk_uwsgi_parse, packet, uwsgi_packet(packet, &r, 0)), STK_HTTP1_OK);
+    assert_int_equal(gw.nvars, 0);
+}
+
 static void test_magic_is_left_out(void **state)
 {
     struct request r = {{"REQUEST_METHOD", "GET", "REQUEST_URI", "/", "UWSGI_FILE", "/etc/x.py",
@@ -345,6 +371,8 @@ int main(void)
         cmocka_unit_test(test_paths),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_lengths_that_differ),
+        cmocka_unit_test(test_body_taken_away),
+        cmocka_unit_test(test_names_of_the_server),
         cmocka_unit_test(test_magic_is_left_out),
         cmocka_unit_test(test_packets),
         cmocka_unit_test(test_too_many_variables),

@@ -1,0 +1,290 @@
+"""uwsgi and SCGI by packets of our own, and protocols told apart by the first byte."""
+
+import json
+import re
+import socket
+import struct
+
+import pytest
+
+from tests.lib.server import Connection, free_port
+
+APP = """
+import json
+import time
+
+
+def app(environ, start_response):
+    body = environ["wsgi.input"].read()
+    query = environ["QUERY_STRING"]
+    if query.startswith("sleep="):
+        time.sleep(float(query[6:]))
+    if query == "stream":
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return (b"block %d\\n" % n for n in range(100))
+    if query == "big":
+        start_response("200 OK", [("Content-Length", "3000000")])
+        return [b"x" * 3000000]
+    if query == "boom":
+        raise RuntimeError("boom")
+    shown = {k: v for k, v in environ.items() if isinstance(v, str)}
+    text = json.dumps({"environ": shown, "length": len(body), "body": body[:64].decode("latin-1")})
+    start_response("200 OK", [("Content-Type", "application/json")])
+    return [text.encode()]
+"""
+
+BASE = [
+    ("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/a%20b?x=1"), ("PATH_INFO", "/a b"),
+    ("QUERY_STRING", "x=1"), ("SERVER_PROTOCOL", "HTTP/1.1"), ("HTTP_HOST", "example.com"),
+    ("REMOTE_ADDR", "192.0.2.9"), ("REMOTE_PORT", "4711"), ("SERVER_NAME", "example.com"),
+    ("SERVER_PORT", "443"), ("REQUEST_SCHEME", "https"), ("HTTPS", "on"),
+]
+
+
+def uwsgi(variables, body=b"", modifier=0):
+    packed = b"".join(
+        struct.pack("<H", len(part)) + part
+        for pair in variables for part in (text.encode("latin-1") for text in pair)
+    )
+    return bytes([modifier]) + struct.pack("<H", len(packed)) + b"\0" + packed + body
+
+
+def scgi(variables, body=b""):
+    variables = [("CONTENT_LENGTH", str(len(body))), ("SCGI", "1")] + [
+        pair for pair in variables if pair[0] != "CONTENT_LENGTH"]
+    packed = b"".join(text.encode("latin-1") + b"\0" for pair in variables for text in pair)
+    return b"%d:%s,%s" % (len(packed), packed, body)
+
+
+def changed(*pairs):
+    """The usual variables with these in their place; None takes one out."""
+    result = dict(BASE)
+    result.update(dict(pairs))
+    return [(name, value) for name, value in result.items() if value is not None]
+
+
+class Gateways:
+    """A server with an address of each kind."""
+
+    def __init__(self, serve, tmp_path, *args):
+        self.ports = {name: free_port() for name in ("uwsgi", "scgi", "auto")}
+        self.path = str(tmp_path / "site.sock")
+        binds = ["--bind=unix:" + self.path]
+        binds += ["--bind=%s://127.0.0.1:%d" % pair for pair in self.ports.items()]
+        self.server = serve(APP, *binds, *args, ready="/")
+
+    def connect(self, kind):
+        return Connection(self.path if kind == "unix" else ("127.0.0.1", self.ports[kind]))
+
+    def answer(self, kind, data):
+        """All that comes back, as (status, fields, body)."""
+        with self.connect(kind) as conn:
+            conn.send(data)
+            return parse(conn.read_to_end())
+
+
+def parse(data):
+    head, _, body = data.partition(b"\r\n\r\n")
+    lines = head.decode("latin-1").split("\r\n")
+    status = re.match(r"(?:HTTP/1\.1|Status:) (\d{3}) ", lines[0])
+    assert status, data[:200]
+    return int(status.group(1)), [line.split(": ", 1) for line in lines[1:]], body
+
+
+ROADS = [("uwsgi", uwsgi), ("scgi", scgi), ("auto", uwsgi), ("auto", scgi), ("unix", uwsgi), ("unix", scgi)]
+IDS = ["%s-%s" % (kind, make.__name__) for kind, make in ROADS]
+
+
+@pytest.fixture(scope="module")
+def site(serve_module, tmp_path_factory):
+    return Gateways(serve_module, tmp_path_factory.mktemp("gateways"), "-w1")
+
+
+@pytest.mark.parametrize("kind, make", ROADS, ids=IDS)
+def test_environ(site, kind, make):
+    status, fields, body = site.answer(
+        kind, make(changed(("HTTP_X_THING", "one"), ("REMOTE_USER", "ann"), ("HTTP_COOKIE", "a=b"))))
+    environ = json.loads(body)["environ"]
+    assert status == 200
+    assert environ["PATH_INFO"] == "/a b" and environ["SCRIPT_NAME"] == ""
+    assert environ["QUERY_STRING"] == "x=1" and environ["REQUEST_URI"] == "/a%20b?x=1"
+    assert environ["wsgi.url_scheme"] == "https" and environ["HTTPS"] == "on"
+    assert environ["REMOTE_ADDR"] == "192.0.2.9" and environ["REMOTE_PORT"] == "4711"
+    assert environ["SERVER_NAME"] == "example.com" and environ["SERVER_PORT"] == "443"
+    assert environ["HTTP_HOST"] == "example.com" and environ["HTTP_X_THING"] == "one"
+    assert environ["HTTP_COOKIE"] == "a=b" and environ["REMOTE_USER"] == "ann"
+    assert not [name for name, _ in fields if name.lower() in ("connection", "transfer-encoding")]
+
+
+@pytest.mark.parametrize("kind, make", ROADS, ids=IDS)
+@pytest.mark.parametrize("size", [0, 1, 5000, 200000, 3000000])
+def test_bodies(site, kind, make, size):
+    body = b"0123456789" * (size // 10) + b"x" * (size % 10)
+    variables = changed(("REQUEST_METHOD", "POST"), ("CONTENT_LENGTH", str(size)))
+    status, _, answer = site.answer(kind, make(variables, body))
+    answer = json.loads(answer)
+    assert status == 200 and answer["length"] == size and answer["body"] == body[:64].decode()
+    assert answer["environ"]["CONTENT_LENGTH"] == str(size)
+
+
+@pytest.mark.parametrize("kind, make", [("uwsgi", uwsgi), ("unix", scgi)])
+def test_bytes_that_dribble(site, kind, make):
+    data = make(changed(("REQUEST_METHOD", "POST"), ("CONTENT_LENGTH", "5")), b"hello")
+    with site.connect(kind) as conn:
+        conn.send_slowly(data, size=7)
+        status, _, body = parse(conn.read_to_end())
+    assert status == 200 and json.loads(body)["body"] == "hello"
+
+
+@pytest.mark.parametrize("kind, make", ROADS, ids=IDS)
+def test_responses(site, kind, make):
+    answer = site.answer(kind, make(changed(("QUERY_STRING", "stream"))))
+    assert answer[2] == b"".join(b"block %d\n" % n for n in range(100))
+    assert site.answer(kind, make(changed(("QUERY_STRING", "big"))))[2] == b"x" * 3000000
+    status, fields, body = site.answer(kind, make(changed(("REQUEST_METHOD", "HEAD"))))
+    assert status == 200 and body == b"" and "Content-Length" in dict(fields)
+    site.server.check = False
+    assert site.answer(kind, make(changed(("QUERY_STRING", "boom"))))[0] == 500
+
+
+@pytest.mark.parametrize("kind, make", ROADS, ids=IDS)
+@pytest.mark.parametrize("pairs, status", [
+    ([("HTTP_HOST", "a b")], 400),
+    ([("HTTP_HOST", "a/b")], 400),
+    ([("HTTP_X", "a\r\nX-Evil: 1")], 400),
+    ([("HTTP_X", "a\x01")], 400),
+    ([("REQUEST_METHOD", "G T")], 400),
+    ([("REQUEST_METHOD", "")], 400),
+    ([("REQUEST_URI", "/a b")], 400),
+    ([("REQUEST_URI", "/a#b")], 400),
+    ([("REQUEST_URI", "/" + "a" * 9000)], 414),
+    ([("HTTP_X", "a" * 40000)], 431),
+    ([("HTTP_X%d" % n, "a") for n in range(200)], 431),
+], ids=str)
+def test_what_http_refuses(site, kind, make, pairs, status):
+    if kind == "uwsgi" or make is uwsgi:
+        assert sum(len(name) + len(value) + 4 for name, value in pairs) < 60000
+    assert site.answer(kind, make(changed(*pairs)))[0] == status
+
+
+def test_lengths(site):
+    for value in ("5, 5", "+5", "-1", "0x5", " "):
+        variables = changed(("REQUEST_METHOD", "POST"), ("CONTENT_LENGTH", value))
+        assert site.answer("uwsgi", uwsgi(variables, b"hello"))[0] == 400, value
+    twice = BASE + [("CONTENT_LENGTH", "5"), ("CONTENT_LENGTH", "6")]
+    assert site.answer("uwsgi", uwsgi(twice, b"hello"))[0] == 400
+
+
+def test_modifiers(site):
+    mounted = changed(("SCRIPT_NAME", "/m"), ("PATH_INFO", "/m/x"), ("REQUEST_URI", "/m/x"))
+    environ = json.loads(site.answer("uwsgi", uwsgi(mounted, modifier=30))[2])["environ"]
+    assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == ("/m", "/x")
+    assert site.answer("uwsgi", uwsgi(BASE, modifier=5))[0] == 501
+    site.server.wait_log(r"modifier1 5 is refused")
+    for kind in ("uwsgi",):
+        with site.connect(kind) as conn:
+            conn.send(b"\x64\0\0\0")
+            assert conn.read_to_end() == b"\x64\0\0\1"
+
+
+def test_magic_variables_do_nothing(site):
+    variables = changed(("UWSGI_FILE", "/etc/passwd"), ("UWSGI_CHDIR", "/"), ("UWSGI_SCHEME", "http"))
+    status, _, body = site.answer("uwsgi", uwsgi(variables))
+    environ = json.loads(body)["environ"]
+    assert status == 200 and not [name for name in environ if name.startswith("UWSGI_")]
+    site.server.wait_log(r"variable of uwsgi")
+
+
+@pytest.mark.parametrize("kind, make", [("uwsgi", uwsgi), ("unix", scgi)])
+def test_forwarded_fields_are_the_clients(site, kind, make):
+    """What the front end's client says of itself counts only if that is a trusted proxy."""
+    forged = [("HTTP_X_FORWARDED_FOR", "203.0.113.1"), ("HTTP_X_FORWARDED_PROTO", "http"),
+              ("HTTP_X_FORWARDED_HOST", "evil.example")]
+    environ = json.loads(site.answer(kind, make(changed(*forged)))[2])["environ"]
+    assert environ["REMOTE_ADDR"] == "192.0.2.9" and environ["wsgi.url_scheme"] == "https"
+    assert environ["HTTP_HOST"] == "example.com"
+    by_proxy = changed(*forged, ("REMOTE_ADDR", "127.0.0.1"))
+    environ = json.loads(site.answer(kind, make(by_proxy))[2])["environ"]
+    assert environ["REMOTE_ADDR"] == "203.0.113.1" and environ["wsgi.url_scheme"] == "http"
+    junk = json.loads(site.answer(kind, make(changed(("REMOTE_ADDR", "x y <b>"))))[2])["environ"]
+    assert junk["REMOTE_ADDR"] in ("", "127.0.0.1")
+
+
+def test_http_on_addresses_of_gateways(site):
+    request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    for kind in ("uwsgi", "scgi"):
+        assert site.answer(kind, request)[0] == 400
+    site.server.wait_log("HTTP was sent to an address of the")
+    for kind in ("auto", "unix"):
+        with site.connect(kind) as conn:
+            for _ in range(3):
+                conn.send(request)
+                assert conn.read_response().status == 200
+
+
+def test_one_request_does_not_see_another(site):
+    """The same thread serves all protocols in turn: nothing of one request is in the next."""
+    request = b"GET /http?q=2 HTTP/1.1\r\nHost: plain\r\nConnection: close\r\n\r\n"
+    for number in range(20):
+        mark = "m%d" % number
+        environ = json.loads(site.answer("unix", uwsgi(changed(("SECRET", mark))))[2])["environ"]
+        assert environ["SECRET"] == mark and environ["PATH_INFO"] == "/a b"
+        environ = json.loads(site.answer("unix", request)[2])["environ"]
+        assert "SECRET" not in environ and environ["PATH_INFO"] == "/http"
+        assert environ["QUERY_STRING"] == "q=2" and environ["wsgi.url_scheme"] == "http"
+        path = changed(("REQUEST_URI", "/same"), ("PATH_INFO", "/p%d" % number))
+        environ = json.loads(site.answer("unix", scgi(path))[2])["environ"]
+        assert environ["PATH_INFO"] == "/p%d" % number and "SECRET" not in environ
+
+
+def test_limits_and_deadlines(serve, tmp_path):
+    site = Gateways(serve, tmp_path, "-w1", "--limit-request-body=10", "--request-timeout=500ms",
+                    "--health-path=/healthz")
+    site.server.check = False
+    for kind, make in (("uwsgi", uwsgi), ("scgi", scgi)):
+        variables = changed(("REQUEST_METHOD", "POST"), ("CONTENT_LENGTH", "11"))
+        assert site.answer(kind, make(variables, b"x" * 11))[0] == 413
+        assert site.answer(kind, make(changed(("QUERY_STRING", "sleep=30"))))[0] == 504
+        health = changed(("REQUEST_URI", "/healthz"), ("PATH_INFO", "/healthz"), ("QUERY_STRING", ""))
+        assert site.answer(kind, make(health))[0] == 200
+
+
+def test_clients_in_the_log(serve, tmp_path):
+    site = Gateways(serve, tmp_path, "-w1")
+    site.answer("uwsgi", uwsgi(BASE))
+    site.server.wait_log(r'192\.0\.2\.9 - - \[.*"GET /a%20b\?x=1 HTTP/1\.1" 200', out=True)
+
+
+@pytest.mark.parametrize("scheme", ["uwsgi", "scgi", "auto"])
+def test_public_addresses(serve, scheme):
+    server = serve(APP, "--bind=%s://0.0.0.0:%d" % (scheme, free_port()), start=False)
+    server.check = False
+    server.spawn()
+    assert server.wait() == 1
+    assert "allow-public-gateway" in server.log()
+
+
+def test_a_reload_drops_nothing(serve, tmp_path):
+    site = Gateways(serve, tmp_path, "-w2")
+    with site.connect("uwsgi") as slow:
+        slow.send(uwsgi(changed(("QUERY_STRING", "sleep=1"))))
+        site.server.send_signal(1)
+        for _ in range(40):
+            assert site.answer("uwsgi", uwsgi(BASE))[0] == 200
+            assert site.answer("unix", scgi(BASE))[0] == 200
+        assert parse(slow.read_to_end())[0] == 200
+    site.server.wait_log("reload.*complete|reloaded")
+
+
+def test_requests_leave_a_worker_that_is_stuck(serve, tmp_path):
+    site = Gateways(serve, tmp_path, "-w2")
+    with site.connect("unix") as stuck:
+        stuck.send(uwsgi(changed(("QUERY_STRING", "sleep=3"))))
+        for _ in range(20):
+            assert site.answer("unix", uwsgi(BASE))[0] == 200
+            assert site.answer("uwsgi", uwsgi(BASE))[0] == 200
+        with pytest.raises(socket.timeout):
+            stuck.settimeout(0.001)
+            stuck.read_bytes(1)
+        stuck.settimeout(20)
+        assert parse(stuck.read_to_end())[0] == 200
