@@ -72,10 +72,12 @@ def test_connection_goes_on(serve):
         assert conn.read_response().body == b"ready\n"
 
 
-def test_body_is_refused_with_the_connection(serve):
+def test_body_that_is_not_there_is_refused_with_the_connection(serve):
     server = serve(APP, "--health-path", "/health")
     with server.connect() as conn:
         conn.send(b"GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello")
+        assert not conn.read_response().will_close
+        conn.send(b"GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nhello")
         response = conn.read_response()
         assert response.status == 200 and response.will_close
         assert conn.at_end()
