@@ -24,7 +24,7 @@ from tests.lib.server import Server
 APPS = Path(__file__).parent
 PROTOCOLS = {"http": "proxy", "uwsgi": "uwsgi", "fastcgi": "fastcgi", "scgi": "scgi"}
 HEADINGS = {"http": "HTTP with keep-alive", "uwsgi": "uwsgi", "fastcgi": "FastCGI", "scgi": "SCGI"}
-LANDED = ("http",)
+LANDED = ("http", "uwsgi", "scgi")
 
 
 @pytest.fixture(scope="session")
@@ -129,7 +129,9 @@ def nginx_site(protocol, over, backend, certificate, plain, tls):
     else:
         changes["uwsgi_pass mysite".replace("uwsgi", word)] = "%s_pass %s" % (word, name)
         changes["include %s_params" % word] = "include /etc/nginx/%s_params" % word
-    if over == "tcp":
+    if over == "tcp" and protocol == "scgi":
+        changes["scgi_buffer_size"] = "scgi_buffering off; scgi_buffer_size"
+    elif over == "tcp":
         changes["%s_request_buffering off" % word] = "%s_request_buffering on; %s_buffering off" % (word, word)
     return fronts.substitute(text.replace(redirect, ""), changes)
 
@@ -147,11 +149,16 @@ class Roads:
     def __call__(self, name):
         front = name.partition("-")[0]
         if front not in self.started and front != "direct":
-            self.started[front] = getattr(self, "start_" + front)()
+            try:
+                self.started[front] = getattr(self, "start_" + front)()
+            except AssertionError as error:
+                self.started[front] = error  # all of its roads say why, and nobody tries again
+        if isinstance(self.started.get(front), AssertionError):
+            raise self.started[front]
         return self.found[name]
 
     def start_nginx(self):
-        (self.where / "static").mkdir()
+        (self.where / "static").mkdir(exist_ok=True)
         (self.where / "static" / "site.css").write_text("body {}\n")
         sites, listening = [], []
         for protocol in LANDED:
@@ -159,7 +166,7 @@ class Roads:
                 plain, tls = fronts.ports(2)
                 sites.append(nginx_site(protocol, over, self.backend, self.certificate, plain, tls))
                 name = "nginx-%s-%s" % (protocol, over)
-                self.found[name] = fronts.Road(name, plain, tls, over == "tcp", keeps=protocol in ("http", "fastcgi"))
+                self.found[name] = fronts.Road(name, plain, tls, over == "tcp" or protocol == "scgi", keeps=protocol in ("http", "fastcgi"))
                 listening += [plain, tls]
         return fronts.nginx(self.where / "nginx", sites, listening)
 
@@ -172,7 +179,8 @@ def roads(where, backend, certificate):
     found = Roads(where, backend, certificate)
     yield found
     for front in found.started.values():
-        front.stop()
+        if isinstance(front, fronts.Front):
+            front.stop()
 
 
 @pytest.fixture(scope="session", params=NAMES)

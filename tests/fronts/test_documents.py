@@ -25,7 +25,8 @@ def create_app():
 '''
 # Paths of a real machine, each of which is a folder below the test's directory.
 PLACES = ("/srv/", "/run/", "/etc/", "/var/log/", "/var/lib/")
-MODULES = ("mysite/wsgi", "mysite/api", "app", "api", "admin", "shop", "blog")
+MODULES = ("mysite/wsgi", "mysite/api", "main", "app", "api", "admin", "shop", "blog", "reports")
+FILES = ("public/robots.txt", "dist/index.html")
 
 
 def configurations():
@@ -47,7 +48,10 @@ def settle(text, where, certificate):
         path = where / (name + ".py")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(APPLICATION)
-    for path in set(re.findall(r"[\"'=:](%s[^\"'?,;\s]*)" % "|".join(PLACES), text)):
+    for name in FILES:
+        (where / name).parent.mkdir(exist_ok=True)
+        (where / name).write_text("")
+    for path in set(re.findall(r"[\"'=:]((?:%s)[^\"'?,;\s]*)" % "|".join(PLACES), text)):
         target = where / path[1:]
         if path.endswith(".pem"):
             target.parent.mkdir(parents=True, exist_ok=True)

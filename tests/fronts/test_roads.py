@@ -28,6 +28,7 @@ def test_what_the_application_is_told(road):
     assert response.status == 200
     assert response.header("content-type") == "application/json"
     found = response.json()
+    assert found.pop("length") in ("", "0")  # SCGI always says one
     assert found == {
         "method": "GET",
         "script": "",
@@ -48,7 +49,6 @@ def test_what_the_application_is_told(road):
         "secure": False,
         "address": CLIENT,
         "type": "",
-        "length": "",
         "body": "",
         "proxy": False,
     }
