@@ -124,7 +124,8 @@ static void reload_drop(struct stk_proc **proc)
 
 static void reload_drop_next(struct stk_master *m)
 {
-    m->reloading = m->reload_stuck = false; /* whatever is heard of those: nothing goes on */
+    /* Whatever is heard of those as they are dropped: nothing goes on, and nothing is complete. */
+    m->reloading = m->reload_stuck = m->reload.open = false;
     for (unsigned i = 0; i < m->params->nworkers; i++)
         reload_drop(&m->slots[i].next);
     reload_drop(&m->template_next);

@@ -422,9 +422,9 @@ struct stk_router *stk_router_free(struct stk_router *router)
 {
     if (router == NULL)
         return NULL;
-    for (size_t i = 0; router->rules && i < router->site->nrules; i++)
+    for (size_t i = 0; router->rules && router->site && i < router->site->nrules; i++)
         router_rule_deinit(&router->rules[i]);
-    for (size_t i = 0; router->headers && i < router->site->nheaders; i++)
+    for (size_t i = 0; router->headers && router->site && i < router->site->nheaders; i++)
         router_rule_deinit(&router->headers[i]);
     for (unsigned i = 0; router->scratch && i < router->server->nthreads; i++) {
         free(router->scratch[i].path);

@@ -23,7 +23,7 @@
 
 enum { STATIC_OPEN_TRIES = 8, STATIC_NAME_MAX = 255 };
 
-#define STATIC_FLAGS (O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)
+#define STATIC_FLAGS (O_RDONLY | O_NONBLOCK | O_NOCTTY)
 
 static const char *const static_suffixes[STK_CODINGS] = {
     [STK_CODING_GZIP] = ".gz",
@@ -86,7 +86,7 @@ int stk_static_open_walk(int dir, const char *rel)
             memcpy(name, rel, len);
             name[len] = '\0';
             r = openat(at, name,
-                       last ? STATIC_FLAGS | O_NOFOLLOW
+                       last ? STATIC_FLAGS | O_CLOEXEC | O_NOFOLLOW
                             : O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
             if (r < 0)
                 r = -errno;
@@ -101,11 +101,11 @@ int stk_static_open_walk(int dir, const char *rel)
 
 int stk_static_open(int dir, const char *rel, enum stk_static_links links, _Atomic bool *no_openat2)
 {
-    struct open_how how = {.flags = STATIC_FLAGS,
+    struct open_how how = {.flags = STATIC_FLAGS | O_CLOEXEC,
                            .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
 
     if (links == STK_STATIC_LINKS_ALWAYS) {
-        int fd = openat(dir, rel, STATIC_FLAGS);
+        int fd = openat(dir, rel, STATIC_FLAGS | O_CLOEXEC);
 
         return fd < 0 ? -errno : fd;
     }
@@ -137,8 +137,8 @@ static int static_look(const struct stk_static *root, int dir, const char *rel, 
                        struct stat *ret_st)
 {
     struct stk_statics *s = root->all;
-    int fd =
-        dir < 0 ? open(rel, STATIC_FLAGS) : stk_static_open(dir, rel, s->links, &s->no_openat2);
+    int fd = dir < 0 ? open(rel, STATIC_FLAGS | O_CLOEXEC)
+                     : stk_static_open(dir, rel, s->links, &s->no_openat2);
 
     if (fd < 0)
         return dir < 0 ? -errno : fd;
@@ -173,7 +173,7 @@ static void static_siblings(const struct stk_static *root, int dir, const char *
     for (int c = STK_CODING_GZIP; c < STK_CODINGS; c++) {
         const char *suffix = static_suffixes[c];
         size_t n = strlen(suffix);
-        struct stat st;
+        struct stat st = {0};
         int fd = -1;
 
         if (len > n && memcmp(path + len - n, suffix, n) == 0)
@@ -206,7 +206,7 @@ static enum static_kind static_index(const struct stk_static *root, int dir, boo
 
     for (size_t i = 0; i < n; i++) {
         size_t name = strlen(names[i]);
-        struct stat st;
+        struct stat st = {0};
         int fd = -1, r;
 
         if (len + name + 1 > STK_STATIC_PATH_MAX)
@@ -266,7 +266,8 @@ static enum static_kind static_lookup_in(const struct stk_static *root, const ch
         if (dir < 0) {
             const char *name = strrchr(path, '/');
 
-            strcpy(f->rel, name ? name + 1 : path);
+            name = name ? name + 1 : path;
+            memcpy(f->rel, name, strlen(name) + 1); /* the whole path was found to fit */
         }
     }
     stk_fd_close(&dir);
