@@ -62,7 +62,7 @@ class Backend:
         self.server = Server(
             None,
             ["--config", where / "stoker.toml", "--workers", "1", "--metrics", "/metrics"]
-            + ["--limit-request-body", "200m", "--limit-request-fields", "100"],
+            + ["--limit-request-body", "200m", "--limit-request-fields", "40"],
             cwd=APPS,
             bind=None,
             logdir=where,
@@ -171,7 +171,56 @@ class Roads:
         return fronts.nginx(self.where / "nginx", sites, listening)
 
 
+    def start_apache(self):
+        sites, listening = [], []
+        for name in APACHE:
+            plain, tls = fronts.ports(2)
+            changes = {
+                "*:443": "127.0.0.1:%d" % tls,
+                "/etc/ssl/example.org/fullchain.pem": str(self.certificate[0]),
+                "/etc/ssl/example.org/privkey.pem": str(self.certificate[1]),
+            }
+            if name == "scgi":
+                changes["127.0.0.1:4000"] = "127.0.0.1:%d" % self.backend.tcp["scgi"]
+            else:
+                changes["/run/mysite/stoker.sock"] = str(self.backend.unix)
+                # Apache keeps one pool for each name, whatever the socket.
+                changes["%s://mysite/" % name] = "%s://%s.mysite/" % (name, name)
+            text = fronts.block("apache-haproxy.md", "mod_proxy_" + name, "apache")
+            sites.append(fronts.substitute(text, changes))
+            plain_host = {"*:443": "127.0.0.1:%d" % plain, "SSLEngine on": "SSLEngine off"}
+            sites.append(fronts.substitute(text, {**changes, **plain_host}))
+            road = "apache-" + name
+            self.found[road] = fronts.Road(
+                road,
+                plain,
+                tls,
+                buffers=True,
+                keeps=name == "http",
+                large=12000 if name == "http" else 7000,
+                chunked=name == "http",
+            )
+            listening += [plain, tls]
+        modules = ["proxy_" + name for name in APACHE]
+        return fronts.apache(self.where / "apache", sites, listening, modules)
+
+    def start_haproxy(self):
+        plain, tls = fronts.ports(2)
+        both = self.where / "example.org.pem"
+        both.write_bytes(self.certificate[0].read_bytes() + self.certificate[1].read_bytes())
+        changes = {
+            "bind :443 ssl crt /etc/haproxy/example.org.pem": "bind 127.0.0.1:%d\n    bind 127.0.0.1:%d ssl crt %s"
+            % (plain, tls, both),
+            "/run/mysite/stoker.sock": str(self.backend.unix),
+        }
+        text = fronts.substitute(fronts.block("apache-haproxy.md", "HAProxy", "haproxy"), changes)
+        self.found["haproxy-http"] = fronts.Road("haproxy-http", plain, tls)
+        return fronts.haproxy(self.where / "haproxy", [text], [plain, tls])
+
+
+APACHE = ("http", "uwsgi", "scgi")
 NAMES = ["direct"] + ["nginx-%s-%s" % (protocol, over) for protocol in LANDED for over in ("unix", "tcp")]
+NAMES += ["apache-" + name for name in APACHE] + ["haproxy-http"]
 
 
 @pytest.fixture(scope="session")

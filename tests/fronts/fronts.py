@@ -302,12 +302,23 @@ class Client(Connection):
 class Road:
     """A way to the application. `port` speaks HTTP, `tls` (0: none) the same over TLS."""
 
-    def __init__(self, name: str, port: int, tls: int = 0, buffers: bool = False, keeps: bool = True):
+    def __init__(
+        self,
+        name: str,
+        port: int,
+        tls: int = 0,
+        buffers: bool = False,
+        keeps: bool = True,
+        large: int = 12000,
+        chunked: bool = True,
+    ):
         self.name = name
         self.port = port
         self.tls = tls
         self.buffers = buffers  # the front end takes the whole request before it asks stoker
         self.keeps = keeps  # the front end uses its connections to stoker again
+        self.large = large  # bytes of a response field that the front end passes on
+        self.chunked = chunked  # the front end takes chunked requests; else it answers 411
 
     def __repr__(self) -> str:
         return self.name

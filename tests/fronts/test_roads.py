@@ -86,7 +86,12 @@ def test_methods_with_a_body(road, method, framing):
         sent = b"40\r\n%s\r\nc0\r\n%s\r\n0\r\n\r\n" % (body[:64], body[64:])
     else:
         sent = body
-    found = road.request(method, "/tell", sent, fields=fields).json()
+    response = road.request(method, "/tell", sent, fields=fields)
+    if framing == "chunked" and not road.chunked:
+        assert response.status == 411
+        return
+    assert response.status == 200, response.body
+    found = response.json()
     assert (found["method"], found["type"]) == (method, "application/x-bytes")
     assert found["body"] == body.decode("latin-1")
     assert found["length"] in ("256", "")
@@ -102,7 +107,9 @@ def test_form(road):
 def test_methods_without_a_body(road):
     assert road.request("OPTIONS", "/tell").json()["method"] == "OPTIONS"
     response = road.request("HEAD", "/blocks/4")
-    assert (response.status, response.header("content-length"), response.body) == (200, "262144", b"")
+    assert (response.status, response.body) == (200, b"")
+    if road.name != "apache-scgi":  # Apache takes it away there
+        assert response.header("content-length") == "262144"
     response = road.request("HEAD", "/stream/head/2")
     assert (response.status, response.body) == (200, b"")
 
@@ -136,8 +143,8 @@ def test_large_heads(road):
     found = response.json()
     assert found["cookies"] == {"c": "v" * 7000}
     assert found["fields"]["X-Test-Large"] == "y" * 7000
-    response = road.get("/fields/12000")
-    assert response.header("x-large") == "x" * 12000
+    response = road.get("/fields/%d" % road.large)
+    assert response.header("x-large") == "x" * road.large
     assert sorted(value.partition(";")[0] for value in response.all("set-cookie")) == ["one=1", "two=2"]
 
 
@@ -211,5 +218,5 @@ def test_body_that_is_too_large(road):
 
 
 def test_head_with_too_many_fields(road):
-    fields = [("X-Test-%d" % number, "x") for number in range(120)]
+    fields = [("X-Test-%d" % number, "x") for number in range(60)]
     assert road.get("/tell", fields=fields).status == 431
