@@ -6,7 +6,7 @@ import sys
 
 # As control.COMMANDS; written here so that serving imports nothing for them.
 COMMANDS = frozenset(
-    "status top ping reload upgrade stop scale recycle stack logs config".split()
+    "status top ping reload upgrade stop scale recycle stack logs config curl".split()
 )
 
 

@@ -40,6 +40,7 @@ COMMANDS = {
     "stack": "print the Python stacks of all threads of a worker",
     "logs": "open the log files again, after a rotation",
     "config": "print the configuration in effect, with the origin of each value",
+    "curl": "send one request over HTTP, uwsgi, FastCGI or SCGI, and print the response",
 }
 
 Answer = Dict[str, Any]
@@ -630,6 +631,10 @@ def _parser(command: str) -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """Runs ``argv``, whose first word is one of COMMANDS; returns the exit code."""
     command = argv[0]
+    if command == "curl":
+        from stoker import curl
+
+        return curl.main(argv[1:])
     parser = _parser(command)
     try:
         args = parser.parse_args(argv[1:])
