@@ -22,9 +22,8 @@ from tests.fronts import fronts
 from tests.lib.server import Server
 
 APPS = Path(__file__).parent
-PROTOCOLS = {"http": "proxy", "uwsgi": "uwsgi", "fastcgi": "fastcgi", "scgi": "scgi"}
-HEADINGS = {"http": "HTTP with keep-alive", "uwsgi": "uwsgi", "fastcgi": "FastCGI", "scgi": "SCGI"}
-LANDED = ("http", "uwsgi", "scgi")
+PROTOCOLS = {"http": "proxy", "uwsgi": "uwsgi", "scgi": "scgi"}
+HEADINGS = {"http": "HTTP with keep-alive", "uwsgi": "uwsgi", "scgi": "SCGI"}
 
 
 @pytest.fixture(scope="session")
@@ -47,8 +46,8 @@ class Backend:
     def __init__(self, where):
         (where / "mysite").mkdir()
         self.unix = where / "mysite" / "stoker.sock"
-        numbers = fronts.ports(len(LANDED))
-        self.tcp = dict(zip(LANDED, numbers))
+        numbers = fronts.ports(len(tuple(PROTOCOLS)))
+        self.tcp = dict(zip(tuple(PROTOCOLS), numbers))
         text = fronts.block("behind-nginx.md", "stoker", "toml")
         binds = ['"unix:%s?mode=666"' % self.unix]
         for name, port in self.tcp.items():
@@ -133,7 +132,12 @@ def nginx_site(protocol, over, backend, certificate, plain, tls):
         changes["scgi_buffer_size"] = "scgi_buffering off; scgi_buffer_size"
     elif over == "tcp":
         changes["%s_request_buffering off" % word] = "%s_request_buffering on; %s_buffering off" % (word, word)
-    return fronts.substitute(text.replace(redirect, ""), changes)
+    text = fronts.substitute(text.replace(redirect, ""), changes)
+    if protocol == "uwsgi":  # the block for a prefix goes into the same server
+        prefix = fronts.block("behind-nginx.md", "uwsgi", "nginx", 1)
+        changes = {"include uwsgi_params": changes["include uwsgi_params"], "uwsgi_pass mysite": "uwsgi_pass " + name}
+        text = text.rstrip()[:-1] + fronts.substitute(prefix, changes) + "}\n"
+    return text
 
 
 class Roads:
@@ -161,7 +165,7 @@ class Roads:
         (self.where / "static").mkdir(exist_ok=True)
         (self.where / "static" / "site.css").write_text("body {}\n")
         sites, listening = [], []
-        for protocol in LANDED:
+        for protocol in tuple(PROTOCOLS):
             for over in ("unix", "tcp"):
                 plain, tls = fronts.ports(2)
                 sites.append(nginx_site(protocol, over, self.backend, self.certificate, plain, tls))
@@ -219,7 +223,7 @@ class Roads:
 
 
 APACHE = ("http", "uwsgi", "scgi")
-NAMES = ["direct"] + ["nginx-%s-%s" % (protocol, over) for protocol in LANDED for over in ("unix", "tcp")]
+NAMES = ["direct"] + ["nginx-%s-%s" % (protocol, over) for protocol in tuple(PROTOCOLS) for over in ("unix", "tcp")]
 NAMES += ["apache-" + name for name in APACHE] + ["haproxy-http"]
 
 

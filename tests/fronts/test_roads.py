@@ -220,3 +220,11 @@ def test_body_that_is_too_large(road):
 def test_head_with_too_many_fields(road):
     fields = [("X-Test-%d" % number, "x") for number in range(60)]
     assert road.get("/tell", fields=fields).status == 431
+
+
+@pytest.mark.parametrize("name", ["nginx-uwsgi-unix", "nginx-uwsgi-tcp"])
+def test_application_below_a_prefix(roads, name):
+    """uwsgi_modifier1 30: the prefix is in SCRIPT_NAME and no longer in the path."""
+    found = roads(name).get("/shop/tell/x?y=1").json()
+    assert (found["script"], found["path"], found["query"]) == ("/shop", "/tell/x", "y=1")
+    assert found["absolute"] == "http://%s/shop/tell/x?y=1" % HOST
