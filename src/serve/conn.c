@@ -195,8 +195,9 @@ static enum stk_conn_state conn_ending(struct stk_conn *conn)
 
     if (!close_lingers[reason] || conn->eof || stk_conn_is_gone(conn))
         return STK_CONN_CLOSE;
+    /* A front end sends nothing behind its request, so it need not be asked. */
     if ((reason == STK_CLOSE_REQUESTED || reason == STK_CLOSE_RESPONSE_END) && !conn->lingers &&
-        !stk_conn_has_input(conn))
+        (conn->proto != STK_PROTO_HTTP1 || !stk_conn_has_input(conn)))
         return STK_CONN_CLOSE;
     return STK_CONN_LINGER;
 }

@@ -86,7 +86,12 @@ void stk_trust_apply(struct stk_request *req, struct stk_server *server)
     const struct stk_head *head = req->head;
     struct stk_forwarded f;
 
-    if (head->known[STK_HEAD_FORWARDED]) {
+    /*
+     * Of both kinds the common one counts: proxies that are set up for X-Forwarded-* pass a
+     * Forwarded of their client on as it is.
+     */
+    if (head->known[STK_HEAD_FORWARDED] && !head->known[STK_HEAD_X_FORWARDED_FOR] &&
+        !head->known[STK_HEAD_X_FORWARDED_PROTO] && !head->known[STK_HEAD_X_FORWARDED_HOST]) {
         stk_span list = stk_head_known_value(head, STK_HEAD_FORWARDED);
         stk_span copy = list;
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.lib.server import free_port
+from tests.lib.users import why_not
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
 
@@ -656,7 +657,7 @@ def test_start_says_what_is_wrong(https, certs):
     server.wait_log("warning: tls-cert: .*runs out in 2 days|warning: tls-cert: .*runs out in 3 days")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
 def test_keys_that_only_root_can_read(https, certs, tmp_path):
     for end in (".pem", ".key"):
         shutil.copy(certs / ("main" + end), tmp_path / ("c" + end))

@@ -167,6 +167,7 @@ FORWARDED = [
     ("host", "X-Forwarded-Host: y.example:81\r\n", {"HTTP_HOST": "y.example:81"}),
     ("bad host", "X-Forwarded-Host: y/z\r\n", {"HTTP_HOST": "x"}),
     ("Forwarded", "Forwarded: for=1.2.3.4;proto=https;host=y\r\n", {"REMOTE_ADDR": "1.2.3.4", "wsgi.url_scheme": "https", "HTTP_HOST": "y"}),
+    ("both kinds", "Forwarded: for=6.6.6.6;proto=https\r\nX-Forwarded-For: 1.2.3.4\r\n", {"REMOTE_ADDR": "1.2.3.4", "wsgi.url_scheme": "http"}),
     ("Forwarded in quotes", 'Forwarded: for="[2001:db8::1]:567"\r\n', {"REMOTE_ADDR": "2001:db8::1"}),
     ("Forwarded list", "Forwarded: for=6.6.6.6, for=1.2.3.4\r\n", {"REMOTE_ADDR": "1.2.3.4"}),
     ("Forwarded unknown", "Forwarded: for=unknown\r\n", {"REMOTE_ADDR": "127.0.0.1"}),

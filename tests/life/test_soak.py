@@ -9,6 +9,7 @@ import pytest
 SOAK = Path(__file__).with_name("soak")
 
 
+@pytest.mark.alone  # what it calls a defect is a request that waited: it needs the machine for itself
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "args",
