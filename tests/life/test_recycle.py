@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from tests.life.steady import Steady, command, pids, wait_until
 
 APP = """
@@ -62,13 +64,14 @@ def test_one_at_a_time(serve):
     assert most <= 4
 
 
-def test_max_rss(serve):
-    server = start(serve, "-w2", "--max-rss", "150m")
+@pytest.mark.parametrize("option", ["max-rss", "max-pss"])
+def test_memory(serve, option):
+    server = start(serve, "-w2", "--" + option, "150m")
     before = pids(server)
     with Steady(server):
-        while "(max-rss)" not in server.log():
+        while "(%s)" % option not in server.log():
             server.get("/grow")
-    found = server.wait_log(r"worker \d \((\d+)\) has grown to [\d.]+ MiB \(max-rss\)")
+    found = server.wait_log(r"worker \d \((\d+)\) has grown to [\d.]+ MiB \(%s\)" % option)
     assert int(found.group(1)) in before
     wait_until(lambda: int(found.group(1)) not in pids(server))
 
