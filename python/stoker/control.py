@@ -570,14 +570,14 @@ def _workers(text: str) -> int | str:
 _workers.__name__ = "number"
 
 
-def _seconds(text: str) -> float:
+def parse_seconds(text: str) -> float:
     value = float(text)
     if not 0 < value < 1e6:
         raise ValueError
     return value
 
 
-_seconds.__name__ = "time"
+parse_seconds.__name__ = "time"
 
 
 def _parser(command: str) -> argparse.ArgumentParser:
@@ -610,7 +610,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
         )
     elif command == "top":
         parser.add_argument(
-            "-d", "--delay", type=_seconds, default=1.0, metavar="SECONDS", help="between two looks"
+            "-d", "--delay", type=parse_seconds, default=1.0, metavar="SECONDS", help="between two looks"
         )
         parser.add_argument(
             "-n", "--count", type=_count, metavar="COUNT", help="end after so many looks"
@@ -623,7 +623,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
     if command != "top":
         parser.add_argument("--json", action="store_true", help="print the server's answer")
         parser.add_argument(
-            "--timeout", type=_seconds, metavar="SECONDS", help="give up waiting so long"
+            "--timeout", type=parse_seconds, metavar="SECONDS", help="give up waiting so long"
         )
     return parser
 

@@ -745,17 +745,9 @@ def _modifier(text: str) -> int:
 _modifier.__name__ = "modifier"
 
 
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1e6:
-        raise ValueError
-    return value
-
-
-_seconds.__name__ = "time"
-
-
 def _parser() -> argparse.ArgumentParser:
+    from stoker.control import parse_seconds
+
     parser = argparse.ArgumentParser(
         prog="stoker curl",
         description="Sends one request to a server over HTTP, uwsgi, FastCGI or SCGI, and prints the "
@@ -797,7 +789,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-s", "--silent", action="store_true", help="say nothing of errors")
     parser.add_argument("-k", "--insecure", action="store_true", help="take any certificate")
     parser.add_argument(
-        "-m", "--timeout", "--max-time", type=_seconds, metavar="SECONDS", help="for all of it"
+        "-m", "--timeout", "--max-time", type=parse_seconds, metavar="SECONDS", help="for all of it"
     )
     return parser
 
