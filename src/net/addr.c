@@ -30,7 +30,8 @@ static const struct addr_scheme {
     {"tcp", "http", NULL},
     {"https", "https", NULL},
     {"uwsgi", "uwsgi", NULL},
-    {"fastcgi", NULL, "FastCGI is not served: bind uwsgi:// and use uwsgi_pass, or http:// and proxy_pass"},
+    {"fastcgi", NULL,
+     "FastCGI is not served: bind uwsgi:// and use uwsgi_pass, or http:// and proxy_pass"},
     {"scgi", "scgi", NULL},
     {"auto", "auto", NULL},
 };
