@@ -55,6 +55,8 @@ static void master_stop_proc(struct stk_master *m, struct stk_proc *p, bool now)
         stk_proc_stop(p, m->config->exit_timeout);
     else if (p->state < STK_PROC_DRAINING)
         stk_proc_drain(p, m->config->graceful_timeout);
+    else if (p->state == STK_PROC_DRAINING)
+        stk_proc_drain_on(p);
 }
 
 /*

@@ -244,6 +244,8 @@ char *stk_proc_name(const struct stk_proc *p);
 void stk_proc_send(struct stk_proc *p, int type, unsigned slot, int64_t value);
 /* Asks it to finish within `timeout`, then to stop, then kills it. */
 void stk_proc_drain(struct stk_proc *p, stk_msec timeout);
+/* It drains already: tells it who takes over now. */
+void stk_proc_drain_on(struct stk_proc *p);
 /* Asks it to stop; kills it when it has not within `grace`. */
 void stk_proc_stop(struct stk_proc *p, stk_msec grace);
 void stk_proc_kill(struct stk_proc *p);

@@ -326,6 +326,11 @@ void stk_proc_drain(struct stk_proc *p, stk_msec timeout)
     stk_timer_set(p->master->loop, &p->deadline, timeout + PROC_STOP_AFTER_MS);
 }
 
+void stk_proc_drain_on(struct stk_proc *p)
+{
+    stk_proc_send(p, STK_MESSAGE_DRAIN, stk_upgrade_drain_kind(p->master), 0);
+}
+
 void stk_proc_stop(struct stk_proc *p, stk_msec grace)
 {
     if (p->state == STK_PROC_KILLED)

@@ -532,7 +532,7 @@ static void http1_settle(struct stk_conn *conn, struct stk_lead_thread *thread, 
             bool heir =
                 stk_unlikely(draining) && conn->tls == NULL && stk_move_has_heir(server->move);
 
-            if (stk_unlikely(draining) && !heir && !stk_server_is_patient(server, conn)) {
+            if (stk_unlikely(draining) && !heir && !stk_server_is_patient(server)) {
                 stk_conn_close(conn, thread, STK_CLOSE_DRAINING);
                 return;
             }

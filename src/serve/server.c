@@ -52,10 +52,9 @@ enum {
     SERVER_DRAIN_FIRST_MS = 1000, /* for the first request of a connection that was accepted late */
 };
 
-bool stk_server_is_patient(const struct stk_server *server, const struct stk_conn *conn)
+bool stk_server_is_patient(const struct stk_server *server)
 {
-    return (conn->tls != NULL || atomic_load(&server->patient)) &&
-           stk_loop_now(server->loop) < server->patient_until;
+    return stk_loop_now(server->loop) < atomic_load(&server->patient_until);
 }
 
 /* Since when a connection has been idle: its deadline counts from there. */
@@ -163,7 +162,7 @@ static void server_close_idle(struct stk_server *server)
             continue;
         if (conn->state != STK_CONN_IDLE || stk_conn_has_input(conn))
             continue;
-        if (conn->served && stk_server_is_patient(server, conn))
+        if (conn->served && stk_server_is_patient(server))
             continue;
         if (conn->served) {
             stk_conn_close(conn, &nobody, STK_CLOSE_DRAINING);
@@ -579,13 +578,20 @@ static stk_msec server_patience(const struct stk_server *server)
     return half < SERVER_DRAIN_PATIENCE_MS ? half : SERVER_DRAIN_PATIENCE_MS;
 }
 
-void stk_server_drain(struct stk_server *server, bool last)
+void stk_server_drain(struct stk_server *server, enum stk_channel_drain kind)
 {
+    bool last = kind == STK_CHANNEL_DRAIN_LAST;
+
     /* Before the others see that it drains: it is what they look at then. */
-    if (!last && !atomic_load(&server->draining))
-        server->patient_until = stk_loop_now(server->loop) + server_patience(server);
-    if (atomic_exchange(&server->draining, true))
+    atomic_store(&server->patient_until,
+                 last ? 0 : stk_loop_now(server->loop) + server_patience(server));
+    atomic_store(&server->carries, kind == STK_CHANNEL_DRAIN_CARRY);
+    if (kind != STK_CHANNEL_DRAIN_SUCCESSOR && server->move != NULL)
+        stk_move_disinherit(server->move);
+    if (atomic_exchange(&server->draining, true)) {
+        stk_server_drain_more(server);
         return;
+    }
     for (size_t i = 0; i < server->nlisteners; i++) {
         struct stk_server_listener *l = &server->listeners[i];
 
@@ -596,8 +602,6 @@ void stk_server_drain(struct stk_server *server, bool last)
         }
         l->attached = false;
     }
-    if ((last || atomic_load(&server->patient)) && server->move != NULL)
-        stk_move_disinherit(server->move);
     if (server->nconns > 0)
         server_close_idle(server);
     else if (server->on_drained != NULL)

@@ -12,6 +12,7 @@
 #include "app/host.h"
 #include "base/list.h"
 #include "base/time.h"
+#include "ipc/channel.h"
 #include "loop/lead.h"
 #include "loop/loop.h"
 #include "net/cidr.h"
@@ -111,8 +112,8 @@ struct stk_server {
     int (*carry)(void *arg, int fd, bool served);
     void *carry_arg;
     _Atomic bool carries;
-    _Atomic bool patient; /* set before draining: idle connections may send one more request ... */
-    stk_msec patient_until;        /* ... until then */
+    _Atomic stk_msec
+        patient_until; /* draining: idle connections may send one more request until then */
     void (*on_drained)(void *arg); /* all connections are gone; by the owner of the loop */
     void *on_drained_arg;
 
@@ -215,16 +216,17 @@ int stk_server_listen(struct stk_server *server, unsigned slot) STK_MUST_CHECK;
 /* Stops accepting from them. */
 void stk_server_unlisten(struct stk_server *server, unsigned slot);
 /*
- * Finishes what was begun: stops accepting (`last`: after taking what is queued, because no other
- * worker will), closes idle connections, and calls on_drained when the last connection is gone. By
- * the owner of the loop.
+ * Finishes what was begun: stops accepting (DRAIN_LAST: after taking what is queued, because no
+ * other worker will), closes or gives away idle connections, and calls on_drained when the last one
+ * is gone. Said again, the new kind holds: a server that drains for its successor may learn that
+ * all the others go, too. By the owner of the loop.
  */
-void stk_server_drain(struct stk_server *server, bool last);
+void stk_server_drain(struct stk_server *server, enum stk_channel_drain kind);
 /*
- * While draining: whether an idle connection may send one more request. Of those that can be given
- * to another worker only where an upgrade says so; those with TLS cannot be.
+ * While draining: whether idle connections that nobody takes over may send one more request, whose
+ * response says that it is the last one.
  */
-bool stk_server_is_patient(const struct stk_server *server, const struct stk_conn *conn);
+bool stk_server_is_patient(const struct stk_server *server);
 /* While draining: looks again for connections that are idle; by the owner of the loop. */
 void stk_server_drain_more(struct stk_server *server);
 /* Closes every connection that is not in the application; by the owner of the loop. */

@@ -175,16 +175,15 @@ static void worker_set_title(const struct worker *w, const char *state)
     stk_title_set_role(w->config->name, role, stk_config_app_name(w->config), state);
 }
 
-/* `last`: no other worker will take what is queued in the sockets. */
-static void worker_drain(struct worker *w, stk_msec timeout, bool last)
+static void worker_drain(struct worker *w, stk_msec timeout, enum stk_channel_drain kind)
 {
     if (!atomic_load(&w->server->draining)) {
         worker_set_title(w, "draining");
         stk_timer_set(w->loop, &w->deadline, timeout);
-        stk_server_drain(w->server, last);
-        if (last)
-            worker_close_listeners(w);
     }
+    stk_server_drain(w->server, kind);
+    if (kind == STK_CHANNEL_DRAIN_LAST)
+        worker_close_listeners(w);
 }
 
 /* A connection for the new server. */
@@ -268,10 +267,7 @@ static void worker_on_message(struct worker *w, const struct stk_message *msg)
             stk_log_debug("the master was not answered");
         break;
     case STK_MESSAGE_DRAIN:
-        atomic_store(&w->server->patient, msg->slot == STK_CHANNEL_DRAIN_UPGRADED ||
-                                              msg->slot == STK_CHANNEL_DRAIN_CARRY);
-        atomic_store(&w->server->carries, msg->slot == STK_CHANNEL_DRAIN_CARRY);
-        worker_drain(w, msg->value, msg->slot == STK_CHANNEL_DRAIN_LAST);
+        worker_drain(w, msg->value, (enum stk_channel_drain)msg->slot);
         break;
     case STK_MESSAGE_STOP:
         stk_access_log_finish(w->access_log);
@@ -315,7 +311,7 @@ static void worker_on_channel(struct stk_source *src, uint32_t events, void *who
     stk_loop_del(w->loop, src);
     if (!atomic_load(&w->server->draining)) {
         stk_log_error("the master is gone: finishing what was begun");
-        worker_drain(w, w->config->graceful_timeout, true);
+        worker_drain(w, w->config->graceful_timeout, STK_CHANNEL_DRAIN_LAST);
     }
 }
 
@@ -329,7 +325,7 @@ static void worker_on_term_event(struct stk_source *src, uint32_t events, void *
     if (stk_channel_send_simple(w->heritage->channel, STK_MESSAGE_LEAVING, w->heritage->slot, 0) <
         0)
         stk_log_warning("the master was not told that this worker leaves");
-    worker_drain(w, w->config->graceful_timeout, false);
+    worker_drain(w, w->config->graceful_timeout, STK_CHANNEL_DRAIN_SUCCESSOR);
 }
 
 static void worker_unlock(void *arg, struct stk_lead_thread *thread)

@@ -281,6 +281,23 @@ def test_a_connection_that_gets_its_answer_meanwhile_goes_along(site):
     one.end()
 
 
+def test_a_connection_of_a_worker_that_a_reload_replaced_goes_along(site):
+    """The worker drains for its successor, and then that goes as well."""
+    one = site(SLOW)
+    with one.server.connect() as conn:
+        conn.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        one.server.wait_log("begun", out=False)
+        one.server.send_signal(signal.SIGHUP)
+        one.server.wait_log("the reload is complete")
+        new = one.upgrade()
+        response = conn.read_response()
+        assert response.status == 200
+        assert not response.will_close
+        one.server.wait()
+        assert one.server.get("/", conn=conn).text.split()[1] == str(new)
+    one.end()
+
+
 def test_a_request_that_runs_is_finished(site):
     one = site(
         """
