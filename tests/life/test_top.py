@@ -17,6 +17,7 @@ from tests.lib.server import test_command as stoker_command
 pyte = pytest.importorskip("pyte")
 
 HELLO = """
+    import os
     import time
 
     def app(environ, start_response):
@@ -26,7 +27,8 @@ HELLO = """
         return [b"hello"]
 
     def wait_for_somebody():
-        time.sleep(2)
+        while not os.path.exists("go"):
+            time.sleep(0.01)
 """
 
 
@@ -100,12 +102,24 @@ class Terminal:
         return "\n".join(self.lines)
 
     def wait(self, pattern, seconds=20):
-        """Until the screen matches."""
-        deadline = time.monotonic() + seconds
-        while not re.search(pattern, self.text, re.M):
-            if time.monotonic() > deadline or not self.pump(0.1):
-                raise AssertionError("nothing matched %r:\n%s" % (pattern, self.text))
+        """Until the screen matches. A frame comes in pieces, so nothing is said of what the pattern
+        does not name: see until()."""
+
+        def matches(lines):
+            assert re.search(pattern, "\n".join(lines), re.M), "nothing matched %r" % pattern
+
+        self.until(matches, seconds)
         return self.text
+
+    def until(self, check, seconds=20):
+        """Until all that `check` asserts of the lines is true of one and the same screen."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                return check(self.lines)
+            except AssertionError as error:
+                if time.monotonic() > deadline or not self.pump(0.1):
+                    raise AssertionError("%s:\n%s" % (error, self.text)) from None
 
     def keys(self, keys):
         os.write(self.master, keys)
@@ -128,17 +142,19 @@ class Terminal:
 
 def test_the_table_fits_80_columns(server):
     with Terminal(server, "-d", "0.2") as top:
-        top.wait(r"^  W     PID STATE  BUSY")
-        top.wait(r"^  3 ")
-        lines = top.lines
-        assert lines[0].startswith("stoker ") and "app:app" in lines[0] and "serving" in lines[0]
-        assert "req/s" in lines[1] and "in " in lines[1] and "queue" in lines[1]
-        assert "0 restarts" in lines[2]
-        rows = [line for line in lines if re.match(r" +\d+ +\d+ ready ", line)]
-        assert [int(row.split()[0]) for row in rows] == [1, 2, 3]
-        assert lines[-1].startswith("q quit")
+
+        def table(lines):
+            assert lines[0].startswith("stoker ") and "app:app" in lines[0] and "serving" in lines[0]
+            assert "req/s" in lines[1] and "in " in lines[1] and "queue" in lines[1]
+            assert "0 restarts" in lines[2]
+            assert lines[4].startswith("  W     PID STATE  BUSY")
+            rows = [line for line in lines if re.match(r" +\d+ +\d+ ready ", line)]
+            assert [int(row.split()[0]) for row in rows] == [1, 2, 3]
+            assert lines[-1].startswith("q quit")
+
+        top.until(table)
         # The last column is never written to, so nothing can have wrapped.
-        assert all(len(line) < 80 for line in lines)
+        assert all(len(line) < 80 for line in top.lines)
         top.keys(b"q")
         assert top.end() == 0
 
@@ -159,7 +175,7 @@ def test_it_moves(server):
         assert top.end() == 0
 
 
-def test_stacks_of_the_selected_worker(server):
+def test_stacks_of_the_selected_worker(server, tmp_path):
     with Terminal(server, "-d", "0.2") as top, server.connect() as conn:
         top.wait(r"^  3 ")
         conn.send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -168,13 +184,17 @@ def test_stacks_of_the_selected_worker(server):
         row = next(line for line in top.lines if re.search(r" 1/1 ", line))
         top.keys(b"j" * (int(row.split()[0]) - 1) + b"s")
         top.wait(r"^stacks of worker %s" % row.split()[0])
-        # Lines that are too long for the terminal go on in the next ones.
-        deadline = time.monotonic() + 20
-        while "wait_for_somebody" not in re.sub(r"\n +", "", top.text):
-            assert time.monotonic() < deadline and top.pump(0.1), top.text
-        assert top.lines[-1].startswith("q back")
+
+        def page(lines):
+            # Lines that are too long for the terminal go on in the next ones.
+            assert "wait_for_somebody" in re.sub(r"\n +", "", "\n".join(lines))
+            assert lines[-1].startswith("q back")
+
+        top.until(page)
         top.keys(b"G\x1b")
         top.wait(r"^  W ")
+        (tmp_path / "go").touch()
+        assert conn.read_response().body == b"hello"
         top.keys(b"q")
         assert top.end() == 0
 
@@ -227,7 +247,7 @@ def test_resizing(server, size):
 
 def test_a_small_terminal_scrolls_to_the_selected(server):
     with Terminal(server, "-d", "0.2", lines=7) as top:
-        top.wait(r"^  1 ")
+        top.wait(r"^  1 (.*\n)+q quit")
         assert not re.search(r"^  3 ", top.text, re.M)
         top.keys(b"jj")
         top.wait(r"^  3 ")
