@@ -11,6 +11,7 @@
         assert server.get("/").body == b"hello"
 """
 
+import os
 import platform
 import sys
 import textwrap
@@ -40,8 +41,20 @@ APPLICATIONS = {
 }
 
 
+def write_failed(path, terminalreporter):
+    """Adds the ids of what failed to a file, one a line, for tools/rerun_failed."""
+    with open(path, "a") as file:
+        for kind in ("failed", "error"):
+            for report in terminalreporter.stats.get(kind, ()):
+                where, colons, name = str(report.nodeid).partition("::")
+                where = os.path.relpath(terminalreporter.config.rootpath / where)
+                file.write(where + colons + name + "\n")
+
+
 def pytest_terminal_summary(terminalreporter):
     """Says which applications were served, with their versions and the number of tests."""
+    if os.environ.get("STOKER_TEST_FAILED"):
+        write_failed(os.environ["STOKER_TEST_FAILED"], terminalreporter)
     counts = {}
     for report in terminalreporter.stats.get("passed", ()):
         name = report.nodeid.partition("::")[0].rpartition("/")[2]

@@ -1,9 +1,11 @@
 """The checks of tools/ find what they are for."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -126,10 +128,16 @@ def test_words(tree):
 @pytest.mark.parametrize(
     "log, counts",
     [
-        ("3 passed in 0.12s\n", "3 0 0"),
-        ("== 1 failed, 2 passed, 4 skipped, 1 error in 61.20s (0:01:01) ==\n", "2 2 4"),
-        ("Ok:                 5   \nFail:               1   \nTimeout:  2\nSkipped: 3\n", "5 3 3"),
-        ("all is well\n", "0 0 0"),
+        ("3 passed in 0.12s\n", "3 0 0 0"),
+        ("== 1 failed, 2 passed, 4 skipped, 1 error in 61.20s (0:01:01) ==\n", "2 2 4 0"),
+        ("Ok:                 5   \nFail:               1   \nTimeout:  2\nSkipped: 3\n", "5 3 3 0"),
+        ("all is well\n", "0 0 0 0"),
+        (
+            "1 failed, 2 passed, 1 error in 9.1s\n    | 1 passed in 0.1s\n"
+            "FLAKY: test_a.py::test_b[: x]: failed 2 times, then passed\n",
+            "2 0 0 1",
+        ),
+        ("2 failed in 9.1s\nFLAKY: a::b: failed, then passed\nFAILED TWICE: a::c: failed\n", "0 1 0 1"),
     ],
 )
 def test_count_results(tmp_path, log, counts):
@@ -142,6 +150,96 @@ def test_count_results(tmp_path, log, counts):
         check=True,
     )
     assert result.stdout.strip() == counts
+
+
+FLAKY_TESTS = """
+    import pathlib
+    import pytest
+
+    @pytest.fixture
+    def clean_up(request):
+        yield
+        assert "first" not in request.node.name or not first("clean up")
+
+    def first(name):
+        path = pathlib.Path(__file__).with_name(name)
+        there = path.exists()
+        path.touch()
+        return not there
+
+    def test_good(): pass
+
+    def test_first(clean_up): assert not first("the test")
+
+    @pytest.mark.parametrize("value", ["a b", "c::d"])
+    def test_parameter(value): assert value == "a b" or not first("parameter")
+"""
+
+
+def run_twice(tmp_path, more=""):
+    """A run of tests, and what rerun_failed makes of it."""
+    (tmp_path / "conftest.py").write_text("from tests.conftest import *\n")
+    (tmp_path / "test_some.py").write_text(textwrap.dedent(FLAKY_TESTS + more))
+    failed = tmp_path / "failed"
+    env = dict(os.environ, STOKER_TEST_FAILED=str(failed), PYTHONPATH=str(ROOT), PYTHONDONTWRITEBYTECODE="1")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q"]
+    first = subprocess.run(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True)
+    assert first.returncode in (1, 2)
+    again = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "rerun_failed"), "pytest", str(failed), *command],
+        cwd=tmp_path,
+        env=env,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    log = tmp_path / "log"
+    log.write_text(first.stdout + again.stdout)
+    counts = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "count_results"), str(log)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return again.returncode, again.stdout, counts.stdout.strip()
+
+
+def test_what_fails_once_is_flaky(tmp_path):
+    code, output, counts = run_twice(tmp_path)
+    assert code == 0 and counts == "2 0 0 2", output
+    assert "FLAKY: test_some.py::test_first: failed 2 times, then passed\n" in output
+    assert "FLAKY: test_some.py::test_parameter[c::d]: failed, then passed\n" in output
+
+
+def test_what_fails_twice_has_failed(tmp_path):
+    code, output, counts = run_twice(tmp_path, "\n    def test_bad(): assert False\n")
+    assert code == 1 and counts == "2 1 0 2", output
+    assert "FAILED TWICE: test_some.py::test_bad: failed, then failed again\n" in output
+
+
+def test_many_failures_are_not_run_again(tmp_path):
+    more = "".join("\n    def test_bad%d(): assert False\n" % number for number in range(2))
+    code, output, counts = run_twice(tmp_path, more)
+    assert code == 1 and output.startswith("nothing is run again: 4 failed") and counts == "2 5 0 0"
+
+
+def test_a_file_that_cannot_be_loaded_is_not_run_again(tmp_path):
+    code, output, counts = run_twice(tmp_path, "\n    import no_such_module_is_there\n")
+    assert code == 1 and output.startswith("nothing is run again: 1 failed") and counts == "0 1 0 0"
+
+
+def test_failures_of_meson(tmp_path):
+    logs = tmp_path / "meson-logs"
+    logs.mkdir()
+    tests = [("stoker:unit / base/list", "OK"), ("stoker:unit / a name / of words", "FAIL")]
+    (logs / "testlog.json").write_text(
+        "".join(json.dumps({"name": name, "result": result}) + "\n" for name, result in tests)
+    )
+    code, output = run(ROOT, "rerun_failed", "meson", str(tmp_path), "echo", "meson test")
+    assert code == 0
+    assert output == (
+        "== again, alone: a name / of words\n    | meson test a name / of words\n"
+        "FLAKY: a name / of words: failed, then passed\n"
+    )
 
 
 def test_bootstrap_needs_no_network_to_refuse(tmp_path):
