@@ -44,8 +44,61 @@ enum stk_host_cancel {
     STK_HOST_CANCEL_AGAIN = 4,        /* with one of them: once more, although it has been raised */
 };
 
+/* What has become of a call. */
+enum stk_host_call {
+    STK_HOST_DONE,    /* the response is whole, failed or cut */
+    STK_HOST_PENDING, /* the application waits: the request has been detached (app/request.h) */
+};
+
+/* What a detached request is woken for. */
+enum stk_wake {
+    STK_WAKE_INPUT = 1,  /* asked for: bytes of the body, or the end of the body, are there */
+    STK_WAKE_OUTPUT = 2, /* asked for: little output is queued */
+    /* The client has ended its side, or vanished; once. A client that only ended its side still
+     * takes a response: whether it is gone for good, write and is_disconnected say. */
+    STK_WAKE_GONE = 4,
+    /* request-timeout is over; once. 504 was sent, or the response cut: write answers -EPIPE. The
+     * application is to be cancelled, and finish is due as ever. */
+    STK_WAKE_TIMEOUT = 8,
+    STK_WAKE_DRAIN = 16, /* the worker is going to stop; once */
+    /* With GONE: cancel-on-disconnect is on, and the client is gone for good. The application is to
+     * be cancelled. */
+    STK_WAKE_CANCEL = 32,
+};
+
 /* The body of a Python thread of the engine: returns when the worker drains. */
 typedef void (*stk_host_thread_fn)(void *arg, unsigned index, void *thread);
+
+/*
+ * How a host with an event loop of its own turns the engine's, which is nested in it. All calls
+ * are made locked, on the thread that called run, and none from within a service or wake.
+ *
+ * Between two turns this thread is in the application for the engine: when it does not come back
+ * for a tick while there is something to do, the stand-by thread turns the loop, and queues the
+ * requests that come; the next turn runs them and takes the loop back.
+ */
+struct stk_host_engine {
+    void *arg;
+    int fd;   /* readable when a turn has something to do (an epoll set) */
+    int bell; /* likewise (an eventfd; a turn reads it): work for this thread has been queued */
+    /* Before the first turn, with the host's thread object; after the last one. */
+    void (*begin)(void *arg, void *thread);
+    void (*end)(void *arg);
+    /*
+     * One turn, which does not wait: runs queued requests, handles what is ready (not more than a
+     * batch, nor for longer than about 1 ms), and wakes detached requests. False: the engine has
+     * stopped, and the event loop is to end. For an event loop whose selector is not ours; the
+     * engine's own timers make `fd` readable.
+     */
+    bool (*turn)(void *arg);
+    /*
+     * The same, but waits (unlocked) until the engine, or own_fd (the event loop's own epoll set,
+     * always the same one; -1: there is none) has something, or `timeout` nanoseconds have passed
+     * (-1: no limit; 0: does not wait). Returns as turn. Whoever has called it once does not call
+     * turn.
+     */
+    bool (*wait)(void *arg, int own_fd, stk_nsec timeout);
+};
 
 struct stk_host_ops {
     const char *name; /* "wsgi" */
@@ -55,17 +108,29 @@ struct stk_host_ops {
     /*
      * Runs fn on `threads` threads: index 0 on the calling (main) thread, the others on threads of
      * the interpreter (threading.Thread), each with one thread state for life. Locked. Returns when
-     * all have returned. `thread` is the host's per-thread object.
+     * all have returned. `thread` is the host's per-thread object. With has_loop, index 0 does not
+     * run fn: it drives `engine` (NULL otherwise) until that has stopped.
      */
-    int (*run)(void *host, unsigned threads, stk_host_thread_fn fn, void *arg);
+    int (*run)(void *host, unsigned threads, stk_host_thread_fn fn, void *arg,
+               const struct stk_host_engine *engine);
+    /* After load: whether run turns the engine from an event loop of the host's own, because some
+     * application is asynchronous; and whether this one is. Locked. May be NULL, as wake then. */
+    bool (*has_loop)(void *host);
+    bool (*is_async)(void *host, unsigned app);
+    /*
+     * A detached request can go on: `what` is of enum stk_wake. Locked, on the thread that drives
+     * the engine, within a turn. Application code is not to run in here for long: set what it
+     * waits for. All services of the request may be called, finish too.
+     */
+    void (*wake)(void *host, void *thread, struct stk_request *req, unsigned what);
     /* Releases, and takes again, the interpreter on this thread. */
     void (*unlock)(void *host, void *thread);
     void (*lock)(void *host, void *thread);
     /* Runs pending signal handlers of the interpreter (main thread only); cheap. Locked. */
     void (*check_signals)(void *host, void *thread);
-    /* Answers one request, completely. Locked. The response is whole, failed or cut when it
-     * returns. */
-    void (*call)(void *host, void *thread, struct stk_request *req);
+    /* Answers one request. Locked. The response is whole, failed or cut when it returns, unless it
+     * has detached the request: then it returns STK_HOST_PENDING. */
+    enum stk_host_call (*call)(void *host, void *thread, struct stk_request *req);
     /*
      * A buffer for a body of exactly `size` bytes, that the host can give to the application
      * without a copy (a bytes object); *ret_data is where the bytes go. NULL: use your own memory.

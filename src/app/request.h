@@ -6,6 +6,13 @@
  * that thread and never block: where they would, they return -EAGAIN and the host waits in its own
  * way (thread, greenlet, future) for what `wait_for` tells it, then calls again with the same
  * arguments.
+ *
+ * A host with an event loop may let a request outlive its call: it *detaches* the request, and
+ * call() returns. A detached request belongs to the thread that drives the engine (struct
+ * stk_host_engine); its services may be called there at any time, in a turn or between two, from
+ * wake() and from the call or the step of another request, until `finish`. For its output it never
+ * waits: write takes everything, is_congested says when the application should wait, and `want`
+ * asks to be woken. For its body it asks by `want` after -EAGAIN.
  */
 #pragma once
 
@@ -125,6 +132,27 @@ struct stk_request_ops {
     /* Gives the request so many milliseconds from now on, in place of request-timeout; 0: no limit.
      * 0, or -ENOTSUP where nobody watches. */
     int (*set_timeout)(struct stk_request *req, stk_msec timeout);
+
+    /*
+     * For hosts with an event loop (stk_host_ops.has_loop). Makes a request outlive its call: the
+     * request from now on, with the response as far as it has come, what is left of the body, and
+     * host_data; `req` is dead. Only in call(), once, before it returns STK_HOST_PENDING; NULL: no
+     * memory, and the response has failed: call returns STK_HOST_DONE without touching it. Body
+     * views from before are dead as well, but for the host's own buffers.
+     */
+    struct stk_request *(*detach)(struct stk_request *req);
+    /* Detached: asks to be woken, once, for STK_WAKE_INPUT and STK_WAKE_OUTPUT (in a later turn,
+     * where it is so already). The other reasons are always told. */
+    void (*want)(struct stk_request *req, unsigned what);
+    /* Detached: whether more is queued for the client than should be (64 KiB; STK_WAKE_OUTPUT comes
+     * below 16 KiB). */
+    bool (*is_congested)(struct stk_request *req);
+    /*
+     * Detached: the end, exactly once, after call() has returned. The response is ended, or failed
+     * where the application has not ended it; it is counted and logged, the connection goes on.
+     * `req` is dead, and no wake comes for it any more.
+     */
+    void (*finish)(struct stk_request *req);
 };
 
 /*
@@ -146,5 +174,5 @@ struct stk_request {
     unsigned status;            /* of the response, for the log; 0 before start */
     const struct stk_var *vars; /* what the connection's protocol tells of it: TLS, a gateway */
     size_t nvars;
-    void *host_data; /* the host's own, during call() */
+    void *host_data; /* the host's own, during call() and while detached */
 };

@@ -131,7 +131,8 @@ static int threads_start_all(struct threads_run *run, unsigned n, PyObject *list
     return r;
 }
 
-int stk_threads_run(void *host, unsigned threads, stk_host_thread_fn fn, void *arg)
+int stk_threads_run(void *host, unsigned threads, stk_host_thread_fn fn, void *arg,
+                    const struct stk_host_engine *engine)
 {
     struct threads_run run = {
         .host = host,

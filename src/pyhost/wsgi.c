@@ -397,7 +397,7 @@ static inline void wsgi_run(struct stk_call *call, PyObject *env, PyObject *star
     Py_DECREF(result);
 }
 
-STK_HOT void stk_wsgi_call(void *host, void *thread, struct stk_request *req)
+STK_HOT enum stk_host_call stk_wsgi_call(void *host, void *thread, struct stk_request *req)
 {
     struct stk_pyhost *h = host;
     struct stk_pythread *t = thread;
@@ -427,4 +427,5 @@ STK_HOT void stk_wsgi_call(void *host, void *thread, struct stk_request *req)
         stk_input_release(call.input);
     stk_errors_flush(h->errors);
     stk_cancel_end(t);
+    return STK_HOST_DONE;
 }

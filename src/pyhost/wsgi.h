@@ -4,4 +4,4 @@
 #include "pyhost/host.h"
 
 /* host_ops.call. */
-void stk_wsgi_call(void *host, void *thread, struct stk_request *req);
+enum stk_host_call stk_wsgi_call(void *host, void *thread, struct stk_request *req);

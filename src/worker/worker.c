@@ -623,7 +623,7 @@ int stk_worker_main(void *arg, struct stk_heritage *heritage)
                                (void (*const[])(int)){worker_on_term, worker_on_ignored});
             if (worker_connect(&w) == 0) {
                 r = w.params->host_ops->run(w.params->host, (unsigned)w.config->threads,
-                                            worker_thread, &w);
+                                            worker_thread, &w, NULL);
                 code = r == 0 ? WORKER_EXIT_OK : WORKER_EXIT_FAILED;
             }
         }

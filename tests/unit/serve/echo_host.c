@@ -60,7 +60,8 @@ static void *echo_thread_main(void *arg)
     return NULL;
 }
 
-static int echo_run(void *host, unsigned threads, stk_host_thread_fn fn, void *arg)
+static int echo_run(void *host, unsigned threads, stk_host_thread_fn fn, void *arg,
+                    const struct stk_host_engine *engine)
 {
     struct echo_thread *all = stk_new0_array(struct echo_thread, threads);
 
@@ -318,7 +319,7 @@ static bool echo_call_number(struct echo_host *host, struct echo_thread *t, stru
     return true;
 }
 
-static void echo_call(void *arg, void *thread, struct stk_request *req)
+static enum stk_host_call echo_call(void *arg, void *thread, struct stk_request *req)
 {
     struct echo_host *host = arg;
     stk_span path = stk_head_path(req->head);
@@ -342,7 +343,7 @@ static void echo_call(void *arg, void *thread, struct stk_request *req)
         echo_fork(host, req);
     } else if (echo_call_number(host, thread, req, path) ||
                echo_call_long(host, thread, req, path)) {
-        return;
+        return STK_HOST_DONE;
     } else if (stk_span_eq(path, STK_SPAN_LIT("/fail"))) {
         req->ops->fail(req);
     } else if (stk_span_eq(path, STK_SPAN_LIT("/short"))) {
@@ -364,6 +365,7 @@ static void echo_call(void *arg, void *thread, struct stk_request *req)
         echo_start(req, "13");
         echo_write(host, req, "Hello, World!", 13, STK_WRITE_END);
     }
+    return STK_HOST_DONE;
 }
 
 const struct stk_host_ops echo_host_ops = {
