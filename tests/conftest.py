@@ -53,7 +53,8 @@ def write_failed(path, terminalreporter):
 
 def pytest_terminal_summary(terminalreporter):
     """Says which applications were served, with their versions and the number of tests."""
-    if os.environ.get("STOKER_TEST_FAILED"):
+    worker = hasattr(terminalreporter.config, "workerinput")  # one of xdist's: it tells the controller
+    if os.environ.get("STOKER_TEST_FAILED") and not worker:
         write_failed(os.environ["STOKER_TEST_FAILED"], terminalreporter)
     counts = {}
     for report in terminalreporter.stats.get("passed", ()):
