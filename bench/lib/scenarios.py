@@ -14,6 +14,9 @@ THREADS = "stoker,stoker+t4,granian+t4,peregrine+t4,uwsgi+t4,gunicorn-gthread+t4
 BEHIND = "stoker,stoker+nolog,uwsgi-limit,uwsgi,gunicorn-sync,gunicorn-gthread+t4"
 KEPT = "stoker,stoker+nolog,uwsgi,gunicorn-gthread+t4"
 FILES = "stoker,stoker+nolog,nginx,nginx+nolog"
+ASGI = "stoker+asyncio,stoker+asyncio+nolog,stoker+uvloop,stoker+uvloop+nolog," \
+       "uvicorn+uvloop,uvicorn+asyncio,granian-asgi,hypercorn,fastpysgi-asgi,gunicorn-asgi," \
+       "peregrine-asgi"
 TAKEOVER = "stoker,stoker+notakeover"
 
 
@@ -116,6 +119,21 @@ SCENARIOS = {
     "tls": Scenario("14 bytes over TLS, kept connections", servers=FILES, tls=True),
     "tls-handshake": Scenario("14 bytes over TLS, a connection and a full handshake per request",
                               servers=FILES, tls=True, wrk=("close=1",)),
+    **{f"asgi-{name}": Scenario(f"ASGI: {title}", app=f"apps_asgi:{app}",
+                                servers=ASGI + (",epoll" if app == "hello" else ""), **more)
+       for name, title, app, more in [
+           ("hello", "14 bytes", "hello", {}),
+           ("context", "14 bytes, a context variable is set", "context", {}),
+           ("json", "json.dumps of 1 kB in the application", "document", {}),
+           ("echo10k", "10 kB, sent back", "echo", {"wrk": ("method=POST", "body=10240")}),
+           ("body100k", "one block of 100 kB", "body100k", {}),
+           ("stream", "64 blocks of 1 kB", "stream", {}),
+           ("sleep0", "await asyncio.sleep(0)", "sleep0", {}),
+           ("sleep1ms", "await asyncio.sleep(0.001)", "sleep1ms", {"pin": "none"}),
+           ("compute2ms", "the application computes 2 ms", "compute2ms", {"pin": "none"}),
+           ("c1", "14 bytes, 1 connection", "hello", {"connections": 1}),
+       ]},
+    "fastapi": Scenario("FastAPI, 1 kB of JSON", app="app_fastapi:app", servers=ASGI),
     "memory": Scenario("PSS of a worker beyond a bare interpreter with the application",
                        kind="memory", pin="none"),
     "memory-flask": Scenario("PSS of a worker beyond a bare interpreter with the application "
@@ -194,6 +212,13 @@ TARGETS = [
     *[Target(f"static-{name}", "cpu_us", limit, "nginx" + log, ours="stoker" + log)
       for name, limit in [("1k", 1.00), ("10k", 1.00), ("100k", 1.05), ("10m", 1.05)]
       for log in ("", "+nolog")],
+    *[Target("asgi-hello", "cpu_us", 0.40, f"uvicorn+{loop}", ours=f"stoker+{loop}")
+      for loop in ("asyncio", "uvloop")],
+    *[Target("asgi-hello", "cpu_us", 1.45, "epoll", ours=f"stoker+{loop}")
+      for loop in ("asyncio", "uvloop")],
+    *[Target(name, "cpu_us", 1.00, "best", ours="stoker+uvloop")
+      for name in ("asgi-hello", "asgi-json", "asgi-echo10k", "asgi-body100k", "asgi-stream",
+                   "asgi-sleep0", "fastapi")],
     # requests per CPU second at least 0.9 times nginx's
     *[Target(name, "cpu_us", 1.11, "nginx" + log, ours="stoker" + log)
       for name in ("tls", "tls-handshake") for log in ("", "+nolog")],

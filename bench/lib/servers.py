@@ -13,13 +13,14 @@ from . import nginx, paths
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """One server in one set-up.  Written as name+t4+nolog+notakeover+w4."""
+    """One server in one set-up.  Written as name+t4+nolog+notakeover+w4+uvloop."""
 
     family: str
     threads: int = 1
     workers: int = 1
     log: bool = True
     takeover: bool = True
+    loop: str = ""  # "asyncio" or "uvloop"; "": the server's own choice
 
     def __str__(self):
         text = self.family
@@ -27,6 +28,8 @@ class Spec:
             text += f"+t{self.threads}"
         if self.workers != 1:
             text += f"+w{self.workers}"
+        if self.loop:
+            text += f"+{self.loop}"
         if not self.log:
             text += "+nolog"
         if not self.takeover:
@@ -46,6 +49,8 @@ class Spec:
                 values["log"] = False
             elif option == "notakeover":
                 values["takeover"] = False
+            elif option in ("asyncio", "uvloop"):
+                values["loop"] = option
             elif option[:1] in "tw" and option[1:].isdigit():
                 values["threads" if option[0] == "t" else "workers"] = int(option[1:])
             else:
@@ -93,6 +98,8 @@ def _stoker(spec, at):
         argv += ["--tls-cert", at.tls[0], "--tls-key", at.tls[1]]
     if at.static:
         argv += ["--static", "/f=" + at.static]
+    if spec.loop:
+        argv += ["--loop", spec.loop]
     return argv + ([] if spec.takeover else ["--no-takeover"])
 
 
@@ -118,15 +125,20 @@ def _launch(name):
 
 
 def _granian(spec, at):
-    return [at.bin("granian"), "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(at.port),
-            "--workers", str(spec.workers), "--blocking-threads", str(spec.threads),
+    argv = [at.bin("granian"), "--host", "127.0.0.1", "--port", str(at.port)]
+    if spec.family == "granian-asgi":
+        argv += ["--interface", "asginl", "--loop", spec.loop or "uvloop"]
+    else:
+        argv += ["--interface", "wsgi", "--blocking-threads", str(spec.threads)]
+    return [*argv, "--workers", str(spec.workers),
             "--backlog", "4096", "--log-level", "info" if spec.log else "warning",
             "--access-log" if spec.log else "--no-access-log", at.app]
 
 
 def _peregrine(spec, at):
     argv = [at.bin("peregrine"), "--host", "127.0.0.1", "--port", str(at.port),
-            "--protocol", "wsgi", "--workers", str(spec.workers),
+            "--protocol", "asgi" if spec.family == "peregrine-asgi" else "wsgi",
+            "--workers", str(spec.workers),
             "--wsgi-threads", str(spec.threads), "--backlog", "4096",
             "--max-connections", "20000", "--keep-alive", "75000",
             "--python-path", paths.BENCH, "--no-auto-venv"]
@@ -160,6 +172,21 @@ def _gunicorn(spec, at):
     if spec.log:
         argv += ["--access-logfile", at.file("access.log")]
     return argv + [at.app]
+
+
+def _uvicorn(spec, at):
+    return [at.bin("uvicorn"), "--host", "127.0.0.1", "--port", str(at.port),
+            "--workers", str(spec.workers), "--loop", spec.loop or "uvloop",
+            "--http", "httptools", "--backlog", "4096", "--timeout-keep-alive", "75",
+            "--log-level", "info" if spec.log else "warning",
+            "--access-log" if spec.log else "--no-access-log", at.app]
+
+
+def _hypercorn(spec, at):
+    argv = [at.bin("hypercorn"), "--bind", f"127.0.0.1:{at.port}",
+            "--workers", str(spec.workers), "--worker-class", spec.loop or "uvloop",
+            "--backlog", "4096", "--keep-alive", "75"]
+    return argv + (["--access-logfile", at.file("access.log")] if spec.log else []) + [at.app]
 
 
 def _waitress(spec, at):
@@ -210,6 +237,15 @@ FAMILIES = {
                                threaded=True),
     "waitress": Family("waitress", _waitress, "waitress-serve", "waitress", threaded=True),
 }
+ASGI_FAMILIES = {
+    "uvicorn": Family("uvicorn httptools", _uvicorn, "uvicorn", "uvicorn", has_log=True),
+    "granian-asgi": Family("granian", _granian, "granian", "granian", has_log=True),
+    "hypercorn": Family("hypercorn", _hypercorn, "hypercorn", "hypercorn", has_log=True),
+    "fastpysgi-asgi": Family("fastpysgi", _launch("fastpysgi"), "import fastpysgi", "fastpysgi"),
+    "gunicorn-asgi": Family("gunicorn asgi", _gunicorn, "gunicorn", "gunicorn", has_log=True),
+    "peregrine-asgi": Family("peregrine", _peregrine, "peregrine", "peregrine", has_log=True),
+}
+FAMILIES.update(ASGI_FAMILIES)
 PYTHON_PEERS = [name for name, family in FAMILIES.items()
                 if name != OURS and not family.constant]
 
