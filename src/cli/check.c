@@ -182,6 +182,9 @@ static void check_routes(const struct stk_config *config)
             printf(" -> %s\n", site->apps.items[rule->app]);
         else if (rule->action == STK_SITE_RETURN)
             printf(" -> %u\n", rule->status);
+        else if (rule->action == STK_SITE_STATIC)
+            printf(" -> files of %s%s%s\n", rule->target, rule->next ? ", else on" : "",
+                   rule->attempt ? rule->attempt : "");
         else
             printf(" -> %u to %s\n", rule->status, rule->target);
     }

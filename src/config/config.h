@@ -131,7 +131,10 @@ struct stk_config {
     struct stk_strv mime_file;
     int64_t static_follow_symlinks; /* enum stk_static_links */
     bool static_dotfiles;
-    int64_t static_cache; /* files */
+    int64_t static_cache;             /* files */
+    struct stk_strv x_sendfile;       /* directories */
+    struct stk_strv x_accel_redirect; /* "/prefix=dir" */
+    char *cwd; /* no option: where relative paths of routes begin, once that is settled */
 
     /* logs */
     char *access_log;        /* "-": standard output (default), "off", path, "syslog" */

@@ -438,6 +438,7 @@ struct stk_load *stk_load_free(struct stk_load *load)
             load_strv_clear(load_field(load, &rows[i]));
         load_origins_clear(&load->provenance[i]);
     }
+    free(load->config.cwd);
     load_strv_clear(&load->errors);
     load_strv_clear(&load->warnings);
     load_strv_clear(&load->names);

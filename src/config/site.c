@@ -192,7 +192,10 @@ static void site_read(struct stk_site_context *ctx, enum stk_option_id option,
 struct stk_site *stk_site_new(const struct stk_config *config, stk_site_report report, void *arg)
 {
     struct stk_site *site = stk_new0(struct stk_site);
-    struct stk_site_context ctx = {.site = site, .report = report, .arg = arg};
+    struct stk_site_context ctx = {.site = site,
+                                   .report = report,
+                                   .arg = arg,
+                                   .dir = config->cwd ? config->cwd : config->chdir};
     struct stk_site_rule *mounts;
 
     site->has_app = config->app != NULL;
@@ -221,6 +224,7 @@ static void site_rule_deinit(struct stk_site_rule *rule)
     free(rule->match.prefix);
     free(rule->match.regex);
     free(rule->target);
+    free(rule->attempt);
     free(rule->body);
     free(rule->type);
     free(rule->statuses);

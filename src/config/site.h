@@ -38,6 +38,7 @@ enum stk_site_action {
     STK_SITE_APP,
     STK_SITE_REDIRECT,
     STK_SITE_RETURN,
+    STK_SITE_STATIC,
 };
 
 enum { STK_SITE_STATUSES = 600 };
@@ -49,7 +50,9 @@ struct stk_site_rule {
     enum stk_site_action action; /* not of a rule of `header` */
     unsigned app;                /* which application */
     bool strip;                  /* what `prefix` says goes from PATH_INFO to SCRIPT_NAME */
-    char *target;                /* where to redirect */
+    char *target;                /* where to redirect, or a directory or file */
+    char *attempt;               /* a file of that directory for what is not there, or NULL */
+    bool next;                   /* what is not there is for the rules that follow */
     unsigned status;             /* of a redirect or an answer */
     char *body, *type;           /* of an answer; may be NULL */
     struct stk_site_field *fields;
@@ -92,6 +95,7 @@ struct stk_site_context {
     void *arg;
     enum stk_option_id option;
     size_t item;
+    const char *dir; /* where relative paths begin; NULL: where we are */
     bool failed;
 };
 

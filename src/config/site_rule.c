@@ -26,6 +26,8 @@ enum rule_key {
     RULE_STRIP,
     RULE_REDIRECT,
     RULE_RETURN,
+    RULE_STATIC,
+    RULE_TRY,
     RULE_STATUS,
     RULE_BODY,
     RULE_TYPE,
@@ -49,6 +51,8 @@ static const struct {
     {"app", RULE_APP, RULE_ROUTE, false},
     {"strip", RULE_STRIP, RULE_ROUTE, false},
     {"redirect", RULE_REDIRECT, RULE_ROUTE, false},
+    {"static", RULE_STATIC, RULE_ROUTE, false},
+    {"try", RULE_TRY, RULE_ROUTE, false},
     {"return", RULE_RETURN, RULE_ROUTE, false},
     {"return.status", RULE_RETURN, RULE_ROUTE, false},
     {"status", RULE_STATUS, RULE_BOTH, true},
@@ -258,6 +262,19 @@ static void rule_action(struct rule_reader *r, enum stk_site_action action, cons
         rule_text(r, &r->rule->target, what, text);
 }
 
+/* What is answered where the directory has no such file. */
+static void rule_try(struct rule_reader *r, const char *text)
+{
+    r->rule->next = strcmp(text, "next") == 0;
+    if (*text != '/' && !r->rule->next)
+        stk_site_fail(r->ctx,
+                      "try = '%s': expected a file of the directory, as /index.html, or next, for "
+                      "the rules that follow",
+                      text);
+    else if (!r->rule->next)
+        r->rule->attempt = stk_mem_strdup(text);
+}
+
 static void rule_strip(struct rule_reader *r, const char *text)
 {
     r->rule->strip = strcmp(text, "true") == 0;
@@ -295,6 +312,12 @@ static void rule_set(struct rule_reader *r, enum rule_key key, const char *name,
         break;
     case RULE_RETURN:
         rule_action(r, STK_SITE_RETURN, name, value);
+        break;
+    case RULE_STATIC:
+        rule_action(r, STK_SITE_STATIC, name, value);
+        break;
+    case RULE_TRY:
+        rule_try(r, value);
         break;
     case RULE_STRIP:
         rule_strip(r, value);
@@ -391,9 +414,10 @@ static void rule_check_action(struct rule_reader *r)
     const struct stk_site_rule *rule = r->rule;
 
     if (r->actions != 1) {
-        stk_site_fail(r->ctx, r->actions == 0
-                                  ? "says nothing to do: give one of app, redirect and return"
-                                  : "app, redirect and return: give one of them");
+        stk_site_fail(r->ctx,
+                      r->actions == 0
+                          ? "says nothing to do: give one of app, redirect, static and return"
+                          : "app, redirect, static and return: give one of them");
         return;
     }
     if (rule->action == STK_SITE_REDIRECT)
@@ -402,6 +426,8 @@ static void rule_check_action(struct rule_reader *r)
         stk_site_fail(r->ctx, "status belongs to redirect and return");
     if ((rule->body || rule->type) && rule->action != STK_SITE_RETURN)
         stk_site_fail(r->ctx, "body and type belong to return");
+    if (rule_seen(r, RULE_TRY) && rule->action != STK_SITE_STATIC)
+        stk_site_fail(r->ctx, "try belongs to static");
     if (rule->type && rule_control(rule->type))
         stk_site_fail(r->ctx, "type holds a control character");
     if (rule->body && (rule->status == 204 || rule->status == 304))
@@ -429,6 +455,13 @@ void stk_site_read_route(struct stk_site_context *ctx, const char *text,
 
         ret_rule->app = stk_site_app(ctx->site, r.app, place);
         ret_rule->strip = ret_rule->strip && ret_rule->match.prefix;
+    }
+    if (!ctx->failed && ret_rule->action == STK_SITE_STATIC && ctx->dir != NULL &&
+        ret_rule->target[0] != '/') {
+        char *path = stk_mem_printf("%s/%s", ctx->dir, ret_rule->target);
+
+        free(ret_rule->target);
+        ret_rule->target = path;
     }
     free(r.app);
 }

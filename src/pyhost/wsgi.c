@@ -329,7 +329,8 @@ static STK_COLD void wsgi_log_short(const struct stk_call *call)
     stk_span method = stk_head_method(call->req->head);
     stk_span target = stk_head_target(call->req->head);
 
-    if (call->status == 304 || call->status == 204 || call->req->head->is_head)
+    if (call->status == 304 || call->status == 204 || call->req->head->is_head ||
+        call->req->replaced)
         return;
     stk_log_error("%.*s %.*s: the response is shorter than its Content-Length (%" PRId64
                   " of %" PRId64 " bytes)",

@@ -27,6 +27,7 @@
 #include "serve/move.h"
 #include "serve/request.h"
 #include "serve/router.h"
+#include "serve/sendfile.h"
 #include "serve/server.h"
 #include "wire/http_date.h"
 #include "wire/http_status.h"
@@ -501,20 +502,30 @@ int stk_response_block(struct stk_serve_request *rq, const char *data, size_t le
     return response_block(rq, data, len, flags);
 }
 
-/* The head is complete but for the server's fields: what options say about it is done. */
-static STK_COLD void response_filter(struct stk_serve_request *rq, int64_t *length)
+/*
+ * The head is complete but for the server's fields: what options say about it is done. 0; or the
+ * result of the write, where rq->base.replaced says that something else has been sent.
+ */
+static STK_COLD int response_filter(struct stk_serve_request *rq, int64_t *length)
 {
     const struct stk_server *server = rq->t->server;
+    bool own = atomic_load_explicit(&rq->t->running, memory_order_relaxed) != rq;
 
+    /* A file that the application names has a head of its own, which comes here as well. */
+    if (server->sendfile != NULL && !own) {
+        int r = stk_sendfile_head(server->sendfile, rq);
+
+        if (rq->base.replaced)
+            return r;
+    }
     /* First what the administrator says: a Cache-Control among it may forbid compression. */
     if (stk_router_has_fields(server->router) && !stk_router_change_fields(rq))
         stk_log_warning("a response has no room for the fields that `header` and `route` add: it "
                         "leaves without them");
     /* What is answered without the application has been made as it is to be. */
-    if (atomic_load_explicit(&rq->t->running, memory_order_relaxed) != rq)
-        return;
-    if (server->compress != NULL)
+    if (server->compress != NULL && !own)
         stk_compress_head(server->compress, rq, length);
+    return 0;
 }
 
 /* What a failed send means for the response. */
@@ -553,7 +564,9 @@ int stk_response_write(struct stk_request *req, const char *data, size_t len, un
         int64_t length = flags & STK_WRITE_END ? (int64_t)len : -1;
 
         if (stk_unlikely(rq->t->server->response_rules)) {
-            response_filter(rq, &length);
+            r = response_filter(rq, &length);
+            if (rq->base.replaced)
+                return r;
             if (rq->coder != NULL)
                 return stk_encode_write(rq, data, len, flags);
         }
@@ -562,6 +575,8 @@ int stk_response_write(struct stk_request *req, const char *data, size_t len, un
             return r;
     } else if (stk_unlikely(rq->coder != NULL)) {
         return stk_encode_write(rq, data, len, flags);
+    } else if (stk_unlikely(rq->base.replaced)) {
+        return 0;
     }
     if (rq->no_body) {
         len = 0;
@@ -589,7 +604,9 @@ int stk_response_sendfile(struct stk_request *req, int fd, int64_t off, uint64_t
         int64_t length = flags & STK_WRITE_END ? (int64_t)len : -1;
 
         if (rq->t->server->response_rules) {
-            response_filter(rq, &length);
+            r = response_filter(rq, &length);
+            if (rq->base.replaced)
+                return r;
             if (rq->coder != NULL)
                 return stk_encode_file(rq, fd, off, len, flags);
         }
@@ -598,6 +615,8 @@ int stk_response_sendfile(struct stk_request *req, int fd, int64_t off, uint64_t
             return r;
     } else if (rq->coder != NULL) {
         return stk_encode_file(rq, fd, off, len, flags);
+    } else if (rq->base.replaced) {
+        return 0;
     }
     if (rq->has_length && len > rq->remaining && !rq->no_body) {
         len = rq->remaining;

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/log.h"
 #include "base/mem.h"
@@ -176,11 +177,41 @@ static void router_mount(struct stk_serve_request *rq, unsigned app, const struc
 }
 
 /* How much of a path a prefix takes: a final slash stays in PATH_INFO. */
+static size_t router_below(const char *prefix)
+{
+    size_t len = strlen(prefix);
+
+    return len > 0 && prefix[len - 1] == '/' ? len - 1 : len;
+}
+
 static size_t router_strip(const struct stk_site_rule *rule)
 {
-    size_t len = rule->strip ? strlen(rule->match.prefix) : 0;
+    return rule->strip ? router_below(rule->match.prefix) : 0;
+}
 
-    return len > 0 && rule->match.prefix[len - 1] == '/' ? len - 1 : len;
+/* Files of a directory: what is behind a prefix, or what a pattern says by its first group. */
+static enum stk_router_result router_static(struct stk_serve_request *rq,
+                                            const struct router_rule *rule,
+                                            const struct router_path *path)
+{
+    const struct stk_site_match *match = &rule->site->match;
+    stk_span whole = path->whole, below = whole;
+
+    if (rule->one_file) {
+        below.len = 0;
+    } else if (match->prefix != NULL) {
+        size_t len = router_below(match->prefix);
+
+        below = stk_span_make(whole.ptr + len, whole.len - len);
+    } else if (rule->regex != NULL && stk_regex_groups(rule->regex) > 0) {
+        below = stk_router_scratch(rq)->groups[1];
+        if (below.len == 0 && whole.len > 0 && whole.ptr[whole.len - 1] == '/')
+            below = STK_SPAN_LIT("/");
+    }
+    if (stk_static_serve(rq, rule->files, below) == STK_STATIC_SERVED)
+        return STK_ROUTER_ANSWERED;
+    rq->rule = NULL;
+    return STK_ROUTER_PASS;
 }
 
 static enum stk_router_result router_do(struct stk_serve_request *rq,
@@ -193,6 +224,8 @@ static enum stk_router_result router_do(struct stk_serve_request *rq,
         return router_redirect(rq, rule->site->status, rule->location);
     case STK_SITE_RETURN:
         return router_return(rq, rule->site);
+    case STK_SITE_STATIC:
+        return router_static(rq, rule, path);
     case STK_SITE_APP:
         break;
     }
@@ -237,8 +270,13 @@ static enum stk_router_result router_rules(struct stk_router *router, struct stk
             return STK_ROUTER_PASS;
         }
         r = stk_router_fits(rule, &rq->base, s, path);
-        if (r == STK_REGEX_MATCH)
-            return router_do(rq, rule, path);
+        if (r == STK_REGEX_MATCH) {
+            enum stk_router_result how = router_do(rq, rule, path);
+
+            if (how != STK_ROUTER_PASS || rule->site->action == STK_SITE_APP)
+                return how;
+            continue; /* no such file: the next one */
+        }
         if (r == STK_REGEX_LIMIT) {
             stk_log_warning("a path took too long to compare with the pattern '%.200s': 400 was "
                             "sent to client %.*s:%u",
@@ -284,7 +322,7 @@ enum stk_router_result stk_router_decide(struct stk_serve_request *rq)
         if (r != STK_ROUTER_PASS)
             return r;
     }
-    if (router->server->statics != NULL &&
+    if (stk_statics_have_prefixes(router->server->statics) &&
         stk_statics_serve(router->server->statics, rq) == STK_STATIC_SERVED)
         return STK_ROUTER_ANSWERED;
     return nobody ? router_refuse(rq, 404, "") : STK_ROUTER_PASS;
@@ -296,6 +334,7 @@ static void router_rule_deinit(struct router_rule *rule)
 {
     rule->regex = stk_regex_free(rule->regex);
     rule->location = stk_location_free(rule->location);
+    rule->files = stk_static_free(rule->files);
 }
 
 /* Compiles a rule; mistakes are reported. */
@@ -334,8 +373,17 @@ static bool router_check_rules(const struct stk_site_rule *rules, size_t n, stk_
 
     for (size_t i = 0; i < n; i++) {
         struct router_rule rule = {0};
+        struct stat st;
 
         good &= router_compile(&rule, &rules[i], report, arg);
+        if (rules[i].action == STK_SITE_STATIC && rules[i].target != NULL &&
+            stat(rules[i].target, &st) < 0) {
+            STK_CLEANUP(stk_mem_freep)
+            char *text = stk_mem_printf("static = '%s': %s", rules[i].target, strerror(errno));
+
+            report(arg, rules[i].option, rules[i].item, text);
+            good = false;
+        }
         router_rule_deinit(&rule);
     }
     return good;
@@ -351,6 +399,20 @@ bool stk_router_check(const struct stk_site *site, stk_site_report report, void 
 static void router_log(void *arg, enum stk_option_id option, size_t item, const char *text)
 {
     stk_log_error("%s: %s", stk_options_rows()[option].name, text);
+}
+
+static void router_make_files(struct stk_router *router, struct router_rule *rule)
+{
+    const struct stk_site_rule *site = rule->site;
+    const char *prefix = site->match.prefix ? site->match.prefix : "";
+    struct stat st;
+
+    if (site->action != STK_SITE_STATIC)
+        return;
+    rule->files =
+        stk_static_new(router->server->statics, stk_span_make(prefix, router_below(prefix)),
+                       site->target, site->attempt, site->next);
+    rule->one_file = stat(site->target, &st) == 0 && !S_ISDIR(st.st_mode);
 }
 
 static bool router_make_scratch(struct stk_router *router)
@@ -379,6 +441,7 @@ static int router_compile_all(struct stk_router *router)
     router->headers = stk_new0_array(struct router_rule, site->nheaders + 1);
     for (size_t i = 0; i < site->nrules; i++) {
         good &= router_compile(&router->rules[i], &site->rules[i], router_log, NULL);
+        router_make_files(router, &router->rules[i]);
         router->has_fields |= site->rules[i].nfields > 0;
     }
     for (size_t i = 0; i < site->nheaders; i++)
@@ -393,7 +456,7 @@ int stk_router_new(struct stk_router **ret_router, struct stk_server *server,
     const struct stk_config *config = params->config;
     struct stk_route *handlers =
         stk_route_new(params->handlers, params->nhandlers, params->listeners, params->nlisteners,
-                      params->handlers_address, server->statics != NULL);
+                      params->handlers_address, stk_statics_have_prefixes(server->statics));
     struct stk_router *router;
     int r = -EINVAL;
 

@@ -12,6 +12,8 @@ struct router_rule {
     const struct stk_site_rule *site;
     struct stk_regex *regex;
     struct stk_location *location;
+    struct stk_static *files;
+    bool one_file; /* `files` is one, and not a directory */
 };
 
 /* The memory of one thread. */

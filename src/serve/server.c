@@ -37,6 +37,7 @@
 #include "serve/proto.h"
 #include "serve/router.h"
 #include "serve/secure.h"
+#include "serve/sendfile.h"
 #include "serve/static.h"
 #include "wire/head.h"
 
@@ -476,7 +477,8 @@ int stk_server_new(struct stk_server **ret_server, const struct stk_server_param
         stk_server_free(server);
         return -EINVAL;
     }
-    server->response_rules |= stk_router_has_fields(server->router);
+    server->sendfile = stk_sendfile_new(params->config, server->statics);
+    server->response_rules |= stk_router_has_fields(server->router) || server->sendfile != NULL;
     *ret_server = server;
     return 0;
 }
@@ -513,6 +515,7 @@ struct stk_server *stk_server_free(struct stk_server *server)
     server->compress = stk_compress_free(server->compress);
     server->router = stk_router_free(server->router);
     server->tls = stk_tls_store_free(server->tls);
+    server->sendfile = stk_sendfile_free(server->sendfile);
     server->statics = stk_statics_free(server->statics);
     pthread_mutex_destroy(&server->garbage_mutex);
     free(server->garbage);

@@ -28,6 +28,7 @@ struct stk_listener;
 struct stk_move;
 struct stk_proto_gateway;
 struct stk_router;
+struct stk_sendfile;
 struct stk_statics;
 struct stk_scoreboard_row;
 struct stk_tls_store;
@@ -83,7 +84,8 @@ struct stk_server {
     struct stk_router *router;         /* NULL: every request is the application's */
     struct stk_tls_store *tls;         /* NULL: no TLS; a reference of its own */
     stk_msec tls_failed_logged;
-    struct stk_statics *statics; /* NULL: none; else there is a route */
+    struct stk_statics *statics;   /* NULL: none */
+    struct stk_sendfile *sendfile; /* NULL: the application names no files */
     unsigned slot;
     bool timed; /* the times of requests are wanted, for the access log or statistics */
 

@@ -56,6 +56,17 @@ static stk_span static_path(const struct stk_head *head, char buf[STATIC_URL_MAX
     return head->path_escaped ? stk_span_make(buf, stk_uri_unescape(buf, path)) : path;
 }
 
+/* Whether the configuration has files that are served or sent by this part. */
+static bool statics_are_wanted(const struct stk_config *config)
+{
+    size_t n = config->static_dirs.n + config->static_map.n + config->static_check.n +
+               config->x_sendfile.n + config->x_accel_redirect.n;
+
+    for (size_t i = 0; n == 0 && i < config->route.n; i++)
+        n += strstr(config->route.items[i], "static=") != NULL;
+    return n > 0;
+}
+
 /* 301 to the same URL with a slash, relative to it: right behind every prefix that a front end
  * strips, and never another host. */
 static void static_redirect(struct stk_serve_request *rq)
@@ -65,6 +76,10 @@ static void static_redirect(struct stk_serve_request *rq)
     STK_CLEANUP(stk_mem_freep) char *target = NULL;
     size_t at = path.len, n = 2;
 
+    if (path.ptr[at - 1] == '/') { /* a pattern has taken the slash away: it would go in a circle */
+        static_say(rq, 404, stk_span_make("", 0), stk_span_make("", 0));
+        return;
+    }
     while (at > 0 && path.ptr[at - 1] != '/')
         at--;
     memcpy(to, "./", 2);
@@ -292,7 +307,7 @@ int stk_statics_new(struct stk_statics **ret_statics, const struct stk_config *c
     struct stk_statics *s;
 
     *ret_statics = NULL;
-    if (config->static_dirs.n + config->static_map.n + config->static_check.n == 0)
+    if (!statics_are_wanted(config))
         return 0;
     s = stk_new0(struct stk_statics);
     if (getrandom(&s->seed, sizeof s->seed, GRND_NONBLOCK) < 0)
@@ -317,6 +332,31 @@ int stk_statics_new(struct stk_statics **ret_statics, const struct stk_config *c
     s->max_fds = rl.rlim_cur / 8 < s->max_used ? (unsigned)(rl.rlim_cur / 8) : s->max_used;
     *ret_statics = s;
     return 0;
+}
+
+struct stk_static *stk_static_new(struct stk_statics *s, stk_span prefix, const char *dir,
+                                  const char *attempt, bool pass)
+{
+    struct stk_static *root = stk_new0(struct stk_static);
+
+    *root = (struct stk_static){
+        .all = s, .prefix = prefix, .ndirs = 1, .pass = pass, .index_asked = pass, .try = attempt};
+    root->dirs = stk_new0_array(const char *, 1);
+    root->dirs[0] = dir;
+    return root;
+}
+
+struct stk_static *stk_static_free(struct stk_static *root)
+{
+    if (root != NULL)
+        free(root->dirs);
+    free(root);
+    return NULL;
+}
+
+bool stk_statics_have_prefixes(const struct stk_statics *s)
+{
+    return s != NULL && s->nroots > 0;
 }
 
 unsigned stk_statics_descriptors(const struct stk_statics *s)

@@ -34,6 +34,16 @@ int stk_statics_new(struct stk_statics **ret_statics, const struct stk_config *c
     STK_MUST_CHECK;
 /* Accepts NULL; returns NULL. */
 struct stk_statics *stk_statics_free(struct stk_statics *statics);
+/*
+ * A directory, or a file, that no option of its own names; the texts outlive it. What is not there
+ * is answered with the file `attempt` of the directory (NULL: with 404), or with `pass` by nobody.
+ */
+struct stk_static *stk_static_new(struct stk_statics *statics, stk_span prefix, const char *dir,
+                                  const char *attempt, bool pass);
+/* Before its statics. Accepts NULL; returns NULL. */
+struct stk_static *stk_static_free(struct stk_static *root);
+/* Whether there are prefixes of which requests are answered. Accepts NULL. */
+bool stk_statics_have_prefixes(const struct stk_statics *statics);
 /* Descriptors that the cache may hold. */
 unsigned stk_statics_descriptors(const struct stk_statics *statics);
 /*
@@ -59,6 +69,7 @@ struct stk_static_file {
     int64_t max_age; /* seconds, for Expires; -1: none */
     bool vary;       /* it was chosen by Accept-Encoding */
     stk_span fields; /* further lines, each with its CR LF */
+    unsigned status; /* the body of a response of this status; 0: 200, in parts if asked for */
 };
 
 /*

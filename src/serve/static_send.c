@@ -97,14 +97,16 @@ static int send_head(struct stk_serve_request *rq, const struct stk_static_file 
         r = send_number(rq, STK_SPAN_LIT("Content-Length"), length);
     if (r == 0)
         r = send_field(rq, STK_SPAN_LIT("Content-Encoding"), f->encoding);
-    if (r == 0 && f->modified >= 0)
+    if (r == 0 && f->modified >= 0 && f->status == 0)
         r = send_date(rq, STK_SPAN_LIT("Last-Modified"), f->modified);
-    return r == 0 ? send_field(rq, STK_SPAN_LIT("Accept-Ranges"), STK_SPAN_LIT("bytes")) : r;
+    return r == 0 && f->status == 0
+               ? send_field(rq, STK_SPAN_LIT("Accept-Ranges"), STK_SPAN_LIT("bytes"))
+               : r;
 }
 
 int stk_static_send_head(struct stk_serve_request *rq, const struct stk_static_file *f)
 {
-    return send_head(rq, f, 200, f->type, f->size);
+    return send_head(rq, f, f->status ? f->status : 200, f->type, f->size);
 }
 
 int stk_static_send_expires(struct stk_serve_request *rq, const struct stk_static_file *f)
@@ -192,8 +194,19 @@ static int send_nothing(struct stk_serve_request *rq, const struct stk_static_fi
         if (r == 0 && status == 416)
             r = stk_response_header(&rq->base, STK_SPAN_LIT("Content-Range"),
                                     stk_span_make(text, (size_t)n));
+        if (r == 0)
+            r = send_lines(rq, f->fields);
     }
     return r == 0 ? stk_response_write(&rq->base, body, strlen(body), STK_WRITE_END) : r;
+}
+
+static int send_whole(struct stk_serve_request *rq, const struct stk_static_file *f)
+{
+    int r = stk_static_send_head(rq, f);
+
+    if (r == 0)
+        r = stk_static_send_expires(rq, f);
+    return r == 0 ? stk_static_send_bytes(rq, f, 0, f->size, STK_WRITE_END) : r;
 }
 
 static int send_chosen(struct stk_serve_request *rq, const struct stk_static_file *f)
@@ -202,8 +215,9 @@ static int send_chosen(struct stk_serve_request *rq, const struct stk_static_fil
     struct stk_range ranges[STK_RANGE_MAX];
     struct stk_conditions c;
     size_t n = 0;
-    int r;
 
+    if (f->status != 0 || (!rq->base.head->is_get && !rq->base.head->is_head))
+        return send_whole(rq, f);
     stk_conditions_find(&c, rq->base.head);
     switch (stk_conditions_check(&c, &v)) {
     case STK_CONDITION_NOT_MODIFIED:
@@ -221,10 +235,7 @@ static int send_chosen(struct stk_serve_request *rq, const struct stk_static_fil
     case STK_RANGE_WHOLE:
         break;
     }
-    r = stk_static_send_head(rq, f);
-    if (r == 0)
-        r = stk_static_send_expires(rq, f);
-    return r == 0 ? stk_static_send_bytes(rq, f, 0, f->size, STK_WRITE_END) : r;
+    return send_whole(rq, f);
 }
 
 int stk_static_send(struct stk_serve_request *rq, const struct stk_static_file *file)

@@ -36,7 +36,7 @@ static void verify_path(const struct verify *v, enum stk_option_id id, size_t it
 }
 
 static void verify_pairs(const struct verify *v, enum stk_option_id id,
-                         const struct stk_strv *items)
+                         const struct stk_strv *items, bool directory)
 {
     for (size_t i = 0; i < items->n; i++) {
         const char *text = items->items[i], *equal = strchr(text, '=');
@@ -46,7 +46,7 @@ static void verify_pairs(const struct verify *v, enum stk_option_id id,
         else if (memchr(text, '%', (size_t)(equal - text)) != NULL || strstr(text, "//") == text)
             v->fail(v->arg, id, i, "the prefix is a decoded path, without % and //");
         else
-            verify_path(v, id, i, equal + 1, false);
+            verify_path(v, id, i, equal + 1, directory);
     }
 }
 
@@ -116,8 +116,11 @@ void stk_statics_verify(const struct stk_config *config, const char *dir,
 {
     const struct verify v = {dir, fail, arg};
 
-    verify_pairs(&v, STK_OPTION_ID_STATIC, &config->static_dirs);
-    verify_pairs(&v, STK_OPTION_ID_STATIC_MAP, &config->static_map);
+    verify_pairs(&v, STK_OPTION_ID_STATIC, &config->static_dirs, false);
+    verify_pairs(&v, STK_OPTION_ID_STATIC_MAP, &config->static_map, false);
+    verify_pairs(&v, STK_OPTION_ID_X_ACCEL_REDIRECT, &config->x_accel_redirect, true);
+    for (size_t i = 0; i < config->x_sendfile.n; i++)
+        verify_path(&v, STK_OPTION_ID_X_SENDFILE, i, config->x_sendfile.items[i], true);
     for (size_t i = 0; i < config->static_check.n; i++)
         verify_path(&v, STK_OPTION_ID_STATIC_CHECK, i, config->static_check.items[i], true);
     verify_try(&v, config);
@@ -142,8 +145,14 @@ static void settle(struct stk_strv *items, bool pair)
 
 void stk_statics_settle(struct stk_config *config)
 {
+    char cwd[PATH_MAX];
+
+    if (getcwd(cwd, sizeof cwd) != NULL && config->cwd == NULL)
+        config->cwd = stk_mem_strdup(cwd);
     settle(&config->static_dirs, true);
     settle(&config->static_map, true);
     settle(&config->static_check, false);
     settle(&config->mime_file, false);
+    settle(&config->x_sendfile, false);
+    settle(&config->x_accel_redirect, true);
 }

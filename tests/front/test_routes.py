@@ -80,6 +80,91 @@ def test_an_application_by_a_rule(server):
     assert server.get("/reports/1").text == "/reports/1"
 
 
+FILES = r'''
+app = "app:app"
+
+[[route]]
+path = "/robots.txt"
+static = "public/a.txt"
+
+[[route]]
+host = "static.example.com"
+static = "public"
+header = "X-From: files"
+
+[[route]]
+prefix = "/assets/"
+static = "public"
+method = ["GET", "POST"]
+
+[[route]]
+regex = '^/v\d+/(.*)$'
+static = "public"
+try = "next"
+header = "X-From: versions"
+
+[[route]]
+prefix = "/v2"
+return = { status = 410 }
+
+[[route]]
+prefix = "/spa"
+static = "public"
+try = "/docs/index.html"
+
+[[route]]
+path = "/docs/"
+static = "public"
+
+[[route]]
+regex = '^/[a-z]+\.txt$'
+static = "public"
+'''
+
+
+def test_files_by_a_rule(serve, tmp_path):
+    public = tmp_path / "public"
+    (public / "docs").mkdir(parents=True)
+    (public / "a.txt").write_text("a file")
+    (public / "docs" / "index.html").write_text("<p>docs")
+    (tmp_path / "secret.txt").write_text("secret")
+    (tmp_path / "stoker.toml").write_text(FILES)
+    (tmp_path / "app.py").write_text("import os\nos.chdir('/')\n" + APP)
+    server = serve(None)
+
+    def ask(target, host="x", method="GET"):
+        r = server.request(method, target, headers={"Host": host})
+        return (r.status, r.text if r.status == 200 else r.header("location"), r.header("x-from"))
+
+    for target, expected in (
+        ("/robots.txt", (200, "a file", None)), ("/assets/a.txt", (200, "a file", None)),
+        ("/assets/", (404, None, None)), ("/assets/docs", (301, "./docs/", None)),
+        ("/assets/none", (404, None, None)), ("/assets", (200, "/assets", None)),
+        ("/assets/../secret.txt", (404, None, None)), ("/assets/%2e%2e/secret.txt", (404, None, None)),
+        ("/v1/a.txt", (200, "a file", "versions")), ("/v1/none", (200, "/v1/none", None)),
+        ("/v2/a.txt", (200, "a file", "versions")), ("/v2/none", (410, None, None)),
+        ("/v1/../a.txt", (200, "/v1/../a.txt", None)), ("/v1/docs", (200, "/v1/docs", None)),
+        ("/spa/users/7", (200, "<p>docs", None)), ("/spa", (200, "<p>docs", None)),
+        ("/spa/gone.js", (404, None, None)), ("/docs/", (200, "<p>docs", None)),
+        ("/a.txt", (200, "a file", None)), ("/b.txt", (404, None, None)), ("/b", (200, "/b", None)),
+    ):  # fmt: skip
+        assert ask(target) == expected, target
+    assert ask("/a.txt", "static.example.com") == (200, "a file", "files")
+    assert ask("/docs/", "static.example.com") == (200, "<p>docs", "files")
+    assert ask("/x", "static.example.com") == (404, None, "files")
+    assert ask("/assets/a.txt", method="POST")[0] == 405
+    assert ask("/v1/a.txt", method="POST") == (200, "/v1/a.txt", None)
+    assert ask("/assets/a.txt", method="PUT")[0] == 200
+    r = server.get("/assets/a.txt", headers={"Range": "bytes=2-5"})
+    assert (r.status, r.text) == (206, "file")
+
+
+def test_files_alone(serve, tmp_path):
+    (tmp_path / "index.html").write_text("home")
+    server = serve(None, "--route", "prefix=/ static=.")
+    assert server.get("/").text == "home" and server.get("/x").status == 404
+
+
 def test_other_methods(server):
     with server.connect() as conn:
         conn.send(b"POST /gone HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
@@ -119,6 +204,10 @@ def test_https_and_host(serve):
         ("regex=( return=404", "regex"),
         ("prefix=/a redirect=/$2", "no $2"),
         ("^/x redirect:/y", "uWSGI"),
+        ("prefix=/a static=nowhere", "No such file"),
+        ("prefix=/a static=. try=index.html", "expected a file of the directory"),
+        ("prefix=/a return=404 try=next", "try belongs to static"),
+        ("prefix=/a static=. strip=false", "strip belongs to app"),
     ],
 )
 def test_mistakes_are_explained(serve, tmp_path, row, said):
