@@ -42,7 +42,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         for (size_t i = 0; i < head.nfields; i++)
             check(stk_head_field_value(&head, &head.fields[i]), scratch, room);
         for (size_t i = 0; i < gw.nvars; i++)
-            check(gw.vars[i].value, copy, size - 1);
+            check(gw.vars[i].value, scratch, room);
     }
     free(scratch);
     free(copy);

@@ -491,6 +491,20 @@ static PyObject *environ_path_info(struct stk_environ *env, const struct stk_req
     return stk_strings_get(env->paths, path);
 }
 
+/* Whether what a front end says of the path of a target is what the dict has of it. */
+static bool environ_is_same_apart(const struct stk_environ_image *t, const struct stk_request *req)
+{
+    const struct stk_head *head = req->head;
+    stk_span path = stk_head_path(head);
+
+    if (!t->path || head->path_escaped || req->script_skip > 0 || path.len < req->script_name.len ||
+        memcmp(path.ptr, req->script_name.ptr, req->script_name.len) != 0)
+        return false;
+    path.ptr += req->script_name.len;
+    path.len -= req->script_name.len;
+    return stk_strings_is(t->path, path) && stk_strings_is(t->query, stk_head_query(head));
+}
+
 /* SCRIPT_NAME, PATH_INFO, QUERY_STRING, REQUEST_URI, RAW_URI. */
 static STK_COLD int environ_change_target(struct stk_environ *env, struct stk_environ_image *t,
                                           const struct stk_request *req)
@@ -515,6 +529,7 @@ static STK_COLD int environ_change_target(struct stk_environ *env, struct stk_en
         /* Should one of these fail (no memory), the next request sets all of them again: no target
          * has this text. */
         t->uri = t->script_name = t->query = stk_state_name(env->st, STK_NAME_COMMA);
+        t->path = NULL;
         r = environ_set(env, t->dict, STK_NAME_PATH_INFO, path);
         if (!same_script)
             r |= environ_set(env, t->dict, STK_NAME_SCRIPT_NAME, script);
@@ -526,8 +541,9 @@ static STK_COLD int environ_change_target(struct stk_environ *env, struct stk_en
     if (r == 0) {
         t->script_name = script;
         t->query = query;
-        if (!head->path_apart) /* else the same target may come with another path */
-            t->uri = uri;
+        t->uri = uri;
+        if (head->path_apart) /* the same target may come with another path */
+            t->path = path;
     }
     Py_XDECREF(path);
     Py_XDECREF(script);
@@ -604,6 +620,14 @@ static int environ_change_port(struct stk_environ *env, struct stk_environ_image
 
 /* ---- all of it ----------------------------------------------------------------------------- */
 
+static inline bool environ_is_same_target(const struct stk_environ_image *image,
+                                          const struct stk_request *req)
+{
+    if (!stk_strings_is(image->uri, stk_head_target(req->head)))
+        return false;
+    return stk_likely(!req->head->path_apart) ? !image->path : environ_is_same_apart(image, req);
+}
+
 int stk_environ_update(struct stk_environ *env, struct stk_environ_image *image,
                        const struct stk_request *req)
 {
@@ -612,7 +636,7 @@ int stk_environ_update(struct stk_environ *env, struct stk_environ_image *image,
     bool same = image->serial != 0 && image->serial == head->serial;
     int r = 0;
 
-    if (!(same || stk_strings_is(image->uri, stk_head_target(head))) ||
+    if (!(same || environ_is_same_target(image, req)) ||
         !stk_strings_is(image->script_name, req->script_name))
         r |= environ_change_target(env, image, req);
     if (stk_unlikely(!same && (!stk_strings_is(image->method, stk_head_method(head)) ||
@@ -627,7 +651,25 @@ int stk_environ_update(struct stk_environ *env, struct stk_environ_image *image,
     return r;
 }
 
-/* All fields into a copy of the template. */
+PyObject *stk_environ_var_key(struct stk_environ *env, stk_span name)
+{
+    return stk_strings_get(env->words, name);
+}
+
+/* A variable of the connection's protocol. */
+static int environ_add_var(struct stk_environ *env, PyObject *dict, const struct stk_var *var)
+{
+    PyObject *name = stk_environ_var_key(env, var->name);
+    PyObject *value = var->value.len <= VAR_KEPT_MAX ? stk_strings_get(env->words, var->value)
+                                                     : environ_latin1(var->value);
+    int r = name && value ? PyDict_SetItem(dict, name, value) : -1;
+
+    Py_XDECREF(name);
+    Py_XDECREF(value);
+    return r;
+}
+
+/* All fields and variables into a copy of the template. */
 static PyObject *environ_build_whole(struct stk_environ *env, struct stk_environ_template *t,
                                      const struct stk_request *req)
 {
@@ -638,20 +680,10 @@ static PyObject *environ_build_whole(struct stk_environ *env, struct stk_environ
     dict = PyDict_Copy(t->base.dict);
     if (dict && stk_unlikely(environ_add_fields(env, dict, req->head) != 0))
         Py_CLEAR(dict);
+    for (size_t i = 0; dict && i < req->nvars; i++)
+        if (stk_unlikely(environ_add_var(env, dict, &req->vars[i]) < 0))
+            Py_CLEAR(dict);
     return dict;
-}
-
-/* A variable of the connection's protocol. */
-static int environ_add_var(struct stk_environ *env, PyObject *dict, const struct stk_var *var)
-{
-    PyObject *name = stk_strings_get(env->words, var->name);
-    PyObject *value = var->value.len <= VAR_KEPT_MAX ? stk_strings_get(env->words, var->value)
-                                                     : environ_latin1(var->value);
-    int r = name && value ? PyDict_SetItem(dict, name, value) : -1;
-
-    Py_XDECREF(name);
-    Py_XDECREF(value);
-    return r;
 }
 
 /* What few requests have: all that is in no template. */
@@ -668,8 +700,6 @@ static int environ_add_rest(struct stk_environ *env, PyObject *dict, const struc
     if (req->head->chunked && req->body_length >= 0 && r == 0)
         r = environ_put(env, dict, STK_NAME_CONTENT_LENGTH,
                         PyUnicode_FromFormat("%lld", (long long)req->body_length));
-    for (size_t i = 0; i < req->nvars && r == 0; i++)
-        r = environ_add_var(env, dict, &req->vars[i]);
     return r;
 }
 
@@ -687,7 +717,7 @@ STK_HOT PyObject *stk_environ_build(struct stk_environ *env, const struct stk_re
     /* A trusted proxy's word, or the authority of an absolute target (RFC 9112 3.2.2). */
     other_host =
         req->host.len > 0 && req->host.ptr != stk_head_known_value(head, STK_HEAD_HOST).ptr;
-    whole = !other_host && !input && !head->chunked && req->nvars == 0;
+    whole = !other_host && !input && !head->chunked;
     dict = stk_environ_shape_build(env, t, req, whole, ret_lender);
     if (stk_unlikely(!dict) && !PyErr_Occurred())
         dict = environ_build_whole(env, t, req);

@@ -9,8 +9,8 @@
 
 enum {
     STK_ENVIRON_SHAPES = 8,  /* a template */
-    STK_ENVIRON_FIELDS = 24, /* a shape */
-    STK_ENVIRON_NAMES = 512, /* bytes of all names of a shape */
+    STK_ENVIRON_FIELDS = 40, /* fields and variables of a shape */
+    STK_ENVIRON_NAMES = 768, /* bytes of all names of a shape */
     STK_ENVIRON_VALUE_MAX = 1024,
 };
 
@@ -19,21 +19,22 @@ struct stk_environ_image {
     PyObject *dict; /* NULL: there is none */
     PyObject *method;
     PyObject *script_name;
-    PyObject *uri; /* decides PATH_INFO and QUERY_STRING as well */
+    PyObject *uri; /* decides PATH_INFO and QUERY_STRING as well, unless the path is apart */
     PyObject *query;
+    PyObject *path; /* PATH_INFO of a path that is apart from its target, or NULL */
     PyObject *addr;
     uint16_t port; /* 0: there is no REMOTE_PORT, nor will be */
     uint8_t version_minor;
     uint64_t serial;                      /* of the head that it is up to date with, or 0 */
-    PyObject *values[STK_ENVIRON_FIELDS]; /* of the shape's fields */
+    PyObject *values[STK_ENVIRON_FIELDS]; /* of the shape's fields and variables */
 };
 
-/* Requests with the same field names in the same order. */
+/* Requests with the same names of fields, and then of variables, in the same order. */
 struct stk_environ_shape {
     uint32_t hash; /* of the names; 0: free */
     uint32_t hits;
     uint64_t number; /* no other shape of the template ever has it */
-    uint16_t nfields;
+    uint16_t nfields, nvars;
     uint16_t name_len[STK_ENVIRON_FIELDS];
     char names[STK_ENVIRON_NAMES];
     PyObject *keys[STK_ENVIRON_FIELDS];
@@ -56,6 +57,8 @@ struct stk_environ_template {
     uint64_t numbers; /* of shapes, given so far */
 };
 
+/* A key for the name of a variable: a new reference, or NULL with an exception. */
+PyObject *stk_environ_var_key(struct stk_environ *env, stk_span name);
 /* A key for a field name: a new reference. NULL without exception: the field must not be shown. */
 PyObject *stk_environ_key(struct stk_environ *env, uint32_t hash, stk_span name);
 /* Brings what does not depend on fields up to date; for an endpoint's base and its shapes alike. */

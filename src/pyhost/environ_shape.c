@@ -1,5 +1,6 @@
 /*
- * Shapes: browsers and programs send the same field names in the same order with every request.
+ * Shapes: browsers and programs send the same field names in the same order with every request, and
+ * front ends the same variables.
  *
  * For each such sequence that was seen twice there is a template with all its keys, in which only
  * the values that differ from the last request's are replaced: what is the same costs a comparison
@@ -48,13 +49,27 @@ void stk_environ_shapes_free(struct stk_environ_template *t)
 
 /* ---- finding ------------------------------------------------------------------------------- */
 
-/* A number for the sequence of names, 0 where there may be no shape for it. */
-static uint32_t shape_hash(const struct stk_head *head)
+/* Of a variable's name, whose bytes are compared in any case: its length and its ends. */
+static uint32_t shape_hash_var(stk_span name)
 {
+    size_t n = name.len < 8 ? name.len : 8;
+    uint64_t first = 0, last = 0;
+
+    memcpy(&first, name.ptr, n);
+    memcpy(&last, name.ptr + name.len - n, n);
+    return (uint32_t)((first ^ (last << 29 | last >> 35) ^ name.len) *
+                          UINT64_C(0x9E3779B97F4A7C15) >>
+                      32);
+}
+
+/* A number for the sequence of names, 0 where there may be no shape for it. */
+static uint32_t shape_hash(const struct stk_request *req)
+{
+    const struct stk_head *head = req->head;
     uint32_t hash = head->nfields;
     size_t names = 0;
 
-    if (head->nfields == 0 || head->nfields > STK_ENVIRON_FIELDS)
+    if (head->nfields == 0 || head->nfields + req->nvars > STK_ENVIRON_FIELDS)
         return 0;
     for (unsigned i = 0; i < head->nfields; i++) {
         const struct stk_head_field *f = &head->fields[i];
@@ -64,14 +79,23 @@ static uint32_t shape_hash(const struct stk_head *head)
         if (stk_unlikely(f->value_len > STK_ENVIRON_VALUE_MAX))
             return 0;
     }
+    for (size_t i = 0; i < req->nvars; i++) {
+        const struct stk_var *var = &req->vars[i];
+
+        hash = (hash << 7 | hash >> 25) ^ shape_hash_var(var->name);
+        names += var->name.len;
+        if (stk_unlikely(var->value.len > STK_ENVIRON_VALUE_MAX))
+            return 0;
+    }
     return names > STK_ENVIRON_NAMES ? 0 : hash | 1;
 }
 
-static bool shape_is(const struct stk_environ_shape *s, const struct stk_head *head)
+static bool shape_is(const struct stk_environ_shape *s, const struct stk_request *req)
 {
+    const struct stk_head *head = req->head;
     const char *name = s->names;
 
-    if (s->nfields != head->nfields)
+    if (s->nfields != head->nfields || s->nvars != req->nvars)
         return false;
     for (unsigned i = 0; i < head->nfields; i++) {
         const struct stk_head_field *f = &head->fields[i];
@@ -80,6 +104,13 @@ static bool shape_is(const struct stk_environ_shape *s, const struct stk_head *h
             !stk_strings_same(name, head->base + f->name_off, f->name_len))
             return false;
         name += f->name_len;
+    }
+    for (unsigned i = 0; i < s->nvars; i++) {
+        stk_span var = req->vars[i].name;
+
+        if (var.len != s->name_len[s->nfields + i] || !stk_strings_same(name, var.ptr, var.len))
+            return false;
+        name += var.len;
     }
     return true;
 }
@@ -114,28 +145,71 @@ static struct stk_environ_shape *shape_victim(struct stk_environ_template *t)
 
 /* ---- making -------------------------------------------------------------------------------- */
 
-/* Adds one field to a new shape. 1; 0: the shape cannot have it; -1: an exception. */
-static int shape_add(struct stk_environ *env, struct stk_environ_shape *s,
-                     const struct stk_head *head, unsigned i)
+/* Sets the value of the i-th key of a new shape. 0, or -1 and an exception. */
+static int shape_set(struct stk_environ_shape *s, unsigned i, stk_span value)
 {
-    const struct stk_head_field *f = &head->fields[i];
-    stk_span value = stk_head_field_value(head, f);
-    Py_ssize_t n = PyDict_GET_SIZE(s->kept.dict);
-    PyObject *str;
+    PyObject *str = PyUnicode_DecodeLatin1(value.ptr, (Py_ssize_t)value.len, NULL);
     int r;
 
-    s->keys[i] = stk_environ_key(env, f->hash, stk_head_field_name(head, f));
-    if (!s->keys[i])
-        return PyErr_Occurred() ? -1 : 0;
-    str = PyUnicode_DecodeLatin1(value.ptr, (Py_ssize_t)value.len, NULL);
     if (!str)
         return -1;
     r = PyDict_SetItem(s->kept.dict, s->keys[i], str);
     s->kept.values[i] = str;
     Py_DECREF(str);
-    if (r < 0)
+    return r;
+}
+
+/* Adds one field to a new shape. 1; 0: the shape cannot have it; -1: an exception. */
+static int shape_add(struct stk_environ *env, struct stk_environ_shape *s,
+                     const struct stk_head *head, unsigned i)
+{
+    const struct stk_head_field *f = &head->fields[i];
+    Py_ssize_t n = PyDict_GET_SIZE(s->kept.dict);
+
+    s->keys[i] = stk_environ_key(env, f->hash, stk_head_field_name(head, f));
+    if (!s->keys[i])
+        return PyErr_Occurred() ? -1 : 0;
+    if (shape_set(s, i, stk_head_field_value(head, f)) < 0)
         return -1;
     return PyDict_GET_SIZE(s->kept.dict) > n;
+}
+
+/*
+ * Whether a shape may have a variable that replaces a key of the template: those that no request
+ * has a value of its own for (stk_environ_update), and that come only once.
+ */
+static bool shape_may_replace(const struct stk_request *req, unsigned i)
+{
+    static const stk_span names[] = {
+        {"SERVER_NAME", 11}, {"SERVER_PORT", 11},   {"REQUEST_SCHEME", 14},
+        {"HTTPS", 5},        {"DOCUMENT_ROOT", 13},
+    };
+    stk_span name = req->vars[i].name;
+    bool known = false;
+
+    for (unsigned k = 0; k < STK_ARRAY_LEN(names); k++)
+        known = known || stk_span_eq(name, names[k]);
+    for (unsigned k = 0; k < i; k++)
+        known = known && !stk_span_eq(name, req->vars[k].name);
+    return known;
+}
+
+/* As shape_add, the i-th variable. */
+static int shape_add_var(struct stk_environ *env, struct stk_environ_shape *s,
+                         const struct stk_request *req, unsigned i)
+{
+    unsigned at = s->nfields + i;
+    int r;
+
+    s->keys[at] = stk_environ_var_key(env, req->vars[i].name);
+    if (!s->keys[at])
+        return -1;
+    r = PyDict_Contains(s->kept.dict, s->keys[at]);
+    if (r < 0)
+        return -1;
+    if (r > 0 && !shape_may_replace(req, i))
+        return 0;
+    return shape_set(s, at, req->vars[i].value) < 0 ? -1 : 1;
 }
 
 /*
@@ -156,6 +230,7 @@ static int shape_fill(struct stk_environ *env, struct stk_environ_shape *s,
     if (!s->kept.dict)
         return -1;
     s->nfields = head->nfields;
+    s->nvars = (uint16_t)req->nvars;
     for (unsigned i = 0; i < head->nfields; i++) {
         const struct stk_head_field *f = &head->fields[i];
 
@@ -164,6 +239,15 @@ static int shape_fill(struct stk_environ *env, struct stk_environ_shape *s,
         name += f->name_len;
         if (r > 0)
             r = shape_add(env, s, head, i);
+    }
+    for (unsigned i = 0; i < s->nvars; i++) {
+        stk_span var = req->vars[i].name;
+
+        s->name_len[s->nfields + i] = (uint16_t)var.len;
+        memcpy(name, var.ptr, var.len);
+        name += var.len;
+        if (r > 0)
+            r = shape_add_var(env, s, req, i);
     }
     if (r == 0)
         Py_CLEAR(s->kept.dict);
@@ -198,6 +282,13 @@ static STK_COLD struct stk_environ_shape *shape_new(struct stk_environ *env,
     return place;
 }
 
+/* Whether heads of one serial have the same variables, too: none, or those that made the head. */
+static inline bool shape_serial_tells(const struct stk_environ_shape *s,
+                                      const struct stk_request *req)
+{
+    return s->nvars == req->nvars && (req->nvars == 0 || req->vars_of_head);
+}
+
 static inline struct stk_environ_shape *shape_get(struct stk_environ *env,
                                                   struct stk_environ_template *t,
                                                   const struct stk_request *req)
@@ -206,13 +297,13 @@ static inline struct stk_environ_shape *shape_get(struct stk_environ *env,
     struct stk_environ_shape *s = NULL;
     uint32_t hash;
 
-    if (head->serial != 0 && head->serial == t->last_serial)
+    if (head->serial != 0 && head->serial == t->last_serial && shape_serial_tells(t->last, req))
         return t->last;
-    hash = shape_hash(head);
+    hash = shape_hash(req);
     if (stk_unlikely(hash == 0))
         return NULL;
     for (unsigned i = 0; i < STK_ENVIRON_SHAPES && !s; i++) {
-        if (t->shapes[i].hash == hash && shape_is(&t->shapes[i], head))
+        if (t->shapes[i].hash == hash && shape_is(&t->shapes[i], req))
             s = &t->shapes[i];
     }
     if (stk_unlikely(!s))
@@ -227,25 +318,39 @@ static inline struct stk_environ_shape *shape_get(struct stk_environ *env,
 
 /* ---- using --------------------------------------------------------------------------------- */
 
-/* Replaces the values of fields that differ from what the dict has. */
-static int shape_update_fields(struct stk_environ_shape *s, struct stk_environ_image *image,
-                               const struct stk_head *head)
+static int shape_change(struct stk_environ_shape *s, struct stk_environ_image *image, unsigned i,
+                        stk_span value)
 {
+    PyObject *str = PyUnicode_DecodeLatin1(value.ptr, (Py_ssize_t)value.len, NULL);
+    int r;
+
+    if (stk_unlikely(!str))
+        return -1;
+    r = PyDict_SetItem(image->dict, s->keys[i], str);
+    if (stk_likely(r == 0))
+        image->values[i] = str;
+    Py_DECREF(str);
+    return r;
+}
+
+/* Replaces the values of fields and variables that differ from what the dict has. */
+static int shape_update_values(struct stk_environ_shape *s, struct stk_environ_image *image,
+                               const struct stk_request *req)
+{
+    const struct stk_head *head = req->head;
+
     for (unsigned i = 0; i < head->nfields; i++) {
         stk_span value = stk_head_field_value(head, &head->fields[i]);
-        PyObject *str;
-        int r;
 
-        if (stk_likely(stk_strings_is(image->values[i], value)))
-            continue;
-        str = PyUnicode_DecodeLatin1(value.ptr, (Py_ssize_t)value.len, NULL);
-        if (stk_unlikely(!str))
+        if (stk_unlikely(!stk_strings_is(image->values[i], value) &&
+                         shape_change(s, image, i, value) < 0))
             return -1;
-        r = PyDict_SetItem(image->dict, s->keys[i], str);
-        if (stk_likely(r == 0))
-            image->values[i] = str;
-        Py_DECREF(str);
-        if (stk_unlikely(r < 0))
+    }
+    for (unsigned i = 0; i < s->nvars; i++) {
+        stk_span value = req->vars[i].value;
+
+        if (stk_unlikely(!stk_strings_is(image->values[s->nfields + i], value) &&
+                         shape_change(s, image, s->nfields + i, value) < 0))
             return -1;
     }
     return 0;
@@ -258,10 +363,10 @@ static inline int shape_update(struct stk_environ *env, struct stk_environ_shape
 
     if (stk_unlikely(stk_environ_update(env, image, req) != 0))
         return -1;
-    if (head->serial != 0 && head->serial == image->serial)
+    if (head->serial != 0 && head->serial == image->serial && shape_serial_tells(s, req))
         return 0;
     image->serial = 0;
-    if (stk_unlikely(shape_update_fields(s, image, head) < 0))
+    if (stk_unlikely(shape_update_values(s, image, req) < 0))
         return -1;
     image->serial = head->serial;
     return 0;

@@ -109,13 +109,35 @@ enum stk_http1_result stk_proto_parse_other(struct stk_conn *conn, struct stk_se
         if (conn->proto == STK_PROTO_HTTP1)
             return stk_http1_parse_memo(&t->memo, &t->head, buf, len, limits);
     }
+    if (stk_gateway_again(&g->vars, &t->head, buf, len))
+        return STK_HTTP1_OK;
     t->memo.len = 0; /* the head that it belongs to is written over */
     r = conn->proto == STK_PROTO_UWSGI
             ? stk_uwsgi_parse(&g->vars, g->scratch, &t->head, buf, len, limits)
             : stk_scgi_parse(&g->vars, g->scratch, &t->head, buf, len, limits);
-    if (r == STK_HTTP1_OK && stk_unlikely(g->vars.magic))
-        proto_log_magic(conn);
+    if (stk_unlikely(r != STK_HTTP1_OK))
+        return r;
+    t->head.serial = ++t->memo.serial;
+    if (stk_unlikely(g->vars.magic))
+        proto_log_magic(conn); /* and is not taken for the next one: it is said again */
+    else
+        g->vars.serial = t->head.serial;
     return r;
+}
+
+/* The client's port; 0: the front end tells none. */
+static uint16_t proto_port(stk_span text)
+{
+    unsigned port = 0;
+
+    if (text.len > 5)
+        return 0;
+    for (size_t i = 0; i < text.len; i++) {
+        if (text.ptr[i] < '0' || text.ptr[i] > '9')
+            return 0;
+        port = port * 10 + (unsigned)(text.ptr[i] - '0');
+    }
+    return (uint16_t)(port <= UINT16_MAX ? port : 0);
 }
 
 /* The client's address, if the front end tells one: whether it does. */
@@ -123,7 +145,6 @@ static bool proto_set_peer(struct stk_peer *peer, const struct stk_gateway *gw)
 {
     struct in6_addr address;
     char text[sizeof peer->addr];
-    unsigned port = 0;
 
     if (gw->remote_addr.len == 0 || gw->remote_addr.len >= sizeof text)
         return false;
@@ -138,30 +159,31 @@ static bool proto_set_peer(struct stk_peer *peer, const struct stk_gateway *gw)
     }
     memcpy(peer->addr, text, sizeof text);
     peer->addr_len = (uint8_t)gw->remote_addr.len;
-    for (size_t i = 0; i < gw->remote_port.len; i++) {
-        char c = gw->remote_port.ptr[i];
-
-        if (c < '0' || c > '9' || i == 5) {
-            port = 0;
-            break;
-        }
-        port = port * 10 + (unsigned)(c - '0');
-    }
-    peer->port = (uint16_t)(port <= UINT16_MAX ? port : 0);
+    peer->port = proto_port(gw->remote_port);
     return true;
 }
 
 bool stk_proto_apply(struct stk_serve_request *rq)
 {
-    const struct stk_gateway *gw = &rq->t->gateway->vars;
-    bool told = proto_set_peer(&rq->base.peer, gw);
+    struct stk_proto_gateway *g = rq->t->gateway;
+    const struct stk_gateway *gw = &g->vars;
 
     rq->base.scheme = gw->secure ? STK_SPAN_LIT("https") : STK_SPAN_LIT("http");
     rq->base.script_name = gw->mount;
     rq->base.vars = gw->vars;
     rq->base.nvars = gw->nvars;
-    return told ? stk_cidr_set_match_text(&rq->t->server->trusted, gw->remote_addr)
-                : rq->conn->trusted;
+    rq->base.vars_of_head = true;
+    if (gw->remote_addr.len > 0 &&
+        stk_span_eq(gw->remote_addr, stk_span_make(g->client.addr, g->client.addr_len))) {
+        rq->base.peer = g->client; /* the address is the one that has been looked at last */
+        rq->base.peer.port = proto_port(gw->remote_port);
+        return g->trusted;
+    }
+    if (!proto_set_peer(&rq->base.peer, gw))
+        return rq->conn->trusted;
+    g->client = rq->base.peer;
+    g->trusted = stk_cidr_set_match_text(&rq->t->server->trusted, gw->remote_addr);
+    return g->trusted;
 }
 
 bool stk_proto_takes_tls(const struct stk_conn *conn)

@@ -19,6 +19,8 @@ struct stk_serve_request;
 struct stk_proto_gateway {
     struct stk_gateway vars;
     char *scratch;
+    struct stk_peer client; /* the last one that a front end told of */
+    bool trusted;           /* it is a trusted proxy */
 };
 
 /* The protocol that a listener's scheme stands for. */

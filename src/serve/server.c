@@ -2,8 +2,8 @@
  * A worker's server: accepting, the limit on connections, draining.
  *
  * Each worker accepts from its own SO_REUSEPORT socket, and from those of slots whose worker is
- * gone or not ready yet. Shared sockets (unix:, fd://) are accepted from one connection a turn, so
- * that the workers get even parts.
+ * gone or not ready yet. Shared sockets (unix:, fd://) are accepted from one connection a turn that
+ * stays, so that the workers get even parts.
  */
 #include "serve/server.h"
 
@@ -273,9 +273,8 @@ static void server_on_accept(struct stk_source *src, uint32_t events, void *who)
     struct stk_server_listener *l = stk_container_of(src, struct stk_server_listener, src);
     struct stk_server *server = l->server;
     struct stk_lead_thread *thread = who;
-    int batch = l->shared ? 1 : SERVER_ACCEPT_BATCH;
 
-    for (int i = 0; i < batch; i++) {
+    for (int i = 0; i < SERVER_ACCEPT_BATCH; i++) {
         struct stk_addr addr = {.len = sizeof addr.ss};
         int fd;
 
@@ -291,9 +290,15 @@ static void server_on_accept(struct stk_source *src, uint32_t events, void *who)
         fd = accept4(l->src.fd, (struct sockaddr *)&addr.ss, &addr.len,
                      SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
+            uint64_t before = server->nconns;
+
             server_take(l, thread, fd, &addr);
             if (!thread->own)
                 return; /* its request took long: the loop has gone to another thread */
+            /* One that ended with its request is no burden that workers should have even parts of.
+             */
+            if (l->shared && server->nconns > before)
+                return;
             continue;
         }
         if (errno == EAGAIN)

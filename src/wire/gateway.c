@@ -7,6 +7,7 @@
 
 #include <string.h>
 
+#include "base/assert.h"
 #include "wire/uri.h"
 
 enum {
@@ -14,10 +15,15 @@ enum {
     GATEWAY_LENGTH_MAX = 32,
 };
 
+/* The line, the fields, then copies of path and query; 16 bytes that scanners may read. */
+static size_t gateway_room(const struct stk_http1_limits *limits)
+{
+    return (size_t)limits->line_max * 3 + GATEWAY_LINE_EXTRA + (size_t)limits->head_max * 3 + 64;
+}
+
 size_t stk_gateway_room(const struct stk_http1_limits *limits)
 {
-    /* The line, the fields, then copies of path and query; 16 bytes that scanners may read. */
-    return (size_t)limits->line_max * 3 + GATEWAY_LINE_EXTRA + (size_t)limits->head_max * 3 + 64;
+    return gateway_room(limits) + limits->head_max + 16;
 }
 
 void stk_gateway_begin(struct stk_gateway *gw, char *buf, const struct stk_http1_limits *limits)
@@ -25,11 +31,39 @@ void stk_gateway_begin(struct stk_gateway *gw, char *buf, const struct stk_http1
     /* Not the array of variables: of that only nvars are looked at. */
     memset(gw, 0, offsetof(struct stk_gateway, vars));
     gw->buf = buf;
-    gw->cap = stk_gateway_room(limits) - 16;
+    gw->cap = gateway_room(limits) - 16;
     gw->limits = limits;
     gw->line_room = (size_t)limits->line_max + GATEWAY_LINE_EXTRA;
     gw->len = gw->line_room;
     gw->error = STK_HTTP1_OK;
+}
+
+const char *stk_gateway_hold(struct stk_gateway *gw, const char *packet, size_t len)
+{
+    STK_ASSERT(len <= gw->limits->head_max);
+    gw->held = gw->buf + gateway_room(gw->limits);
+    gw->held_len = len;
+    memcpy(gw->held, packet, len);
+    return gw->held;
+}
+
+bool stk_gateway_again(struct stk_gateway *gw, const struct stk_head *head, const char *packet,
+                       size_t len)
+{
+    size_t n = gw->remote_port.len, at, behind;
+
+    if (gw->serial == 0 || gw->serial != head->serial || len < gw->held_len)
+        return false;
+    at = n > 0 ? (size_t)(gw->remote_port.ptr - gw->held) : 0;
+    behind = at + n;
+    if (memcmp(packet, gw->held, at) != 0 ||
+        memcmp(packet + behind, gw->held + behind, gw->held_len - behind) != 0)
+        return false;
+    for (size_t i = at; i < behind; i++)
+        if (packet[i] < '0' || packet[i] > '9')
+            return false;
+    memcpy(gw->held + at, packet + at, n);
+    return true;
 }
 
 static void gateway_fail(struct stk_gateway *gw, enum stk_http1_result error)

@@ -18,10 +18,16 @@ enum {
     STK_GATEWAY_VARS_MAX = 128, /* beside those that make the head */
 };
 
-/* The variables of one request, and what is made of them; the spans are in the packet or in buf. */
+/*
+ * The variables of one request, and what is made of them; the spans are in the packet or in buf,
+ * and of a packet that is held in buf only.
+ */
 struct stk_gateway {
-    char *buf; /* the head, and the path */
+    char *buf; /* the head, the path, and the packet if it is held */
     size_t cap, len;
+    char *held;
+    size_t held_len;
+    uint64_t serial; /* of the head that the held packet became; 0: it became none */
     size_t line_room; /* the fields begin behind it */
     const struct stk_http1_limits *limits;
     enum stk_http1_result error; /* of the variables so far; STK_HTTP1_OK */
@@ -42,6 +48,20 @@ struct stk_gateway {
 size_t stk_gateway_room(const struct stk_http1_limits *limits);
 /* Begins a request; buf has stk_gateway_room() bytes and outlives it. */
 void stk_gateway_begin(struct stk_gateway *gw, char *buf, const struct stk_http1_limits *limits);
+/*
+ * Holds a packet of at most limits->head_max bytes, whose variables come next: it is copied into
+ * buf. Where the copy is.
+ */
+const char *stk_gateway_hold(struct stk_gateway *gw, const char *packet, size_t len)
+    __attribute__((returns_nonnull));
+/*
+ * Whether a packet is, but for the digits of REMOTE_PORT, the one that is held and that `head` and
+ * gw were made of: then both are those of this packet now. A front end sends many such packets, of
+ * as many connections of its clients. The heads of one memory have serials that are never given
+ * again; whoever has made one notes it here (gw->serial).
+ */
+bool stk_gateway_again(struct stk_gateway *gw, const struct stk_head *head, const char *packet,
+                       size_t len);
 /* Takes a variable. Its bytes stay where they are until the request is over. */
 void stk_gateway_add(struct stk_gateway *gw, stk_span name, stk_span value);
 /*

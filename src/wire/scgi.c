@@ -60,11 +60,12 @@ enum stk_http1_result stk_scgi_parse(struct stk_gateway *gw, char *scratch, stru
         return STK_HTTP1_E_HEAD_TOO_LARGE;
     if (len < (size_t)front + size + 1)
         return STK_HTTP1_PARTIAL;
-    p = buf + front;
-    end = p + size;
-    if (*end != ',')
+    if (buf[(size_t)front + size] != ',')
         return STK_HTTP1_E_BAD_PACKET;
     stk_gateway_begin(gw, scratch, limits);
+    buf = stk_gateway_hold(gw, buf, (size_t)front + size + 1);
+    p = buf + front;
+    end = p + size;
     for (bool first = true; p < end; first = false) {
         stk_span name, value;
 

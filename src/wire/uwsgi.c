@@ -46,6 +46,7 @@ enum stk_http1_result stk_uwsgi_parse(struct stk_gateway *gw, char *scratch, str
 {
     const char *p = buf + STK_UWSGI_HEADER, *end;
     unsigned modifier;
+    size_t size;
     enum stk_http1_result r;
 
     if (len < STK_UWSGI_HEADER)
@@ -63,6 +64,9 @@ enum stk_http1_result stk_uwsgi_parse(struct stk_gateway *gw, char *scratch, str
     if (len < (size_t)(end - buf))
         return STK_HTTP1_PARTIAL;
     stk_gateway_begin(gw, scratch, limits);
+    size = (size_t)(end - buf);
+    p = stk_gateway_hold(gw, buf, size) + STK_UWSGI_HEADER;
+    end = p + size - STK_UWSGI_HEADER;
     while (p < end) {
         stk_span name, value;
 
@@ -71,6 +75,6 @@ enum stk_http1_result stk_uwsgi_parse(struct stk_gateway *gw, char *scratch, str
         stk_gateway_add(gw, name, value);
     }
     r = stk_gateway_finish(gw, head, modifier == STK_UWSGI_MANAGED);
-    head->len = (uint32_t)(end - buf);
+    head->len = (uint32_t)size;
     return r;
 }
