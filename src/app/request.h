@@ -175,6 +175,6 @@ struct stk_request {
     const struct stk_var *vars; /* what the connection's protocol tells of it: TLS, a gateway */
     size_t nvars;
     bool vars_of_head; /* heads of one serial have the same vars */
-    bool replaced;   /* something else was sent in the place of what the host answers */
-    void *host_data; /* the host's own, during call() and while detached */
+    bool replaced;     /* something else was sent in the place of what the host answers */
+    void *host_data;   /* the host's own, during call() and while detached */
 };

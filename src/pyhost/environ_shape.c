@@ -22,6 +22,9 @@
 #include "pyhost/dict_watch.h"
 #include "pyhost/environ_priv.h"
 
+/* Variables are looked at apart, so that requests without any pay nothing. */
+#define SHAPE_APART __attribute__((noinline))
+
 enum {
     SHAPE_SPOILED_MAX = 8, /* after so many spoiled loans in a row ... */
     SHAPE_LEND_EVERY = 64, /* ... only every 64th request tries again */
@@ -50,7 +53,7 @@ void stk_environ_shapes_free(struct stk_environ_template *t)
 /* ---- finding ------------------------------------------------------------------------------- */
 
 /* Of a variable's name, whose bytes are compared in any case: its length and its ends. */
-static uint32_t shape_hash_var(stk_span name)
+static uint32_t shape_hash_name(stk_span name)
 {
     size_t n = name.len < 8 ? name.len : 8;
     uint64_t first = 0, last = 0;
@@ -62,6 +65,23 @@ static uint32_t shape_hash_var(stk_span name)
                       32);
 }
 
+/* Adds the variables to the number of the fields; `names` bytes are theirs. 0: as shape_hash. */
+static SHAPE_APART uint32_t shape_hash_vars(const struct stk_request *req, uint32_t hash,
+                                            size_t names)
+{
+    if (req->head->nfields + req->nvars > STK_ENVIRON_FIELDS)
+        return 0;
+    for (size_t i = 0; i < req->nvars; i++) {
+        const struct stk_var *var = &req->vars[i];
+
+        hash = (hash << 7 | hash >> 25) ^ shape_hash_name(var->name);
+        names += var->name.len;
+        if (stk_unlikely(var->value.len > STK_ENVIRON_VALUE_MAX))
+            return 0;
+    }
+    return names > STK_ENVIRON_NAMES ? 0 : hash | 1;
+}
+
 /* A number for the sequence of names, 0 where there may be no shape for it. */
 static uint32_t shape_hash(const struct stk_request *req)
 {
@@ -69,7 +89,7 @@ static uint32_t shape_hash(const struct stk_request *req)
     uint32_t hash = head->nfields;
     size_t names = 0;
 
-    if (head->nfields == 0 || head->nfields + req->nvars > STK_ENVIRON_FIELDS)
+    if (head->nfields == 0 || head->nfields > STK_ENVIRON_FIELDS)
         return 0;
     for (unsigned i = 0; i < head->nfields; i++) {
         const struct stk_head_field *f = &head->fields[i];
@@ -79,15 +99,23 @@ static uint32_t shape_hash(const struct stk_request *req)
         if (stk_unlikely(f->value_len > STK_ENVIRON_VALUE_MAX))
             return 0;
     }
-    for (size_t i = 0; i < req->nvars; i++) {
-        const struct stk_var *var = &req->vars[i];
-
-        hash = (hash << 7 | hash >> 25) ^ shape_hash_var(var->name);
-        names += var->name.len;
-        if (stk_unlikely(var->value.len > STK_ENVIRON_VALUE_MAX))
-            return 0;
-    }
+    if (stk_unlikely(req->nvars > 0))
+        return shape_hash_vars(req, hash, names);
     return names > STK_ENVIRON_NAMES ? 0 : hash | 1;
+}
+
+/* Whether the variables of a shape have these names, which it keeps at `name`. */
+static SHAPE_APART bool shape_is_vars(const struct stk_environ_shape *s,
+                                      const struct stk_request *req, const char *name)
+{
+    for (unsigned i = 0; i < s->nvars; i++) {
+        stk_span var = req->vars[i].name;
+
+        if (var.len != s->name_len[s->nfields + i] || !stk_strings_same(name, var.ptr, var.len))
+            return false;
+        name += var.len;
+    }
+    return true;
 }
 
 static bool shape_is(const struct stk_environ_shape *s, const struct stk_request *req)
@@ -105,14 +133,7 @@ static bool shape_is(const struct stk_environ_shape *s, const struct stk_request
             return false;
         name += f->name_len;
     }
-    for (unsigned i = 0; i < s->nvars; i++) {
-        stk_span var = req->vars[i].name;
-
-        if (var.len != s->name_len[s->nfields + i] || !stk_strings_same(name, var.ptr, var.len))
-            return false;
-        name += var.len;
-    }
-    return true;
+    return stk_likely(s->nvars == 0) || shape_is_vars(s, req, name);
 }
 
 /* Whether a sequence without shape has come a second time; remembers it if not. */
@@ -333,6 +354,20 @@ static int shape_change(struct stk_environ_shape *s, struct stk_environ_image *i
     return r;
 }
 
+static SHAPE_APART int shape_update_vars(struct stk_environ_shape *s,
+                                         struct stk_environ_image *image,
+                                         const struct stk_request *req)
+{
+    for (unsigned i = 0; i < s->nvars; i++) {
+        stk_span value = req->vars[i].value;
+
+        if (stk_unlikely(!stk_strings_is(image->values[s->nfields + i], value) &&
+                         shape_change(s, image, s->nfields + i, value) < 0))
+            return -1;
+    }
+    return 0;
+}
+
 /* Replaces the values of fields and variables that differ from what the dict has. */
 static int shape_update_values(struct stk_environ_shape *s, struct stk_environ_image *image,
                                const struct stk_request *req)
@@ -346,14 +381,7 @@ static int shape_update_values(struct stk_environ_shape *s, struct stk_environ_i
                          shape_change(s, image, i, value) < 0))
             return -1;
     }
-    for (unsigned i = 0; i < s->nvars; i++) {
-        stk_span value = req->vars[i].value;
-
-        if (stk_unlikely(!stk_strings_is(image->values[s->nfields + i], value) &&
-                         shape_change(s, image, s->nfields + i, value) < 0))
-            return -1;
-    }
-    return 0;
+    return stk_likely(s->nvars == 0) ? 0 : shape_update_vars(s, image, req);
 }
 
 static inline int shape_update(struct stk_environ *env, struct stk_environ_shape *s,

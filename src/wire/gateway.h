@@ -27,7 +27,7 @@ struct stk_gateway {
     size_t cap, len;
     char *held;
     size_t held_len;
-    uint64_t serial; /* of the head that the held packet became; 0: it became none */
+    uint64_t serial;  /* of the head that the held packet became; 0: it became none */
     size_t line_room; /* the fields begin behind it */
     const struct stk_http1_limits *limits;
     enum stk_http1_result error; /* of the variables so far; STK_HTTP1_OK */

@@ -1,6 +1,7 @@
 """uwsgi and SCGI by packets of our own, and protocols told apart by the first byte."""
 
 import json
+import random
 import re
 import socket
 import struct
@@ -235,6 +236,28 @@ def test_one_request_does_not_see_another(site):
         path = changed(("REQUEST_URI", "/same"), ("PATH_INFO", "/p%d" % number))
         environ = json.loads(site.answer("unix", scgi(path))[2])["environ"]
         assert environ["PATH_INFO"] == "/p%d" % number and "SECRET" not in environ
+
+
+def test_packets_that_come_again(site):
+    """A front end sends the same packet for each request of a client, but for its port."""
+    for number in range(60):
+        port = str(1000 + number * 7)
+        if number % 10 == 9:
+            port = random.choice(["12x4", "99999", ""])
+        variables = changed(("REMOTE_PORT", port), ("SECRET", "m%d" % (number // 20)))
+        environ = json.loads(site.answer("unix", uwsgi(variables))[2])["environ"]
+        assert environ.get("REMOTE_PORT") == (port if port.isdigit() and int(port) < 65536 else None)
+        assert environ["SECRET"] == "m%d" % (number // 20) and environ["REMOTE_ADDR"] == "192.0.2.9"
+        if number % 7 == 0:
+            request = b"GET /http HTTP/1.1\r\nHost: plain\r\nConnection: close\r\n\r\n"
+            assert "SECRET" not in json.loads(site.answer("unix", request)[2])["environ"]
+    body = b"x" * 100000
+    for port in ("2001", "2002", "2003"):
+        variables = changed(("REQUEST_METHOD", "POST"), ("CONTENT_LENGTH", "100000"), ("REMOTE_PORT", port))
+        answer = json.loads(site.answer("unix", uwsgi(variables, body))[2])
+        assert answer["length"] == len(body) and answer["environ"]["REMOTE_PORT"] == port
+    status, _, _ = site.answer("unix", uwsgi(changed(("REMOTE_PORT", "1\n23"))))
+    assert status == 400
 
 
 def test_limits_and_deadlines(serve, tmp_path):

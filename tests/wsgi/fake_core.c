@@ -12,6 +12,7 @@
 #include "fake_request.h"
 #include "pyhost/pyhost.h"
 #include "wire/http1.h"
+#include "wire/uwsgi.h"
 
 /* What the worker would own: one per host(). */
 struct fake_world {
@@ -151,6 +152,45 @@ static int fake_set_body(struct fake_request *r, struct fake_world *world, PyObj
     return 0;
 }
 
+/* Room for the packets of a gateway protocol. */
+struct fake_gateway {
+    struct stk_gateway vars;
+    char *scratch;
+};
+
+static struct fake_gateway *fake_gateway_new(void)
+{
+    struct fake_gateway *g = stk_new0(struct fake_gateway);
+
+    g->scratch = stk_mem_zalloc(stk_gateway_room(&fake_limits));
+    return g;
+}
+
+static void fake_gateway_free(struct fake_gateway *g)
+{
+    free(g->scratch);
+    free(g);
+}
+
+/* A head, of HTTP or (a packet begins with a zero) of uwsgi. */
+static bool fake_parse(struct fake_request *r, struct fake_gateway *g, const char *head, size_t len)
+{
+    if (len == 0 || head[0] != STK_UWSGI_WSGI)
+        return stk_http1_parse(&r->head, head, len, &fake_limits) == STK_HTTP1_OK;
+    return stk_uwsgi_parse(&g->vars, g->scratch, &r->head, head, len, &fake_limits) == STK_HTTP1_OK;
+}
+
+/* What a front end has told. */
+static void fake_apply(struct fake_request *r, const struct fake_gateway *g)
+{
+    if (!r->head.path_apart)
+        return;
+    r->base.script_name = g->vars.mount;
+    r->base.vars = g->vars.vars;
+    r->base.nvars = g->vars.nvars;
+    r->base.vars_of_head = true;
+}
+
 struct fake_call {
     struct fake_world *world;
     struct fake_request *r;
@@ -167,6 +207,8 @@ static void fake_call_in_thread(void *arg, unsigned index, void *thread)
  * request(host, head, body=[], body_length=None, *, body_error=0, host_buffer=False, scheme="http",
  * script_name="", endpoint=0, forwarded_host=None, slow_reader=False, gone_after=-1, serial=0,
  * port=54321)
+ *
+ * The head is HTTP's or a packet of uwsgi, whose variables then count (but not its address).
  */
 static PyObject *fake_do_request(PyObject *module, PyObject *args, PyObject *kwargs)
 {
@@ -184,6 +226,7 @@ static PyObject *fake_do_request(PyObject *module, PyObject *args, PyObject *kwa
     unsigned long long serial = 0;
     unsigned port = 54321;
     struct fake_call call;
+    struct fake_gateway *gateway;
 
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Oy#|O!LipssIzpiKI", keywords, &capsule, &head,
                                      &head_len, &PyList_Type, &pieces, &body_length, &body_error,
@@ -196,7 +239,8 @@ static PyObject *fake_do_request(PyObject *module, PyObject *args, PyObject *kwa
     call.r = stk_new0(struct fake_request);
     call.r->out = stk_mem_zalloc(FAKE_OUT_SIZE + 128 * 1024);
     call.r->writes = stk_new0_array(struct fake_write, FAKE_WRITES_MAX);
-    if (stk_http1_parse(&call.r->head, head, (size_t)head_len, &fake_limits) != STK_HTTP1_OK) {
+    gateway = fake_gateway_new();
+    if (!fake_parse(call.r, gateway, head, (size_t)head_len)) {
         PyErr_SetString(PyExc_ValueError, "the head cannot be parsed");
         goto out;
     }
@@ -207,6 +251,7 @@ static PyObject *fake_do_request(PyObject *module, PyObject *args, PyObject *kwa
     call.r->base.host =
         forwarded_host ? stk_span_str(forwarded_host) : stk_head_host(&call.r->head);
     call.r->base.script_name = stk_span_str(script_name);
+    fake_apply(call.r, gateway);
     call.r->base.body_length = body_length;
     call.r->body_error = body_error;
     call.r->slow_reader = slow_reader != 0;
@@ -218,6 +263,7 @@ static PyObject *fake_do_request(PyObject *module, PyObject *args, PyObject *kwa
         stk_pyhost_ops()->body_free(call.world->host, call.r->host_buffer);
     result = fake_result(call.r);
 out:
+    fake_gateway_free(gateway);
     free(call.r->writes);
     free(call.r->out);
     free(call.r);
@@ -229,16 +275,54 @@ out:
 struct fake_loop {
     struct fake_world *world;
     struct fake_request *r;
-    const char *head;
+    struct fake_gateway *gateway;
+    char *head;
     size_t len;
+    char *port; /* the digits of REMOTE_PORT in a packet, or NULL */
     long n;
+    bool again;
+    uint64_t serial;
 };
+
+/* With `again` a packet may be known but for its port. */
+static bool fake_loop_parse(struct fake_loop *loop)
+{
+    struct fake_request *r = loop->r;
+
+    if (loop->again && stk_gateway_again(&loop->gateway->vars, &r->head, loop->head, loop->len))
+        return true;
+    if (!fake_parse(r, loop->gateway, loop->head, loop->len))
+        return false;
+    if (loop->again)
+        r->head.serial = loop->gateway->vars.serial = ++loop->serial;
+    return true;
+}
+
+static void fake_loop_packets(struct fake_loop *loop, void *thread)
+{
+    struct fake_request *r = loop->r;
+
+    for (long i = 0; i < loop->n; i++) {
+        loop->port[4] = (char)('1' + i % 5);
+        if (!fake_loop_parse(loop))
+            return;
+        fake_request_init(r, loop->world, "http", 0);
+        r->base.host = stk_head_host(&r->head);
+        fake_apply(r, loop->gateway);
+        r->base.peer.port = (uint16_t)(r->base.peer.port + i % 5);
+        stk_pyhost_ops()->call(loop->world->host, thread, &r->base);
+    }
+}
 
 static void fake_loop_in_thread(void *arg, unsigned index, void *thread)
 {
     struct fake_loop *loop = arg;
     struct fake_request *r = loop->r;
 
+    if (loop->port != NULL) {
+        fake_loop_packets(loop, thread);
+        return;
+    }
     for (long i = 0; i < loop->n; i++) {
         if (stk_http1_parse(&r->head, loop->head, loop->len, &fake_limits) != STK_HTTP1_OK)
             return;
@@ -248,24 +332,36 @@ static void fake_loop_in_thread(void *arg, unsigned index, void *thread)
     }
 }
 
-/* loop(host, head, n): parses the head and answers it n times; the last response. */
+/* loop(host, head, n, again=False): parses the head and answers it n times; the last response. */
 static PyObject *fake_do_loop(PyObject *module, PyObject *args)
 {
     PyObject *capsule;
     PyObject *result;
     Py_ssize_t len;
+    const char *head;
+    int again = 0;
     struct fake_loop loop;
 
-    if (!PyArg_ParseTuple(args, "Oy#l", &capsule, &loop.head, &len, &loop.n))
+    if (!PyArg_ParseTuple(args, "Oy#l|p", &capsule, &head, &len, &loop.n, &again))
         return NULL;
     loop.world = fake_world_of(capsule);
     if (!loop.world)
         return NULL;
+    loop.head = stk_mem_zalloc((size_t)len);
+    memcpy(loop.head, head, (size_t)len);
     loop.len = (size_t)len;
+    loop.again = again != 0;
+    loop.serial = 0;
+    loop.port = memmem(loop.head, loop.len, "REMOTE_PORT\005", 12);
+    if (loop.port != NULL)
+        loop.port += 13; /* behind the length */
+    loop.gateway = fake_gateway_new();
     loop.r = stk_new0(struct fake_request);
     loop.r->out = stk_mem_zalloc(FAKE_OUT_SIZE + 128 * 1024);
     stk_pyhost_ops()->run(loop.world->host, 1, fake_loop_in_thread, &loop);
     result = PyBytes_FromStringAndSize(loop.r->out, (Py_ssize_t)loop.r->out_len);
+    fake_gateway_free(loop.gateway);
+    free(loop.head);
     free(loop.r->out);
     free(loop.r);
     return result;

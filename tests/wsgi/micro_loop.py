@@ -1,6 +1,7 @@
 """A loop of requests without sockets, for bench/instructions: micro_loop.py CORE SCENARIO COUNT."""
 import importlib.machinery
 import importlib.util
+import struct
 import sys
 
 HELLO = b"GET / HTTP/1.1\r\nHost: 127.0.0.1:8000\r\n\r\n"
@@ -20,7 +21,33 @@ BROWSER = (
     b"Sec-Fetch-Site: same-origin\r\n"
     b"Priority: u=0, i\r\n\r\n"
 )
-SCENARIOS = {"hello": HELLO, "browser": BROWSER}
+
+
+def uwsgi(variables):
+    """A packet as nginx sends it."""
+    strings = (text for pair in variables for text in pair)
+    packed = b"".join(struct.pack("<H", len(text)) + text for text in strings)
+    return b"\0" + struct.pack("<H", len(packed)) + b"\0" + packed
+
+
+PACKET = uwsgi([
+    (b"QUERY_STRING", b"page=2"), (b"REQUEST_METHOD", b"GET"), (b"CONTENT_TYPE", b""),
+    (b"CONTENT_LENGTH", b""), (b"REQUEST_URI", b"/articles/2024/index.html?page=2"),
+    (b"PATH_INFO", b"/articles/2024/index.html"), (b"DOCUMENT_ROOT", b"/usr/share/nginx/html"),
+    (b"SERVER_PROTOCOL", b"HTTP/1.1"), (b"REQUEST_SCHEME", b"https"), (b"HTTPS", b"on"),
+    (b"REMOTE_ADDR", b"192.0.2.7"), (b"REMOTE_PORT", b"54321"), (b"SERVER_PORT", b"443"),
+    (b"SERVER_NAME", b"www.example.org"),
+] + [
+    (b"HTTP_" + name.upper().replace(b"-", b"_"), value)
+    for name, value in (line.split(b": ", 1) for line in BROWSER.split(b"\r\n")[1:-2])
+])
+# Of a head, and whether it may be known from the last request.
+SCENARIOS = {
+    "hello": (HELLO, False),
+    "browser": (BROWSER, False),
+    "uwsgi": (PACKET, True),
+    "uwsgi-new": (PACKET, False),
+}
 
 
 def application(environ, start_response):
@@ -37,7 +64,8 @@ def main():
     host = core.host()
     if core.load(host, "micro_application") != 0:
         raise SystemExit("the application was not loaded")
-    response = core.loop(host, SCENARIOS[scenario], int(count))
+    head, again = SCENARIOS[scenario]
+    response = core.loop(host, head, int(count), again)
     if not response.endswith(b"\r\n\r\nHello, World!"):
         raise SystemExit("unexpected response: %r" % response)
 

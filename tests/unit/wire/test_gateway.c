@@ -171,6 +171,45 @@ static void test_every_split(void **state)
     check_full(len);
 }
 
+/* A packet that differs from the one before in the digits of REMOTE_PORT only, at each byte. */
+static void test_again(void **state)
+{
+    static const char port[] = "REMOTE_PORT\004\0004711";
+    char packet[PACKET];
+    size_t len = uwsgi_packet(packet, &full, 0);
+    char *digits = (char *)memmem(packet, len, port, sizeof port - 1) + sizeof port - 5;
+
+    assert_int_equal(parse(stk_uwsgi_parse, packet, len), STK_HTTP1_OK);
+    head.serial = 7;
+    assert_false(stk_gateway_again(&gw, &head, packet, len));
+    gw.serial = 7;
+    for (size_t n = 0; n < len; n++)
+        assert_false(stk_gateway_again(&gw, &head, edge_before(packet, n), n));
+    for (size_t i = 0; i < len; i++) {
+        char was = packet[i];
+
+        packet[i] ^= 1;
+        if (packet + i < digits || packet + i >= digits + 4)
+            assert_false(stk_gateway_again(&gw, &head, edge_before(packet, len), len));
+        packet[i] = was;
+    }
+    memcpy(digits, "1234", 4);
+    assert_true(stk_gateway_again(&gw, &head, edge_before(packet, len), len));
+    assert_span(gw.remote_port, "1234");
+    memcpy(digits, "12\n4", 4);
+    assert_false(stk_gateway_again(&gw, &head, packet, len));
+    memcpy(digits, "4711", 4);
+    packet[len] = 'x'; /* a body */
+    assert_true(stk_gateway_again(&gw, &head, packet, len + 1));
+    check_full(len);
+    head.serial = 8; /* of another protocol, meanwhile */
+    assert_false(stk_gateway_again(&gw, &head, packet, len));
+    head.serial = 7;
+    assert_int_equal(parse(stk_uwsgi_parse, "\0\x03\0\0\x09\0A", 7), STK_HTTP1_E_BAD_PACKET);
+    head.serial = 7;
+    assert_false(stk_gateway_again(&gw, &head, packet, len));
+}
+
 static void test_paths(void **state)
 {
     static const struct {
@@ -368,6 +407,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_split),
+        cmocka_unit_test(test_again),
         cmocka_unit_test(test_paths),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_lengths_that_differ),
