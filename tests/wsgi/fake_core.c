@@ -258,7 +258,7 @@ static PyObject *fake_do_request(PyObject *module, PyObject *args, PyObject *kwa
     call.r->gone_after = gone_after;
     if (pieces && fake_set_body(call.r, call.world, pieces, host_buffer) < 0)
         goto out;
-    stk_pyhost_ops()->run(call.world->host, 1, fake_call_in_thread, &call);
+    stk_pyhost_ops()->run(call.world->host, 1, fake_call_in_thread, &call, NULL);
     if (call.r->host_buffer)
         stk_pyhost_ops()->body_free(call.world->host, call.r->host_buffer);
     result = fake_result(call.r);
@@ -358,7 +358,7 @@ static PyObject *fake_do_loop(PyObject *module, PyObject *args)
     loop.gateway = fake_gateway_new();
     loop.r = stk_new0(struct fake_request);
     loop.r->out = stk_mem_zalloc(FAKE_OUT_SIZE + 128 * 1024);
-    stk_pyhost_ops()->run(loop.world->host, 1, fake_loop_in_thread, &loop);
+    stk_pyhost_ops()->run(loop.world->host, 1, fake_loop_in_thread, &loop, NULL);
     result = PyBytes_FromStringAndSize(loop.r->out, (Py_ssize_t)loop.r->out_len);
     fake_gateway_free(loop.gateway);
     free(loop.head);
@@ -401,7 +401,7 @@ static PyObject *fake_do_run(PyObject *module, PyObject *args)
     if (!run.world)
         return NULL;
     return PyLong_FromLong(
-        stk_pyhost_ops()->run(run.world->host, threads, fake_run_in_thread, &run));
+        stk_pyhost_ops()->run(run.world->host, threads, fake_run_in_thread, &run, NULL));
 }
 
 static PyObject *fake_source_files(PyObject *module, PyObject *capsule)
