@@ -1,7 +1,10 @@
-/* UTF-8 (RFC 3629), as far as logs need it: which bytes may be shown as they are. */
+/* UTF-8 (RFC 3629): which bytes a log may show as they are, and whether a text in pieces is valid.
+ */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /*
  * The length (2 to 4) of the valid multi-byte character at the start of `text`, or 0: ASCII, an
@@ -25,4 +28,22 @@ static inline size_t stk_utf8_wide_len(const char *text, size_t len)
         (p[0] == 0xf4 && p[1] > 0x8f))
         return 0;
     return n;
+}
+
+/* A text that comes in pieces, so far. All zero: nothing has come. */
+struct stk_utf8 {
+    uint8_t need;      /* bytes that the last character wants still */
+    uint8_t low, high; /* what the next of them may be */
+};
+
+/*
+ * Whether the text is still valid with these bytes behind it: no overlong form, no surrogate,
+ * nothing beyond U+10FFFF, each judged at the first byte that makes it wrong. After false the state
+ * is of no use.
+ */
+bool stk_utf8_feed(struct stk_utf8 *u, const char *text, size_t len);
+/* Whether the text may end here, not within a character. */
+static inline bool stk_utf8_is_whole(const struct stk_utf8 *u)
+{
+    return u->need == 0;
 }
