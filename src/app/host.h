@@ -94,10 +94,10 @@ struct stk_host_engine {
     /*
      * The same, but waits (unlocked) until the engine, or own_fd (the event loop's own epoll set,
      * always the same one; -1: there is none) has something, or `timeout` nanoseconds have passed
-     * (-1: no limit; 0: does not wait). Returns as turn. Whoever has called it once does not call
-     * turn.
+     * (-1: no limit; 0: does not wait); it may come back earlier, too. *ret_own: own_fd has
+     * something. Returns as turn. Whoever has called it once does not call turn.
      */
-    bool (*wait)(void *arg, int own_fd, stk_nsec timeout);
+    bool (*wait)(void *arg, int own_fd, stk_nsec timeout, bool *ret_own);
 };
 
 struct stk_host_ops {

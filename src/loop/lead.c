@@ -44,9 +44,10 @@ enum {
     LEAD_CALM_NS = 5 * 1000 * 1000,     /* the first look while calls are short, see lead_arm */
     LEAD_PUT_OFF_NS = 1500 * 1000,      /* with the tick behind it still below two long ticks */
     LEAD_PUT_OFF_EVERY_NS = 500 * 1000, /* at most so often */
-    LEAD_RETAKE_JOBS = 16, /* so many jobs in less than a short tick each: lead again */
-    LEAD_SINGLY = 16,      /* calls after a long one behind which events come one by one */
-    LEAD_ARMS_PER_MS = 4,  /* more bursts a millisecond than this: leave the tick on */
+    LEAD_RETAKE_JOBS = 16,        /* so many jobs in less than a short tick each: lead again */
+    LEAD_SINGLY = 16,             /* calls after a long one behind which events come one by one */
+    LEAD_HOSTED_NS = 1000 * 1000, /* of a turn within an event loop of the application's */
+    LEAD_ARMS_PER_MS = 4,         /* more bursts a millisecond than this: leave the tick on */
 };
 
 void stk_lead_store(struct stk_lead_thread *t, enum stk_lead_state state)
@@ -228,10 +229,16 @@ stk_nsec stk_lead_timeout(struct stk_lead *lead)
 
 void stk_lead_dispatch(struct stk_lead_thread *t, struct epoll_event *events, int n)
 {
+    stk_nsec until =
+        stk_unlikely(t->lead->hosted != NULL) ? stk_time_mono_ns() + LEAD_HOSTED_NS : 0;
+
     for (int i = 0; i < n; i++) {
         stk_loop_dispatch(&events[i], t);
         if (!t->own)
             return;
+        /* The event loop's own callbacks get their turn; what is left is reported again. */
+        if (stk_unlikely(until != 0) && stk_time_mono_ns() > until)
+            break;
     }
     stk_loop_run_timers(t->lead->loop, t);
 }
@@ -250,8 +257,7 @@ static void lead_expel_standby(struct stk_lead *lead)
     }
 }
 
-/* One turn of an application thread that owns the loop. */
-static void lead_turn(struct stk_lead_thread *t)
+void stk_lead_turn(struct stk_lead_thread *t, stk_nsec most)
 {
     struct stk_lead *lead = t->lead;
     struct epoll_event events[STK_LOOP_BATCH];
@@ -260,11 +266,13 @@ static void lead_turn(struct stk_lead_thread *t)
     stk_loop_reap(lead->loop);
     n = stk_lead_wait(lead, events, 0);
     stk_lead_set_backlog(lead, (unsigned)n);
-    if (n == 0) {
+    if (n == 0 && most != 0) {
         stk_nsec timeout;
 
         stk_loop_refresh(lead->loop);
         timeout = stk_lead_timeout(lead);
+        if (stk_unlikely(most > 0) && (timeout < 0 || timeout > most))
+            timeout = most;
         if (timeout != 0) {
             bool own;
 
@@ -272,7 +280,7 @@ static void lead_turn(struct stk_lead_thread *t)
             lead_disarm(lead);
             lead->ops->unlock(lead->arg, t);
             stk_lead_store(t, STK_LEAD_BLOCKED);
-            if (atomic_load(&lead->stopping))
+            if (atomic_load(&lead->stopping) || stk_lead_is_rung(lead))
                 timeout = 0;
             n = stk_lead_wait(lead, events, timeout);
             stk_lead_set_backlog(lead, (unsigned)n);
@@ -289,8 +297,7 @@ static void lead_turn(struct stk_lead_thread *t)
     stk_lead_dispatch(t, events, n);
 }
 
-/* Takes the loop if it is free or the stand-by only waits. */
-static bool lead_acquire(struct stk_lead_thread *t)
+bool stk_lead_acquire(struct stk_lead_thread *t)
 {
     struct stk_lead *lead = t->lead;
     uint64_t seen = stk_lead_seen(lead);
@@ -329,7 +336,7 @@ static void lead_retake(struct stk_lead_thread *t)
         t->retake_jobs = 0;
     } else if (++t->retake_jobs >= LEAD_RETAKE_JOBS && lead_is_to_have(t->lead)) {
         t->retake_jobs = 0;
-        (void)lead_acquire(t);
+        (void)stk_lead_acquire(t);
     }
 }
 
@@ -353,13 +360,27 @@ static void lead_park(struct stk_lead_thread *t)
     lead->ops->lock(lead->arg, t);
 }
 
+void stk_lead_attach(struct stk_lead_thread *t)
+{
+    t->state_fd = stk_thread_state_open();
+    if (pthread_getcpuclockid(pthread_self(), &t->cpu_clock) == 0)
+        __atomic_store_n(&t->attached, true, __ATOMIC_RELEASE);
+}
+
+void stk_lead_detach(struct stk_lead_thread *t)
+{
+    __atomic_store_n(&t->attached, false, __ATOMIC_RELEASE);
+    if (t->own) {
+        t->own = false;
+        stk_lead_store(t, STK_LEAD_FREE);
+    }
+}
+
 void stk_lead_run(struct stk_lead_thread *t)
 {
     struct stk_lead *lead = t->lead;
 
-    t->state_fd = stk_thread_state_open();
-    if (pthread_getcpuclockid(pthread_self(), &t->cpu_clock) == 0)
-        __atomic_store_n(&t->attached, true, __ATOMIC_RELEASE);
+    stk_lead_attach(t);
     while (!atomic_load_explicit(&lead->stopping, memory_order_relaxed)) {
         struct stk_job *job = stk_lead_pop(lead);
 
@@ -368,21 +389,17 @@ void stk_lead_run(struct stk_lead_thread *t)
             if (!t->own)
                 lead_retake(t);
         } else if (t->own) {
-            lead_turn(t);
+            stk_lead_turn(t, -1);
         } else {
             /* After taking the loop jobs are looked for again: the last ones may be as new. */
-            if (!stk_lead_may_run(lead) || !lead_acquire(t))
+            if (!stk_lead_may_run(lead) || !stk_lead_acquire(t))
                 lead_park(t);
             continue;
         }
         if (lead->ops->on_turn != NULL)
             lead->ops->on_turn(lead->arg, t);
     }
-    __atomic_store_n(&t->attached, false, __ATOMIC_RELEASE);
-    if (t->own) {
-        t->own = false;
-        stk_lead_store(t, STK_LEAD_FREE);
-    }
+    stk_lead_detach(t);
 }
 
 void stk_lead_stop(struct stk_lead *lead)
@@ -392,6 +409,7 @@ void stk_lead_stop(struct stk_lead *lead)
     pthread_cond_broadcast(&lead->cond);
     pthread_mutex_unlock(&lead->mutex);
     stk_loop_wake(lead->loop);
+    stk_lead_ring(lead);
 }
 
 /* What others see of this lead, from nothing; where nobody wants to, it is our own memory. */
@@ -455,6 +473,7 @@ struct stk_lead *stk_lead_free(struct stk_lead *lead)
         stk_lead_set_timer(lead, 1, 0);
         pthread_join(lead->standby_id, NULL);
     }
+    stk_lead_hosted_free(lead);
     stk_fd_close(&lead->timerfd);
     for (unsigned i = 0; i < lead->nthreads; i++)
         stk_fd_close(&lead->threads[i].state_fd);

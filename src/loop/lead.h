@@ -137,6 +137,31 @@ void stk_lead_rouse(struct stk_lead *lead);
  */
 void stk_lead_note_call(struct stk_lead *lead);
 
+/*
+ * With an event loop of the application's, in which this one is nested: instead of stk_lead_run for
+ * thread 0, which drives it. Between two turns that thread is in the application: the stand-by
+ * takes over as it does in a call.
+ */
+/* Before all else. 0 or a negative errno. */
+int stk_lead_host(struct stk_lead *lead) STK_MUST_CHECK;
+/* The descriptor that is readable when jobs wait for the thread, or the loop is to be taken. */
+int stk_lead_bell(const struct stk_lead *lead);
+/* Rings it: the thread is to come for a turn. From any thread. */
+void stk_lead_ring(struct stk_lead *lead);
+/* The life of the thread: begin, turns or waits (see app/host.h) until they return false, end. Lock
+ * held. */
+void stk_lead_hosted_begin(struct stk_lead_thread *thread);
+bool stk_lead_hosted_turn(struct stk_lead_thread *thread);
+bool stk_lead_hosted_wait(struct stk_lead_thread *thread, int own_fd, stk_nsec timeout,
+                          bool *ret_own);
+void stk_lead_hosted_end(struct stk_lead_thread *thread);
+/*
+ * For what the thread does between two turns, or in a call, as the owner of the loop if it still is
+ * (thread->own): nobody takes over before unclaim, which gets what claim has returned.
+ */
+bool stk_lead_claim(struct stk_lead_thread *thread);
+void stk_lead_unclaim(struct stk_lead_thread *thread, bool claimed);
+
 /* Brackets a call of the application. leave returns whether the thread (still) owns the loop. */
 static inline void stk_lead_enter(struct stk_lead_thread *thread);
 static inline bool stk_lead_leave(struct stk_lead_thread *thread);

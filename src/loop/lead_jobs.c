@@ -174,6 +174,7 @@ void stk_lead_post(struct stk_lead *lead, struct stk_job *job)
     if (!stk_lead_is_any_running(lead))
         jobs_wake_locked(lead, 1);
     pthread_mutex_unlock(&lead->mutex);
+    stk_lead_ring(lead);
 }
 
 struct stk_job *stk_lead_withdraw(struct stk_lead *lead, bool newest,

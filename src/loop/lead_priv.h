@@ -1,6 +1,7 @@
 /*
  * The inside of a lead, shared by its files:
  *   lead.c          the word, turning the loop, parking, the life of an application thread
+ *   lead_hosted.c   turning the loop from an event loop of the application
  *   lead_jobs.c     the queue of complete requests, and who may take one
  *   lead_standby.c  the stand-by thread: its ticks, taking over, leading
  */
@@ -28,6 +29,19 @@ enum stk_lead_watch {
     STK_LEAD_ARMED,   /* reads the timerfd, which the leader armed */
     STK_LEAD_TICKING, /* reads the timerfd, which it keeps armed itself */
     STK_LEAD_LEADING, /* turns the loop, or waits in epoll */
+};
+
+/* lead_hosted.c: what there is with an event loop of the application's. */
+struct stk_lead_hosted {
+    struct stk_lead_thread *thread; /* that drives it; NULL before begin, and after end */
+    int bell;
+    _Atomic bool rung;       /* the bell is, or this thread knows without it */
+    _Atomic bool foreign;    /* nobody knows when the event loop waits: turn() is called */
+    struct stk_source own;   /* the event loop's own set in ours */
+    bool own_ready;          /* it has something */
+    _Atomic bool own_out;    /* the stand-by has taken it out, for that reason */
+    struct stk_source clock; /* a timerfd, for a foreign event loop */
+    stk_msec clock_at;       /* when it fires; 0: it does not */
 };
 
 struct stk_lead {
@@ -67,6 +81,8 @@ struct stk_lead {
     _Atomic unsigned idle;
     unsigned tokens;
 
+    struct stk_lead_hosted *hosted; /* NULL: threads turn the loop themselves */
+
     struct { /* what `share` points to where nobody else wants to see it */
         _Atomic uint64_t word, calls;
         _Atomic uint32_t parked, backlog;
@@ -103,6 +119,26 @@ void stk_lead_dispatch(struct stk_lead_thread *t, struct epoll_event *events, in
 static inline void stk_lead_set_backlog(struct stk_lead *lead, unsigned n)
 {
     atomic_store_explicit(lead->share.backlog, n, memory_order_relaxed);
+}
+
+/*
+ * One turn of an application thread that owns the loop; waits at most `most` nanoseconds (-1: until
+ * something happens).
+ */
+void stk_lead_turn(struct stk_lead_thread *t, stk_nsec most);
+/* Takes the loop if it is free or the stand-by only waits. */
+bool stk_lead_acquire(struct stk_lead_thread *t);
+/* What a thread needs to be watched, and to be forgotten again. */
+void stk_lead_attach(struct stk_lead_thread *t);
+void stk_lead_detach(struct stk_lead_thread *t);
+
+/* lead_hosted.c */
+void stk_lead_hosted_free(struct stk_lead *lead);
+/* By the stand-by: whether the event loop, which is where it was, has something to do here. */
+bool stk_lead_hosted_is_due(const struct stk_lead *lead);
+static inline bool stk_lead_is_rung(const struct stk_lead *lead)
+{
+    return stk_unlikely(lead->hosted != NULL) && atomic_load(&lead->hosted->rung);
 }
 
 /* lead_jobs.c */

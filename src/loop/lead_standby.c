@@ -7,6 +7,7 @@
  * request that nobody has read yet waits as well, and can be counted and refused only here.
  */
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/timerfd.h>
@@ -18,8 +19,9 @@
 
 enum {
     STANDBY_EAGER_MS = 10 * 1000, /* after a take-over the first look comes after a short tick */
-    STANDBY_QUIET_TICKS = 3,      /* ticks without a sign of life before it sleeps */
-    STANDBY_WAITS = 16,           /* ticks that a leader without a processor is given */
+    STANDBY_CALM_NS = 5 * 1000 * 1000, /* before the first look behind a light sleep */
+    STANDBY_QUIET_TICKS = 3,           /* ticks without a sign of life before it sleeps */
+    STANDBY_WAITS = 16,                /* ticks that a leader without a processor is given */
     STANDBY_STACK = 256 * 1024,
 };
 
@@ -44,6 +46,20 @@ static bool standby_give(struct stk_lead *lead)
     }
     pthread_mutex_unlock(&lead->mutex);
     return give;
+}
+
+/*
+ * Gives the loop to an event loop of the application's that has come back for it. Should it be away
+ * again the next tick takes it.
+ */
+static bool standby_give_hosted(struct stk_lead *lead)
+{
+    if (lead->hosted == NULL || !atomic_exchange(&lead->wanted, false))
+        return false;
+    lead->standby.own = false;
+    stk_lead_store(&lead->standby, STK_LEAD_FREE);
+    stk_lead_ring(lead);
+    return true;
 }
 
 /* Calls on_tick; true while there is something to look after. */
@@ -86,6 +102,8 @@ static void standby_lead(struct stk_lead *lead)
 
             if (standby_give(lead))
                 return;
+            if (stk_unlikely(lead->hosted != NULL))
+                stk_lead_ring(lead); /* whenever it is back it may lead */
             stk_loop_refresh(lead->loop);
             timeout = standby_timeout(lead, pending, stk_lead_timeout(lead));
             stk_lead_store(t, STK_LEAD_SB_BLOCKED);
@@ -96,6 +114,8 @@ static void standby_lead(struct stk_lead *lead)
         stk_loop_refresh(lead->loop);
         stk_lead_dispatch(t, events, n);
         stk_lead_share_jobs(lead);
+        if (standby_give_hosted(lead))
+            return;
     }
     t->own = false;
     stk_lead_store(t, STK_LEAD_FREE);
@@ -108,6 +128,7 @@ struct standby_view {
     unsigned leader;  /* the processor time of this thread ... */
     stk_nsec cpu, at; /* ... and when it was read */
     unsigned waits;
+    bool dozing; /* sleeps until the loop has something to do */
 };
 
 /* Whether the loop is to be taken if it stays in this state for a tick. */
@@ -192,6 +213,44 @@ static bool standby_is_put_aside(struct stk_lead *lead, struct standby_view *vie
            stk_thread_is_runnable(lead->threads[view->leader].state_fd);
 }
 
+/*
+ * A foreign event loop is where it was, and may just wait, as nothing has happened here. Sleeps
+ * until something does.
+ */
+static void standby_doze(struct stk_lead *lead, struct standby_view *view, uint64_t word)
+{
+    view->dozing = true;
+    atomic_store(&lead->watch, STK_LEAD_ASLEEP);
+    if (stk_lead_seen(lead) != word || atomic_load(&lead->roused)) {
+        int asleep = STK_LEAD_ASLEEP;
+
+        view->dozing = false;
+        (void)atomic_compare_exchange_strong(&lead->watch, &asleep, STK_LEAD_TICKING);
+        return;
+    }
+    stk_lead_set_timer(lead, 0, 0);
+    if (atomic_load(&lead->watch) == STK_LEAD_ARMED) /* as in standby_rest */
+        stk_lead_set_timer(lead, STK_LEAD_TICK_MIN_NS, 0);
+    atomic_store(&lead->tick_ns, 0);
+}
+
+/* Until the timer fires, or the loop has something to do: then ticks again. */
+static void standby_sleep_lightly(struct stk_lead *lead, struct standby_view *view)
+{
+    struct pollfd fds[2] = {{.fd = lead->timerfd, .events = POLLIN},
+                            {.fd = lead->loop->epfd, .events = POLLIN}};
+    int asleep = STK_LEAD_ASLEEP;
+
+    if (poll(fds, 2, -1) < 0)
+        return;
+    view->dozing = false;
+    if (fds[0].revents == 0 &&
+        atomic_compare_exchange_strong(&lead->watch, &asleep, STK_LEAD_TICKING))
+        standby_set_tick(lead, stk_loop_now(lead->loop) < atomic_load(&lead->eager_until)
+                                   ? STK_LEAD_TICK_MIN_NS
+                                   : STANDBY_CALM_NS);
+}
+
 /* One tick: takes the loop when the leader is where it was at the last one. */
 static void standby_tick(struct stk_lead *lead, struct standby_view *view)
 {
@@ -204,6 +263,10 @@ static void standby_tick(struct stk_lead *lead, struct standby_view *view)
         view->quiet = 0;
         if (!same)
             view->waits = 0;
+        if (same && !pending && !stk_lead_hosted_is_due(lead)) {
+            standby_doze(lead, view, word);
+            return;
+        }
         if ((same && !standby_is_put_aside(lead, view, word)) || lead->bounded) {
             atomic_store(&lead->watch, STK_LEAD_LEADING);
             if (stk_lead_take(&lead->standby, word, STK_LEAD_SB_TURNING)) {
@@ -244,6 +307,8 @@ static void *standby_main(void *arg)
         uint64_t ticks;
         int armed = STK_LEAD_ARMED;
 
+        if (view.dozing)
+            standby_sleep_lightly(lead, &view);
         if (read(lead->timerfd, &ticks, sizeof ticks) < 0)
             continue;
         if (atomic_load(&lead->quitting))

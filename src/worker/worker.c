@@ -394,6 +394,66 @@ static void worker_thread(void *arg, unsigned index, void *host_thread)
     stk_lead_run(thread);
 }
 
+/* ---- an event loop of the application's, that turns ours (struct stk_host_engine) ----------- */
+
+static void worker_engine_begin(void *arg, void *host_thread)
+{
+    struct worker *w = arg;
+    struct stk_lead_thread *thread = stk_lead_thread_get(w->lead, 0);
+
+    thread->host_thread = host_thread;
+    stk_crash_thread();
+    stk_lead_hosted_begin(thread);
+}
+
+static void worker_engine_end(void *arg)
+{
+    struct worker *w = arg;
+
+    stk_lead_hosted_end(stk_lead_thread_get(w->lead, 0));
+}
+
+static bool worker_engine_turn(void *arg)
+{
+    struct worker *w = arg;
+
+    return stk_lead_hosted_turn(stk_lead_thread_get(w->lead, 0));
+}
+
+static bool worker_engine_wait(void *arg, int own_fd, stk_nsec timeout, bool *ret_own)
+{
+    struct worker *w = arg;
+
+    return stk_lead_hosted_wait(stk_lead_thread_get(w->lead, 0), own_fd, timeout, ret_own);
+}
+
+/* Runs the application's threads, or its event loop, to the end. 0 or a negative errno. */
+static int worker_run(struct worker *w)
+{
+    const struct stk_host_ops *ops = w->params->host_ops;
+    void *host = w->params->host;
+    struct stk_host_engine engine = {
+        .arg = w,
+        .fd = stk_loop_fd(w->loop),
+        .begin = worker_engine_begin,
+        .end = worker_engine_end,
+        .turn = worker_engine_turn,
+        .wait = worker_engine_wait,
+    };
+    int r;
+
+    if (ops->has_loop == NULL || !ops->has_loop(host))
+        return ops->run(host, (unsigned)w->config->threads, worker_thread, w, NULL);
+    r = stk_lead_host(w->lead);
+    if (r < 0) {
+        stk_log_error("the event loop of the application could not be tied to the server's: %s",
+                      strerror(-r));
+        return r;
+    }
+    engine.bell = stk_lead_bell(w->lead);
+    return ops->run(host, 1, worker_thread, w, &engine);
+}
+
 /* Tells the master what the application is made of, so that it can watch it. */
 static void worker_send_sources(struct worker *w)
 {
@@ -622,8 +682,7 @@ int stk_worker_main(void *arg, struct stk_heritage *heritage)
             stk_fork_guard_set(w.server, heritage, stk_loop_fd(w.loop), worker_term_fd,
                                (void (*const[])(int)){worker_on_term, worker_on_ignored});
             if (worker_connect(&w) == 0) {
-                r = w.params->host_ops->run(w.params->host, (unsigned)w.config->threads,
-                                            worker_thread, &w, NULL);
+                r = worker_run(&w);
                 code = r == 0 ? WORKER_EXIT_OK : WORKER_EXIT_FAILED;
             }
         }
