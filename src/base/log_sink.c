@@ -30,6 +30,7 @@
 #include "base/fd.h"
 #include "base/log_clock.h"
 #include "base/mem.h"
+#include "base/sigpipe.h"
 
 enum { SINK_FILE_WRITE_MAX = 64 * 1024 };
 
@@ -260,13 +261,19 @@ static ssize_t sink_write_once(const struct stk_log_sink *sink, const char *data
 ssize_t stk_log_sink_write(const struct stk_log_sink *sink, enum stk_log_level level,
                            const char *data, size_t len)
 {
+    bool pipe = sink->type == STK_LOG_SINK_PIPE;
+    struct stk_sigpipe guard;
     ssize_t n;
 
     if (sink->kind == STK_LOG_SINK_SYSLOG)
         return sink_write_syslog(sink, level, data, len);
+    if (pipe)
+        stk_sigpipe_hold(&guard);
     do {
         n = sink_write_once(sink, data, len);
     } while (n < 0 && errno == EINTR);
+    if (pipe)
+        stk_sigpipe_release(&guard, n < 0 && errno == EPIPE);
     return n < 0 ? -errno : n;
 }
 

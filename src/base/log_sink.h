@@ -1,7 +1,7 @@
 /*
  * Where log lines go: a standard stream, a file, or syslog. Writing never waits for a reader: what
  * would have to wait is refused with -EAGAIN. Standard streams are shared with other processes, so
- * their O_NONBLOCK is never touched. The process must ignore SIGPIPE.
+ * their O_NONBLOCK is never touched. A reader that has gone raises no SIGPIPE.
  */
 #pragma once
 

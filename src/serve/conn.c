@@ -17,7 +17,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
-#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -25,6 +24,7 @@
 #include "base/assert.h"
 #include "base/fd.h"
 #include "base/mem.h"
+#include "base/sigpipe.h"
 #include "base/sys.h"
 #include "config/config.h"
 #include "ipc/scoreboard.h"
@@ -633,7 +633,7 @@ static int64_t conn_sendfile_now(struct stk_conn *conn, int fd, int64_t off, uin
     uint64_t left = len < STK_CONN_FILE_TURN ? len : STK_CONN_FILE_TURN;
 
     while (left > 0) {
-        ssize_t n = sendfile(conn->src.fd, fd, &at, (size_t)left);
+        ssize_t n = stk_sigpipe_sendfile(conn->src.fd, fd, &at, (size_t)left);
 
         if (n > 0) {
             left -= (uint64_t)n;

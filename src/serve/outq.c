@@ -13,7 +13,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -21,6 +20,7 @@
 #include "base/fd.h"
 #include "base/list.h"
 #include "base/mem.h"
+#include "base/sigpipe.h"
 #include "base/sys.h"
 #include "net/tls.h"
 
@@ -233,7 +233,7 @@ static ssize_t segment_send(struct outq_segment *s, int sock)
         off_t off = (off_t)s->off;
         size_t len = s->len > OUTQ_SENDFILE_MAX ? OUTQ_SENDFILE_MAX : (size_t)s->len;
 
-        n = sendfile(sock, s->fd, &off, len);
+        n = stk_sigpipe_sendfile(sock, s->fd, &off, len);
         if (n == 0)
             return -EIO; /* the file is shorter than it was: the response cannot be completed */
     }

@@ -3,6 +3,7 @@
 import gzip
 import os
 import re
+import signal
 import socket
 import subprocess
 import textwrap
@@ -344,3 +345,36 @@ def test_the_configuration_of_the_page(serve, tmp_path):
     assert r.header("content-type") == "font/woff2" and "immutable" in r.header("cache-control")
     assert fetch(server, "/static/nothing").status == 404
     assert fetch(server, "/else").body == b"app GET/else"
+
+
+@pytest.mark.parametrize("action", ["SIG_DFL", "handler"])
+def test_clients_that_leave_end_no_worker(serve, tmp_path, action):
+    """The application has given SIGPIPE its default action back, as commands do; a client leaves between
+    the head of a file and its bytes."""
+    (tmp_path / "big.bin").write_bytes(BIG)
+    source = """
+        import os, signal
+
+        def handler(number, frame):
+            os.write(2, b"SIGPIPE was raised\\n")
+            os._exit(9)
+
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL if %r == "SIG_DFL" else handler)
+
+        def app(environ, start_response):
+            if environ["PATH_INFO"] == "/pid":
+                start_response("200 OK", [])
+                return [str(os.getpid()).encode()]
+            start_response("200 OK", [("X-Sendfile", "big.bin")] * (environ["PATH_INFO"] == "/named"))
+            return environ["wsgi.file_wrapper"](open("big.bin", "rb"))
+    """
+    server = serve(source % action, "--static", "/static=.", "--x-sendfile", ".", "--workers", "1")
+    pid = int(server.get("/pid").body)
+    for target in ("/static/big.bin", "/wrapper", "/named") * 3:
+        # The worker stands while the request comes and the client goes.
+        os.kill(pid, signal.SIGSTOP)
+        with server.connect() as conn:
+            conn.send(("GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % target) * 3)
+        os.kill(pid, signal.SIGCONT)
+        assert int(server.get("/pid").body) == pid
+    assert "SIGPIPE" not in server.log()
