@@ -5,9 +5,9 @@ import threading
 import pytest
 
 from tests.front.raw import get, post
+from tests.lib.gate import GATE, Gate
 
-APP = """
-import ctypes
+APP = GATE + """
 import threading
 import time
 
@@ -22,6 +22,18 @@ def hold(environ, start_response):
     return [b"held"]
 
 
+def keep(environ, start_response):
+    start_response("200 OK", TEXT)
+    wait_at_gate(holding=True)
+    return [b"held"]
+
+
+def wait(environ, start_response):
+    start_response("200 OK", TEXT)
+    wait_at_gate()
+    return [b"waited"]
+
+
 def stream_then_hold(environ, start_response):
     start_response("200 OK", TEXT)
     for number in range(10):
@@ -33,6 +45,15 @@ def stream_then_hold(environ, start_response):
 def big(environ, start_response):
     start_response("200 OK", TEXT)
     return [b"x" * 30_000_000]
+
+
+def spin(environ, start_response):
+    start_response("200 OK", TEXT)
+    waiting = threading.Thread(target=wait_at_gate)
+    waiting.start()
+    while waiting.is_alive():
+        sum(range(100))
+    return [b"computed"]
 
 
 def compute(environ, start_response):
@@ -59,6 +80,12 @@ def server(request, serve_module):
     return serve_module(APP, "-w1", request.param, "--head-timeout", "200ms", ready="/hold?0")
 
 
+@pytest.fixture(scope="module")
+def gate(server):
+    with Gate(server.cwd) as one:
+        yield one
+
+
 def begin(server, target):
     """A connection whose request is in the application."""
     conn = server.connect()
@@ -67,8 +94,8 @@ def begin(server, target):
     return conn
 
 
-@pytest.mark.parametrize("busy", ["/hold?1000000", "/compute?1", "/sleep?1"])
-def test_the_network_goes_on(server, busy):
+@pytest.mark.parametrize("busy", ["/keep", "/spin", "/wait"])
+def test_the_network_goes_on(server, gate, busy):
     """Connections are accepted, refused and timed out before the call has ended."""
     with begin(server, busy) as conn:
         (refused,) = server.send_raw("BAD\r\n\r\n")
@@ -80,17 +107,19 @@ def test_the_network_goes_on(server, busy):
             assert other.read_head().status == 100
         # All of that came while the first request was still in its call.
         assert conn.is_quiet(0.001)
+        gate.let_go()
         assert conn.read_response().status == 200
 
 
-def test_what_lies_in_a_queue_is_sent_meanwhile(server):
+def test_what_lies_in_a_queue_is_sent_meanwhile(server, gate):
     """A client reads a large response while Python is away."""
     with server.connect() as slow:
         slow.send(get("", "/big"))
         head = slow.read_head()
-        with begin(server, "/hold?1000000") as conn:
+        with begin(server, "/keep") as conn:
             assert slow.read_bytes(30_000_000) == b"x" * 30_000_000
             assert conn.is_quiet(0.001)
+            gate.let_go()
             assert conn.read_response().body == b"held"
         assert head.status == 200
 

@@ -535,7 +535,7 @@ def test_deadline_over_tls(https, certs):
 def test_handlers_while_the_application_is_busy(https, certs):
     server = https(*pair(certs, "main"), "--health-path", "/health")
     with connect(server) as busy:
-        busy.sendall(b"GET /sleep?1.5 HTTP/1.1\r\nHost: x\r\n\r\n")
+        busy.sendall(b"GET /sleep?3 HTTP/1.1\r\nHost: x\r\n\r\n")
         time.sleep(0.3)
         for _ in range(3):  # the handshakes too are done meanwhile
             with connect(server) as conn:

@@ -19,6 +19,9 @@ import time
 
 def app(environ, start_response):
     path = environ["PATH_INFO"]
+    if path == "/begin":
+        open("begun", "w").close()
+        time.sleep(0.5)
     if path == "/sleep":
         time.sleep(float(environ["QUERY_STRING"]))
     start_response("200 OK", [("Content-Type", "text/plain")])
@@ -239,8 +242,8 @@ def test_a_master_that_is_killed(start, bind, tmp_path):
     server = start(bind=bind)
     where = "unix:%s" % server.address if bind == "unix" else "127.0.0.1:%d" % server.port
     with server.connect() as conn:
-        conn.send(get("", "/sleep?0.5"))
-        time.sleep(0.1)
+        conn.send(get("", "/begin"))
+        wait_until((tmp_path / "begun").exists)
         os.kill(server.pid, signal.SIGKILL)
         assert conn.read_response().status == 200
     server.wait()

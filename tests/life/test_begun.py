@@ -152,8 +152,10 @@ def test_a_signal_that_comes_twice_is_one(serve):
     with server.connect() as conn:
         conn.send(get("", "/sleep?1"))
         time.sleep(0.1)
+        server.send_signal(signal.SIGSTOP)  # so that it sees both at once, however slow this test is
         server.send_signal(signal.SIGTERM)
         server.send_signal(signal.SIGINT)
+        server.send_signal(signal.SIGCONT)
         assert conn.read_response().status == 200
     assert server.wait() == 0
     assert "stopping now" not in server.log()
@@ -165,6 +167,7 @@ def test_a_second_signal_is_meant(serve):
         conn.send(get("", "/sleep?20"))
         time.sleep(0.1)
         server.send_signal(signal.SIGTERM)
+        server.wait_log("SIGTERM: stopping")
         time.sleep(0.3)
         server.send_signal(signal.SIGTERM)
         assert server.wait() == 0

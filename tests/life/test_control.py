@@ -16,6 +16,7 @@ import pytest
 from tests.lib.server import test_command as stoker_command
 
 HELLO = """
+    import os
     import time
 
     def app(environ, start_response):
@@ -25,7 +26,8 @@ HELLO = """
         return [b"hello"]
 
     def wait_for_somebody():
-        time.sleep(2)
+        while not os.path.exists("go"):
+            time.sleep(0.01)
 """
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="takes root")
@@ -86,6 +88,19 @@ class Controlled:
             if sock is None:
                 used.close()
 
+    def go(self):
+        """Lets the requests for /slow go."""
+        (self.cwd / "go").touch()
+
+    def wait_running(self):
+        """Until a request lasts, and what is said of it."""
+        deadline = time.monotonic() + 20
+        while True:
+            running = [r for w in self.json("status")["workers"] for r in w["running"]]
+            if running:
+                return running
+            assert time.monotonic() < deadline, self.server.report("no request is running")
+
     def pids(self):
         return [w["pid"] for w in self.json("status")["workers"] if w["role"] == "current"]
 
@@ -120,18 +135,21 @@ def test_ping(controlled):
 
 def test_status(controlled):
     c = controlled("-w2", "--threads", "3", ready="/")
-    answer = c.json("status")
+    deadline = time.monotonic() + 20
+    while True:  # numbers come a moment after the answers
+        answer = c.json("status")
+        counted = sum(sum(w["latency"]["buckets"]) for w in answer["workers"])
+        if answer["totals"]["responses_2xx"] == counted == 1:
+            break
+        assert time.monotonic() < deadline, answer
     assert answer["state"] == "serving" and answer["pid"] == c.server.pid
     assert answer["addresses"] == [c.server.url]
-    assert answer["totals"]["responses_2xx"] >= 1
     assert [worker["worker"] for worker in answer["workers"]] == [1, 2]
     for worker in answer["workers"]:
         assert worker["state"] == "ready" and worker["role"] == "current"
         assert worker["pid"] in c.server.worker_pids()
         assert worker["rss"] > 1 << 20 and worker["threads"] == 3 and worker["running"] == []
     assert answer["totals"]["requests"] == sum(w["requests"] for w in answer["workers"])
-    counted = sum(sum(w["latency"]["buckets"]) for w in answer["workers"])
-    assert counted == answer["totals"]["requests"]
     bounds = answer["latency_bounds_us"]
     assert bounds == sorted(bounds)
     assert all(len(w["latency"]["buckets"]) <= len(bounds) + 1 for w in answer["workers"])
@@ -151,12 +169,10 @@ def test_a_request_that_runs_is_named(controlled):
     c = controlled("-w2")
     with c.server.connect() as conn:
         conn.send("GET /slow?secret=1 HTTP/1.1\r\nHost: x\r\n\r\n")
-        deadline = time.monotonic() + 20
-        running = []
-        while not running and time.monotonic() < deadline:
-            running = [r for w in c.json("status")["workers"] for r in w["running"]]
+        running = c.wait_running()
         assert [(r["method"], r["target"]) for r in running] == [("GET", "/slow")]
         assert running[0]["age"] > 0
+        c.go()
         conn.read_response()
 
 
@@ -202,13 +218,14 @@ def test_stop_waits_for_the_end(controlled):
     c = controlled()
     with c.server.connect() as conn:
         conn.send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
-        while c.json("status")["totals"]["connections_open"] == 0:
-            pass
+        c.wait_running()
         stopping = subprocess.Popen(
             stoker_command() + ["stop", "--control", str(c.path)],
             stdout=subprocess.PIPE,
             text=True,
         )
+        c.server.wait_log("asks to stop$")
+        c.go()
         assert conn.read_response().body == b"hello"
     assert stopping.communicate(timeout=40)[0] == "stopped\n"
     assert stopping.returncode == 0
@@ -218,10 +235,10 @@ def test_stop_waits_for_the_end(controlled):
 
 
 def test_stop_now_cuts(controlled):
-    app = HELLO.replace("time.sleep(2)", "time.sleep(120)")
-    c = controlled(app=app)
+    c = controlled()
     with c.server.connect() as conn:
         conn.send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        c.wait_running()
         first = subprocess.Popen(
             stoker_command() + ["stop", "--control", str(c.path)], stdout=subprocess.DEVNULL
         )
@@ -272,6 +289,7 @@ def test_stack_shows_what_a_worker_does(controlled):
         while "wait_for_somebody" not in text and time.monotonic() < deadline:
             text = c.done("stack", "1")
         assert "wait_for_somebody" in text and "app.py" in text
+        c.go()
         assert conn.read_response().body == b"hello"
     pid = c.pids()[0]
     answer = c.json("stack", "--pid", str(pid))
@@ -282,14 +300,12 @@ def test_stack_of_a_request(controlled):
     c = controlled("-w1", "--threads", "3")
     with c.server.connect() as conn:
         conn.send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
-        deadline = time.monotonic() + 20
-        running = []
-        while not running and time.monotonic() < deadline:
-            running = c.json("status")["workers"][0]["running"]
+        running = c.wait_running()
         text = c.done("stack", "1", "--request", str(running[0]["id"]))
         assert "wait_for_somebody" in text
         assert text.count("hread ") <= 1 < c.done("stack", "1").count("hread ")
         assert "is not running" in c.done("stack", "1", "--request", "999999")
+        c.go()
         assert conn.read_response().body == b"hello"
     result = c.run("stack", "--request", "1")
     assert result.returncode == 1 and "needs the worker" in result.stderr
@@ -662,10 +678,13 @@ def test_nothing_is_periodic(controlled):
     c = controlled()
     with c.connect() as sock:
         assert c.ask(b'{"command":"ping"}\n', sock)["ok"] is True
-        time.sleep(0.3)
-        before = switches(c.server.pid)
-        time.sleep(1.5)
-        assert switches(c.server.pid) - before <= 1
+        for attempt in range(5):  # its start, and what else the machine does, may be in the way
+            before = switches(c.server.pid)
+            time.sleep(1.5)
+            woken = switches(c.server.pid) - before
+            if woken <= 1:
+                break
+        assert woken <= 1
 
 
 def switches(pid):

@@ -5,14 +5,16 @@ import select
 import pytest
 
 from tests.front.raw import get
+from tests.lib.gate import GATE, Gate
 
-APP = """
+APP = GATE + """
 import time
 
 
 def app(environ, start_response):
-    seconds = environ["QUERY_STRING"]
-    time.sleep(float(seconds) if seconds else 0.001)
+    if environ["QUERY_STRING"] == "wait":
+        wait_at_gate()
+    time.sleep(0.001)
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [b"ok"]
 """
@@ -48,9 +50,10 @@ def test_connections_get_the_same_share(serve, args):
 
 
 @pytest.mark.parametrize("workers, slow", [(2, 1), (4, 3)])
-def test_nobody_waits_behind_a_slow_request(serve, workers, slow):
+def test_nobody_waits_behind_a_slow_request(serve, tmp_path, workers, slow):
     """All workers but one are in a slow request: the connections that they hold are served all the
     same, by the one that is left, before any of the slow requests has its answer."""
+    gate = Gate(tmp_path)
     server = serve(APP, "-w%d" % workers, ready="/")
     server.wait_log(r"\] info: ready after")
     conns = [server.connect() for _ in range(40)]
@@ -60,7 +63,7 @@ def test_nobody_waits_behind_a_slow_request(serve, workers, slow):
     stuck = []
     for _ in range(slow):
         stuck.append(server.connect())
-        stuck[-1].send(get("", "/?3"))
+        stuck[-1].send(get("", "/?wait"))
     for _ in range(5):
         for conn in conns:
             conn.send(get())
@@ -68,6 +71,7 @@ def test_nobody_waits_behind_a_slow_request(serve, workers, slow):
             assert conn.read_response().body == b"ok"
     for conn in stuck:
         assert conn.is_quiet(0.001)
+    gate.let_go(slow)
     for conn in stuck:
         assert conn.read_response().body == b"ok"
         conn.close()

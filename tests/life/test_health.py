@@ -4,8 +4,9 @@ import signal
 
 import pytest
 
-APP = """
-import ctypes
+from tests.lib.gate import GATE, Gate
+
+APP = GATE + """
 import time
 
 
@@ -13,11 +14,19 @@ def app(environ, start_response):
     path = environ["PATH_INFO"]
     if path == "/hold":  # PyDLL keeps the interpreter's lock
         ctypes.PyDLL(None).usleep(int(float(environ["QUERY_STRING"]) * 1000000))
+    if path in ("/wait", "/keep"):
+        wait_at_gate(holding=path == "/keep")
     if path == "/sleep":
         time.sleep(float(environ["QUERY_STRING"]))
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [b"app " + path.encode()]
 """
+
+
+@pytest.fixture
+def gate(tmp_path):
+    with Gate(tmp_path) as one:
+        yield one
 
 
 @pytest.mark.parametrize(
@@ -92,28 +101,29 @@ def test_not_in_the_access_log(serve):
 
 
 @pytest.mark.parametrize("threads", ["1", "2"])
-@pytest.mark.parametrize("how", ["/sleep", "/hold"])
-def test_while_the_application_is_stuck(serve, threads, how):
+@pytest.mark.parametrize("how", ["/wait", "/keep"])
+def test_while_the_application_is_stuck(serve, threads, how, gate):
     server = serve(APP, "--health-path", "/health", "--threads", threads)
     busy = [server.connect() for _ in range(int(threads))]
     for conn in busy:
-        conn.send("GET %s?1.0 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % how)
+        conn.send("GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % how)
     with server.connect() as conn:
         for path, body in (("/health", b"ready\n"), ("/health/live", b"live\n")) * 5:
             conn.send("GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % path)
             assert conn.read_response().body == body
     # None of the calls has ended: the answers did not wait for them.
     assert busy[0].is_quiet(0.01)
+    gate.let_go(len(busy))
     for conn in busy:
         assert conn.read_response().status == 200
         conn.close()
 
 
-def test_not_ready_while_stopping(serve):
+def test_not_ready_while_stopping(serve, gate):
     server = serve(APP, "--health-path", "/health")
     early = [server.connect() for _ in range(2)]
     with server.connect() as busy:
-        busy.send("GET /sleep?1.0 HTTP/1.1\r\nHost: x\r\n\r\n")
+        busy.send("GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
         server.get("/health")  # the connections before it have been accepted
         server.send_signal(signal.SIGTERM)
         server.wait_log("stopping, requests in progress")
@@ -123,7 +133,8 @@ def test_not_ready_while_stopping(serve):
             assert response.status == status and response.will_close
             if status == 503:
                 assert response.body == b"not ready: the server is stopping\n"
-        assert busy.read_response().body == b"app /sleep"
+        gate.let_go()
+        assert busy.read_response().body == b"app /wait"
     server.wait()
 
 
@@ -136,17 +147,18 @@ def test_ready_while_one_worker_is_replaced(serve):
             assert server.get("/health").body == b"ready\n"
 
 
-def test_not_ready_while_the_queue_is_full(serve):
+def test_not_ready_while_the_queue_is_full(serve, gate):
     server = serve(APP, "--health-path", "/health", "--workers", "1", "--max-queue", "2")
     busy = [server.connect() for _ in range(3)]
     for conn in busy:
-        conn.send("GET /sleep?0.5 HTTP/1.1\r\nHost: x\r\n\r\n")
+        conn.send("GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
     with server.connect() as conn:
         while (response := server.get("/health", conn=conn)).status == 200:
             assert b"ready\n" == response.body
         assert response.status == 503
         assert response.body == b"not ready: the queue of every worker is full\n"
         assert server.get("/health/live", conn=conn).status == 200
+        gate.let_go(len(busy))
         for waiting in busy:
             assert waiting.read_response().status == 200
             waiting.close()

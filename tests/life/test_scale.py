@@ -119,9 +119,8 @@ def test_sixteen_connections_over_eight_slots_that_scale(serve, tmp_path):
     server.wait_log(r"ready after")
     before = pids(server, 300)
     assert command(control, "scale", "2").returncode == 0
-    for _ in range(4):
-        found = answered(open_many(server, 16))
-        assert found <= before and len(found) == 2  # shared out between the two
+    found = set().union(*(answered(open_many(server, 16)) for _ in range(4)))
+    assert found <= before and len(found) == 2  # shared out between the two
     (tmp_path / "gate").write_text("")
     scaling = threading.Thread(target=command, args=(control, "scale", "8"))
     scaling.start()
@@ -129,7 +128,7 @@ def test_sixteen_connections_over_eight_slots_that_scale(serve, tmp_path):
     wait_until(lambda: len(server.worker_pids()) >= 8)
     for _ in range(4):
         # No one of the new workers is ready: whoever is served is served by the two.
-        assert len(answered(open_many(server, 16))) == 2
+        assert answered(open_many(server, 16)) <= found
     (tmp_path / "gate").unlink()
     scaling.join()
     for _ in range(4):

@@ -108,7 +108,7 @@ def test_schema(stats_server):
 def test_busy_worker(stats_server):
     server, address = stats_server("--workers", "1")
     with server.connect() as conn:
-        conn.send("GET /sleep?1.0 HTTP/1.1\r\nHost: x\r\n\r\n")
+        conn.send("GET /sleep?2.0 HTTP/1.1\r\nHost: x\r\n\r\n")
         stats = stats_until(address, lambda s: s["workers"][0]["status"] == "busy")
         assert stats["workers"][0]["cores"][0]["in_request"] == 1
         stats = stats_until(address, lambda s: s["workers"][0]["cores"][0]["vars"])

@@ -253,10 +253,10 @@ def test_a_busy_application_does_not_starve_the_watchdog(serve, manager):
             start_response("200 OK", [])
             return []
         """,
-        env={"NOTIFY_SOCKET": manager.path, "WATCHDOG_USEC": "500000"},
+        env={"NOTIFY_SOCKET": manager.path, "WATCHDOG_USEC": "1000000"},
     )
     manager.wait("READY")
-    assert server.get("/?2").status == 200
+    assert server.get("/?2.5").status == 200
     assert "has not answered" not in server.log()
 
 

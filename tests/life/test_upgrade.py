@@ -298,23 +298,29 @@ def test_a_connection_of_a_worker_that_a_reload_replaced_goes_along(site):
     one.end()
 
 
-def test_a_request_that_runs_is_finished(site):
+def test_a_request_that_runs_is_finished(site, tmp_path):
     one = site(
         """
+        import os
+        import sys
         import time
 
         def app(environ, start_response):
             start_response("200 OK", [])
-            time.sleep(float(environ["QUERY_STRING"] or 0))
+            if environ["QUERY_STRING"]:
+                print("begun", file=sys.stderr, flush=True)
+                while not os.path.exists("go"):
+                    time.sleep(0.01)
             return [b"done"]
         """
     )
     old = one.pid
     with one.server.connect() as conn:
-        conn.send("GET /?1.5 HTTP/1.1\r\nHost: x\r\n\r\n")
-        time.sleep(0.2)
+        conn.send("GET /?wait HTTP/1.1\r\nHost: x\r\n\r\n")
+        one.server.wait_log("begun")
         one.upgrade()
         assert alive(old)
+        (tmp_path / "go").touch()
         assert conn.read_response().body == b"done"
     one.server.wait()
     one.end()
@@ -404,14 +410,16 @@ def test_a_new_server_that_is_killed(site, tmp_path):
 
 def test_the_old_server_is_killed_meanwhile(site, tmp_path):
     """The new one has the sockets already, so it takes over when it is ready."""
-    slow = APP.replace("import os\n", "import os, time\n    time.sleep(float(os.environ['SLOW']))\n")
-    one = site(slow, "--workers", "2", env={"SLOW": "0.5"}, check=False)
+    held = "import os, time\n    while os.path.exists('hold'):\n        time.sleep(0.01)\n"
+    one = site(APP.replace("import os\n", held), "--workers", "2", check=False)
     old = one.pid
+    (tmp_path / "hold").touch()
     os.kill(old, signal.SIGUSR2)
     found = one.server.wait_log(r"the new server is process (\d+)")
     new = int(found.group(1))
-    time.sleep(0.2)
     os.kill(old, signal.SIGKILL)
+    one.server.wait()
+    (tmp_path / "hold").unlink()
     one.server.wait_log(r"the old server \(%d\) ended before it handed over" % old)
     wait_until(lambda: one.pid == new, "the pidfile does not name the new server", one.server)
     assert one.server.get("/").text.split()[1] == str(new)
