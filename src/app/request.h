@@ -36,7 +36,8 @@ struct stk_endpoint {
                              "localhost" for unix: */
     stk_span server_port; /* decimal; "" for unix: */
     bool is_unix;
-    uint8_t proto; /* enum stk_proto; STK_PROTO_UNTOLD: the first bytes tell */
+    uint8_t proto;          /* enum stk_proto; STK_PROTO_UNTOLD: the first bytes tell */
+    uint8_t proxy_protocol; /* enum stk_proxy_protocol of config.h */
 };
 
 struct stk_peer {

@@ -115,6 +115,10 @@ static void verify_forwarded(struct stk_load *load, const struct stk_config *con
             stk_load_fail(load, verify_origin(load, opt, i), "forwarded-allow: %s", error);
     }
     stk_cidr_set_deinit(&set);
+    if (config->proxy_protocol != STK_PROXY_PROTOCOL_OFF && config->forwarded_allow.n == 0)
+        stk_load_fail(load, verify_origin(load, verify_row(STK_OPTION_ID_PROXY_PROTOCOL), 0),
+                      "proxy-protocol: forwarded-allow is empty, so nobody may send it: name the "
+                      "balancer there");
 }
 
 static void verify_access_format(struct stk_load *load, const struct stk_config *config)

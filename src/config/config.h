@@ -27,6 +27,13 @@ enum stk_tls_min_version {
     STK_TLS_MIN_1_3,
 };
 
+/* config->proxy_protocol. */
+enum stk_proxy_protocol {
+    STK_PROXY_PROTOCOL_OFF,
+    STK_PROXY_PROTOCOL_OPTIONAL,
+    STK_PROXY_PROTOCOL_REQUIRED,
+};
+
 /* config->tls_verify_client. */
 enum stk_tls_verify {
     STK_TLS_VERIFY_OFF,
@@ -119,6 +126,7 @@ struct stk_config {
 
     /* proxies */
     struct stk_strv forwarded_allow; /* addresses and CIDR, "unix", "*" */
+    int64_t proxy_protocol;          /* enum stk_proxy_protocol */
 
     /* static files */
     struct stk_strv static_dirs; /* "/prefix=dir" */

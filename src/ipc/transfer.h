@@ -40,7 +40,8 @@ enum stk_transfer_flag {
     STK_TRANSFER_SERVED = 2,    /* the connection has had a response */
     STK_TRANSFER_CONTINUED = 4, /* 100 Continue has been sent for the request */
     STK_TRANSFER_TRUSTED = 8,   /* the peer is a trusted proxy */
-    STK_TRANSFER_FLAGS = 15,
+    STK_TRANSFER_PROXIED = 16,  /* the bytes begin with the connection's PROXY header */
+    STK_TRANSFER_FLAGS = 31,
 };
 
 /* Which slot of which row, in which use. */

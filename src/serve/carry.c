@@ -27,7 +27,13 @@ bool stk_carry_is_on(const struct stk_server *server)
 
 bool stk_carry_may(const struct stk_conn *conn)
 {
-    return conn->state == STK_CONN_IDLE && conn->in_len == 0 && conn->tls == NULL;
+    return conn->state == STK_CONN_IDLE && conn->in_len == 0 && conn->tls == NULL &&
+           conn->proxied == NULL;
+}
+
+bool stk_carry_stays(const struct stk_conn *conn)
+{
+    return conn->tls != NULL || (conn->proxied != NULL && stk_carry_is_on(conn->server));
 }
 
 bool stk_carry_out(struct stk_conn *conn, struct stk_lead_thread *thread)

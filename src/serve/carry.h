@@ -17,6 +17,9 @@ bool stk_carry_is_on(const struct stk_server *server);
 /* Whether a connection that is not busy may go: no byte of it has been read that is not answered.
  */
 bool stk_carry_may(const struct stk_conn *conn);
+/* While draining: whether a connection can be given to nobody: one with TLS, or, to a new server,
+ * with a PROXY header, of which a descriptor does not tell. From any thread. */
+bool stk_carry_stays(const struct stk_conn *conn);
 /*
  * Gives a busy connection to the new server, and forgets it; by the owner of the loop. False: it is
  * the caller's still: to be released.

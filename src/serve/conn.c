@@ -32,6 +32,7 @@
 #include "serve/conn_io.h"
 #include "serve/http1.h"
 #include "serve/outq.h"
+#include "serve/proxied.h"
 #include "serve/secure.h"
 
 enum {
@@ -82,6 +83,7 @@ void stk_conn_count(struct stk_conn *conn, enum stk_conn_state state)
         [STK_CONN_LINGER] = STK_COUNTER_connections_closing,
         [STK_CONN_CLOSE] = 0,
         [STK_CONN_HANDSHAKE] = STK_COUNTER_connections_reading,
+        [STK_CONN_PREFACE] = 0,
     };
     struct stk_scoreboard_row *row = conn->server->row;
 
@@ -150,6 +152,7 @@ static void conn_free(struct stk_deferred *deferred)
     conn->magic = 0;
     stk_outq_free(atomic_load_explicit(&conn->outq, memory_order_relaxed));
     stk_tls_free(conn->tls);
+    stk_proxied_free(conn->proxied);
     free(conn->in);
     free(conn);
 }
@@ -379,6 +382,9 @@ static void conn_on_event(struct stk_source *src, uint32_t events, void *who)
     case STK_CONN_HANDSHAKE:
         stk_secure_go_on(conn, thread);
         break;
+    case STK_CONN_PREFACE:
+        stk_proxied_readable(conn, thread);
+        break;
     case STK_CONN_LINGER:
         conn_linger(conn, stk_serve_thread_of(thread));
         break;
@@ -428,6 +434,9 @@ static void conn_on_timer(struct stk_timer *timer, void *who)
         break;
     case STK_CONN_HANDSHAKE:
         stk_conn_close(conn, who, STK_CLOSE_TLS_TIMEOUT);
+        break;
+    case STK_CONN_PREFACE:
+        stk_conn_close(conn, who, STK_CLOSE_NO_REQUEST);
         break;
     case STK_CONN_DRAIN:
         stk_conn_close(conn, who, STK_CLOSE_SEND_TIMEOUT);

@@ -20,6 +20,7 @@
 
 struct stk_body;
 struct stk_outq;
+struct stk_proxied;
 struct stk_tls;
 
 enum {
@@ -37,6 +38,7 @@ enum stk_conn_state {
     STK_CONN_LINGER,    /* shut down for writing: waits for the client's end */
     STK_CONN_CLOSE,     /* to be closed by the owner of the loop */
     STK_CONN_HANDSHAKE, /* TLS is being agreed on */
+    STK_CONN_PREFACE,   /* a PROXY header comes first, and is not complete */
 };
 
 #define STK_CONN_MAGIC 0x4e4e4f43
@@ -77,6 +79,7 @@ struct stk_conn {
     uint32_t head_len; /* in state BODY: bytes of the head at in */
     struct stk_body *body;
     struct stk_tls *tls;             /* NULL: plain */
+    struct stk_proxied *proxied;     /* what a PROXY header said; NULL: there was none */
     _Atomic(struct stk_outq *) outq; /* made by the first short write */
 };
 

@@ -24,12 +24,14 @@
 #include "ipc/scoreboard.h"
 #include "serve/access_log.h"
 #include "serve/body.h"
+#include "serve/carry.h"
 #include "serve/compress.h"
 #include "serve/conn.h"
 #include "serve/conn_io.h"
 #include "serve/deadline.h"
 #include "serve/move.h"
 #include "serve/proto.h"
+#include "serve/proxied.h"
 #include "serve/request.h"
 #include "serve/router.h"
 #include "serve/secure.h"
@@ -81,6 +83,8 @@ static void http1_init_request(struct stk_serve_request *rq, struct stk_conn *co
     rq->base.script_name = stk_span_make("", 0);
     if (stk_unlikely(conn->tls != NULL))
         stk_secure_apply(rq);
+    if (stk_unlikely(conn->proxied != NULL))
+        stk_proxied_apply(rq);
     rq->base.id = t->next_id;
     t->next_id += server->nthreads;
     if (stk_unlikely(conn->job.since != 0)) /* it has waited for a thread */
@@ -203,7 +207,8 @@ static STK_COLD enum http1_step http1_refuse_parse(struct stk_conn *conn,
         stk_secure_begin(conn, thread, buf, len);
         return STEP_DONE;
     }
-    stk_proto_log_refusal(conn, result, buf, len);
+    if (!stk_proxied_log_unexpected(conn, buf, len))
+        stk_proto_log_refusal(conn, result, buf, len);
     return http1_refuse(conn, thread, NULL, stk_http1_error_status(result),
                         stk_http1_error_text(result), STK_CLOSE_BAD_REQUEST);
 }
@@ -530,7 +535,7 @@ static void http1_settle(struct stk_conn *conn, struct stk_lead_thread *thread, 
             bool draining = atomic_load_explicit(&server->draining, memory_order_relaxed);
 
             bool heir =
-                stk_unlikely(draining) && conn->tls == NULL && stk_move_has_heir(server->move);
+                stk_unlikely(draining) && !stk_carry_stays(conn) && stk_move_has_heir(server->move);
 
             if (stk_unlikely(draining) && !heir && !stk_server_is_patient(server)) {
                 stk_conn_close(conn, thread, STK_CLOSE_DRAINING);
@@ -727,13 +732,11 @@ void stk_http1_readable(struct stk_conn *conn, struct stk_lead_thread *thread)
     stk_conn_close(conn, thread, n == 0 ? STK_CLOSE_CLIENT : STK_CLOSE_RESET);
 }
 
-void stk_http1_refuse_plain(struct stk_conn *conn, struct stk_lead_thread *thread)
+void stk_http1_refuse_bytes(struct stk_conn *conn, struct stk_lead_thread *thread, const char *text,
+                            enum stk_close_reason reason)
 {
     stk_conn_set_state(conn, STK_CONN_HEAD, conn->server->config->head_timeout);
-    (void)http1_refuse(
-        conn, thread, NULL, 400,
-        "plain HTTP was sent to an address that speaks HTTPS: use https:// in the URL",
-        STK_CLOSE_BAD_REQUEST);
+    (void)http1_refuse(conn, thread, NULL, 400, text, reason);
 }
 
 void stk_http1_import(struct stk_conn *conn, struct stk_lead_thread *thread, size_t len)

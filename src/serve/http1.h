@@ -5,6 +5,7 @@
 
 #include "base/time.h"
 #include "loop/lead.h"
+#include "serve/server.h"
 
 struct stk_conn;
 struct stk_head;
@@ -16,9 +17,10 @@ enum {
 
 /* Input on a connection in state IDLE, HEAD or BODY; by the owner of the loop. */
 void stk_http1_readable(struct stk_conn *conn, struct stk_lead_thread *thread);
-/* Answers 400, in plain HTTP, to a client that does not speak the TLS of its address; by the owner
- * of the loop. */
-void stk_http1_refuse_plain(struct stk_conn *conn, struct stk_lead_thread *thread);
+/* Answers 400, in plain HTTP, to a client whose first bytes are not what its address takes, and
+ * closes; by the owner of the loop. */
+void stk_http1_refuse_bytes(struct stk_conn *conn, struct stk_lead_thread *thread, const char *text,
+                            enum stk_close_reason reason);
 /* Runs the complete request that a busy connection keeps; by a thread of the application. */
 void stk_http1_job(struct stk_job *job, struct stk_lead_thread *thread);
 /* Answers it 503 instead; by the owner of the loop, when no thread has begun it. */

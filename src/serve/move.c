@@ -47,6 +47,7 @@
 #include "serve/conn.h"
 #include "serve/http1.h"
 #include "serve/peers.h"
+#include "serve/proxied.h"
 #include "serve/server.h"
 
 enum {
@@ -145,6 +146,20 @@ static size_t move_join(struct stk_move *move, const struct stk_conn *conn)
     return (size_t)(p - move->buf);
 }
 
+/* Puts the PROXY header of a connection in front of its bytes; 0: it does not fit. */
+static size_t move_prefix(struct stk_move *move, const struct stk_conn *conn, const char *bytes,
+                          size_t len)
+{
+    size_t size = stk_proxied_size(conn);
+
+    if (size + len > STK_TRANSFER_BYTES_MAX)
+        return 0;
+    if (len > 0)
+        memmove(move->buf + size, bytes, len);
+    stk_proxied_save(conn, move->buf);
+    return size + len;
+}
+
 /* Offers a busy connection that is out of the queue. 0; -EAGAIN: not now; -EMSGSIZE: never. */
 static int move_offer(struct stk_move *move, struct stk_conn *conn, unsigned to, bool request)
 {
@@ -173,6 +188,13 @@ static int move_offer(struct stk_move *move, struct stk_conn *conn, unsigned to,
     if (conn->body != NULL) {
         bytes = move->buf;
         tc.len = move_join(move, conn);
+        if (tc.len == 0)
+            return -EMSGSIZE;
+    }
+    if (conn->proxied != NULL) {
+        tc.flags |= STK_TRANSFER_PROXIED;
+        tc.len = move_prefix(move, conn, bytes, tc.len);
+        bytes = move->buf;
         if (tc.len == 0)
             return -EMSGSIZE;
     }
@@ -549,6 +571,7 @@ static void move_import(struct stk_move *move, struct stk_lead_thread *thread,
 {
     struct stk_server *server = move->server;
     struct stk_peer peer = {.addr_len = tc->addr_len, .port = tc->port};
+    size_t len = tc->len;
     struct stk_conn *conn;
     int r;
 
@@ -571,7 +594,18 @@ static void move_import(struct stk_move *move, struct stk_lead_thread *thread,
         conn->job.since = tc->since;
         stk_scoreboard_add(server->row, STK_COUNTER_requests_moved_in, 1);
     }
-    stk_http1_import(conn, thread, tc->len);
+    if ((tc->flags & STK_TRANSFER_PROXIED) != 0) {
+        char *buf = stk_serve_thread_of(thread)->read_buf;
+        size_t size = stk_proxied_restore(conn, buf, len);
+
+        if (size == 0) {
+            stk_conn_close(conn, thread, STK_CLOSE_NO_MEMORY);
+            return;
+        }
+        len -= size;
+        memmove(buf, buf + size, len);
+    }
+    stk_http1_import(conn, thread, len);
 }
 
 /* Whether this worker can have one more. */

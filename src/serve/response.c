@@ -20,6 +20,7 @@
 #include "config/config.h"
 #include "ipc/scoreboard.h"
 #include "serve/body.h"
+#include "serve/carry.h"
 #include "serve/compress.h"
 #include "serve/conn.h"
 #include "serve/deadline.h"
@@ -386,7 +387,7 @@ static int response_commit(struct stk_serve_request *rq, int64_t length)
         p = put(p, rq->t->server->server_line, rq->t->server->server_line_len);
     p = response_framing(rq, p, length);
     if (stk_unlikely(atomic_load_explicit(&rq->t->server->draining, memory_order_relaxed)) &&
-        (rq->conn->tls != NULL || !stk_move_has_heir(rq->t->server->move)))
+        (stk_carry_stays(rq->conn) || !stk_move_has_heir(rq->t->server->move)))
         rq->keep_alive = false;
     if (stk_unlikely(rq->body != NULL) && length >= 0 && !stk_body_is_complete(rq->body))
         rq->keep_alive = false; /* what the application left of the body is not read */

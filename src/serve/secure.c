@@ -73,7 +73,10 @@ void stk_secure_go_on(struct stk_conn *conn, struct stk_lead_thread *thread)
         return;
     case STK_TLS_PLAIN:
         conn->tls = stk_tls_free(conn->tls);
-        stk_http1_refuse_plain(conn, thread);
+        stk_http1_refuse_bytes(
+            conn, thread,
+            "plain HTTP was sent to an address that speaks HTTPS: use https:// in the URL",
+            STK_CLOSE_BAD_REQUEST);
         return;
     case STK_TLS_CLOSED:
         stk_conn_close(conn, thread, STK_CLOSE_TLS_LEFT);
@@ -109,10 +112,11 @@ static size_t secure_add(struct stk_var *vars, size_t n, stk_span name, const ch
 void stk_secure_apply(struct stk_serve_request *rq)
 {
     const struct stk_tls_info *info = stk_tls_info(rq->conn->tls);
-    struct stk_var *vars = rq->t->tls_vars;
+    struct stk_var *vars = rq->t->conn_vars;
     size_t n = 0;
 
-    _Static_assert(STK_SERVE_TLS_VARS >= 9, "all that are added below");
+    _Static_assert(STK_SECURE_VARS >= 9 && (int)STK_SERVE_CONN_VARS >= (int)STK_SECURE_VARS,
+                   "all of them");
     rq->base.scheme = STK_SPAN_LIT("https");
     n = secure_add(vars, n, STK_SPAN_LIT("SSL_PROTOCOL"), info->protocol);
     n = secure_add(vars, n, STK_SPAN_LIT("SSL_CIPHER"), info->cipher);

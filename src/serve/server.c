@@ -35,6 +35,7 @@
 #include "serve/http1.h"
 #include "serve/move.h"
 #include "serve/proto.h"
+#include "serve/proxied.h"
 #include "serve/router.h"
 #include "serve/secure.h"
 #include "serve/sendfile.h"
@@ -89,7 +90,8 @@ static bool server_evict(struct stk_server *server, struct stk_lead_thread *thre
 
         if (looked++ == SERVER_CROWD_LOOK)
             break;
-        if (!(atomic_load(&conn->word) & STK_CONN_BUSY) && conn->state == STK_CONN_IDLE &&
+        if (!(atomic_load(&conn->word) & STK_CONN_BUSY) &&
+            (conn->state == STK_CONN_IDLE || conn->state == STK_CONN_PREFACE) &&
             (victim == NULL ||
              server_idle_since(server, conn) < server_idle_since(server, victim)) &&
             !server_is_fresh(server, conn) && !stk_conn_has_input(conn))
@@ -144,6 +146,16 @@ static void server_hurry(struct stk_server *server)
     }
 }
 
+/* While draining: the first bytes of a client that has just connected are waited for, but not long.
+ */
+static void server_shorten(struct stk_server *server, struct stk_conn *conn)
+{
+    if (conn->deadline <= stk_loop_now(server->loop) + SERVER_DRAIN_FIRST_MS)
+        return;
+    stk_conn_set_state(conn, (enum stk_conn_state)conn->state, SERVER_DRAIN_FIRST_MS);
+    stk_conn_check_timer(conn);
+}
+
 /*
  * While draining: closes the connections that are idle, and looks again for those that become so.
  * A request that has come already is served, and a client that has just connected may send one.
@@ -159,18 +171,19 @@ static void server_close_idle(struct stk_server *server)
     stk_list_for_each_safe (it, &server->conns) {
         struct stk_conn *conn = stk_container_of(it, struct stk_conn, link);
 
-        if (atomic_load(&conn->word) & STK_CONN_BUSY || (given && conn->tls == NULL))
+        if (atomic_load(&conn->word) & STK_CONN_BUSY)
             continue;
-        if (conn->state != STK_CONN_IDLE || stk_conn_has_input(conn))
+        if (conn->state == STK_CONN_PREFACE)
+            server_shorten(server, conn);
+        if (conn->state != STK_CONN_IDLE || (given && !stk_carry_stays(conn)) ||
+            stk_conn_has_input(conn))
             continue;
         if (conn->served && stk_server_is_patient(server))
             continue;
-        if (conn->served) {
+        if (conn->served)
             stk_conn_close(conn, &nobody, STK_CLOSE_DRAINING);
-        } else if (conn->deadline > stk_loop_now(server->loop) + SERVER_DRAIN_FIRST_MS) {
-            stk_conn_set_state(conn, STK_CONN_IDLE, SERVER_DRAIN_FIRST_MS);
-            stk_conn_check_timer(conn);
-        }
+        else
+            server_shorten(server, conn);
     }
 }
 
@@ -237,10 +250,12 @@ static void server_take(struct stk_server_listener *l, struct stk_lead_thread *t
 
     if (conn == NULL)
         return;
-    if (stk_unlikely(l->tls))
-        stk_secure_begin(conn, thread, NULL, 0);
-    else
+    if (stk_likely(!l->begins))
         stk_http1_readable(conn, thread);
+    else if (l->endpoint->proxy_protocol != STK_PROXY_PROTOCOL_OFF)
+        stk_proxied_begin(conn, thread);
+    else
+        stk_secure_begin(conn, thread, NULL, 0);
 }
 
 /* Takes all that wait in a socket which nobody will accept from again; their requests come as
@@ -261,10 +276,14 @@ static void server_accept_rest(struct stk_server_listener *l)
             return;
         }
         conn = server_open(l, fd, &addr);
-        if (conn != NULL && l->tls)
-            stk_secure_begin(conn, &nobody, NULL, 0);
-        else if (conn != NULL)
+        if (conn == NULL)
+            continue;
+        if (!l->begins)
             stk_conn_release(conn, &nobody);
+        else if (l->endpoint->proxy_protocol != STK_PROXY_PROTOCOL_OFF)
+            stk_proxied_await(conn, &nobody);
+        else
+            stk_secure_begin(conn, &nobody, NULL, 0);
     }
 }
 
@@ -334,6 +353,8 @@ static void server_make_endpoints(struct stk_server *server, const struct stk_se
             .is_unix = from->is_unix,
         };
         server->endpoints[i].proto = (uint8_t)stk_proto_of_scheme(from->scheme);
+        if (params->handlers_address == NULL || strcmp(from->spec, params->handlers_address) != 0)
+            server->endpoints[i].proxy_protocol = (uint8_t)params->config->proxy_protocol;
         for (unsigned s = 0; s < slots; s++) {
             server->listeners[server->nlisteners++] = (struct stk_server_listener){
                 .src = {.fn = server_on_accept, .fd = from->slots[s]},
@@ -341,7 +362,8 @@ static void server_make_endpoints(struct stk_server *server, const struct stk_se
                 .endpoint = &server->endpoints[i],
                 .slot = s,
                 .shared = from->shared,
-                .tls = strcmp(from->scheme, "https") == 0,
+                .begins = strcmp(from->scheme, "https") == 0 ||
+                          server->endpoints[i].proxy_protocol != STK_PROXY_PROTOCOL_OFF,
             };
         }
     }

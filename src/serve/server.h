@@ -54,7 +54,7 @@ struct stk_server_listener {
     const struct stk_endpoint *endpoint;
     unsigned slot;
     bool shared; /* with other workers: one accept a turn */
-    bool tls;    /* its connections begin with a handshake */
+    bool begins; /* its connections begin with a PROXY header, or a handshake */
     bool attached;
 };
 
@@ -65,7 +65,8 @@ enum {
     STK_SERVE_COPY_MAX = 16 * 1024, /* larger blocks are sent from where they are */
     STK_SERVE_DATE_LINE = 6 + STK_HTTP_DATE_LEN + 2,
     STK_SERVE_SERVER_LINE = 256,
-    STK_SERVE_TLS_VARS = 9,
+    STK_SERVE_CONN_VARS = 12,
+    STK_SERVE_PROXIED_SENTENCES = 4,
 };
 
 struct stk_server {
@@ -107,6 +108,7 @@ struct stk_server {
     _Atomic stk_msec tls_hint_logged;
     _Atomic stk_msec gateway_logged;
     _Atomic stk_msec refused_logged[4]; /* by kind: each is said once in a while */
+    _Atomic stk_msec proxied_logged[STK_SERVE_PROXIED_SENTENCES]; /* likewise */
 
     _Atomic bool draining;
     /* Of a hot upgrade, set before draining (serve/carry.h): gives a descriptor, which stays the
@@ -169,7 +171,7 @@ struct stk_serve_thread {
     time_t date_second;
     char date[STK_SERVE_DATE_LINE];
 
-    struct stk_var tls_vars[STK_SERVE_TLS_VARS]; /* of the request that is served */
+    struct stk_var conn_vars[STK_SERVE_CONN_VARS]; /* TLS's and PROXY's, of the present request */
 
     /* The request in the application, and who looks at it from outside: serve/deadline.h. */
     _Atomic(struct stk_serve_request *) running;
