@@ -29,7 +29,7 @@
 
 enum {
     TRANSFER_MARK = 0x5254534d,
-    TRANSFER_VERSION = 1,
+    TRANSFER_VERSION = 2,
     TRANSFER_STATE_BITS = 3,
 };
 
@@ -322,7 +322,7 @@ static bool transfer_is_valid(const struct stk_transfer *t, const struct transfe
     if (frame->row >= t->nrows || frame->row == t->row || frame->slot >= STK_TRANSFER_SLOTS ||
         transfer_state(frame->word) != STK_TRANSFER_OFFERED)
         return false;
-    return (frame->flags & STK_TRANSFER_REQUEST) == 0 || frame->len > 0;
+    return (frame->flags & (STK_TRANSFER_REQUEST | STK_TRANSFER_PROXIED)) == 0 || frame->len > 0;
 }
 
 static bool transfer_is_socket(int fd)

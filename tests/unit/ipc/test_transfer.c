@@ -315,8 +315,9 @@ static void forged_messages_are_thrown_away(void **state)
     BAD(f.row = 1); /* from itself */
     BAD(f.slot = STK_TRANSFER_SLOTS);
     BAD(f.word ^= 2);
-    BAD(f.flags = 16);
+    BAD(f.flags = STK_TRANSFER_FLAGS + 1);
     BAD(f.flags = STK_TRANSFER_REQUEST); /* without bytes */
+    BAD(f.flags = STK_TRANSFER_PROXIED); /* likewise */
     BAD(f.addr_len = STK_TRANSFER_ADDR_MAX + 1);
     BAD(f.len = 1);
     BAD(f.len = UINT32_MAX);
