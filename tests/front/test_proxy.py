@@ -168,6 +168,30 @@ def test_the_address_lasts_as_long_as_the_connection(required):
         assert second["REMOTE_ADDR"] == "203.0.113.7" and second["SERVER_PORT"] == "443"
 
 
+def test_connections_are_not_mixed_up(required):
+    """The same head of different clients, one after the other."""
+    headers = {
+        "203.0.113.1": v1("203.0.113.1", "198.51.100.1", (1, 80)),
+        "203.0.113.2": v2("203.0.113.2", "198.51.100.2", (1, 443), ssl_tlv(7, 0, cn=b"alice")),
+        "203.0.113.3": v2("203.0.113.3", "198.51.100.2", (1, 443), ssl_tlv(7, 0, cn=b"bob")),
+        "203.0.113.4": v2("203.0.113.4", "198.51.100.2", (1, 443), ssl_tlv(1, 1)),
+        "127.0.0.1": LOCAL,
+    }
+    told = {"203.0.113.1": (None, "80"), "203.0.113.2": ("alice", "443"), "203.0.113.3": ("bob", "443"),
+            "203.0.113.4": (None, "443"), "127.0.0.1": (None, str(required.server.port))}
+    conns = {client: required.connect() for client in headers}
+    for client, conn in conns.items():
+        conn.send(headers[client])
+    for _ in range(4):
+        for client, conn in conns.items():
+            conn.send(GET)
+            environ = conn.read_response().json()
+            assert environ["REMOTE_ADDR"] == client
+            assert (environ.get("SSL_CLIENT_S_DN_CN"), environ["SERVER_PORT"]) == told[client]
+    for conn in conns.values():
+        conn.close()
+
+
 def test_tls_that_ended_at_the_balancer(required):
     environ = required.environ(v2(tlvs=tlv(2, b"example.org") + ssl_tlv(1, 1)) + GET)
     assert environ["wsgi.url_scheme"] == "https" and environ["HTTPS"] == "on"
