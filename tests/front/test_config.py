@@ -505,3 +505,77 @@ def test_another_platform(tmp_path):
     assert process.stderr.count("\n") == 1
     assert process.stderr.startswith("stoker runs on Linux")
     assert "darwin" in process.stderr
+
+
+TABLES = """
+[{0}mount]
+"/api" = "app:api"
+"admin.example.com" = "app:api"
+
+[[{0}route]]
+path = "/old"
+redirect = "/new"
+
+[[{0}header]]
+set = ["X-Content-Type-Options: nosniff", "X-Kept: yes"]
+
+[[{0}header]]
+prefix = "/api"
+status = ["4xx", "200"]
+method = "GET"
+default = "Cache-Control: no-store"
+remove = "X-Powered-By"
+"""
+
+
+@pytest.mark.parametrize("name,top", [("stoker.toml", ""), ("pyproject.toml", "tool.stoker.")])
+def test_tables_of_routing(serve, tmp_path, name, top):
+    """[mount], [[route]] and [[header]], at the top of stoker.toml and below [tool.stoker]."""
+    head = 'app = "app:app"\nserver-header = "tables"\n'
+    if top:
+        head = '[project]\nname = "x"\n\n[tool.other]\nmount = 1\n\n[tool.stoker]\n' + head
+    (tmp_path / name).write_text(head + TABLES.format(top))
+    (tmp_path / "app.py").write_text(
+        """if True:
+    def app(environ, start_response, name="app"):
+        fields = [("X-Powered-By", "Python"), ("X-Kept", "no")]
+        if environ["QUERY_STRING"]:
+            fields.append(("Cache-Control", environ["QUERY_STRING"]))
+        start_response("200 OK", fields)
+        return [(name + " " + environ["SCRIPT_NAME"]).encode()]
+
+    def api(environ, start_response):
+        return app(environ, start_response, "api")
+"""
+    )
+    server = serve(None)
+
+    def ask(target, method="GET", host="x"):
+        r = server.request(method, target, headers={"Host": host})
+        assert r.header("server") == "tables" and r.header("x-content-type-options") == "nosniff"
+        assert r.header("x-kept") == "yes"
+        return r.text.strip(), r.header("cache-control"), r.header("x-powered-by")
+
+    assert ask("/") == ("app", None, "Python")
+    assert ask("/api/x") == ("api /api", "no-store", None)
+    assert ask("/api/x?public") == ("api /api", "public", None)
+    assert ask("/api/x", "POST") == ("api /api", None, "Python")
+    assert ask("/x", host="admin.example.com") == ("api", None, "Python")
+    assert ask("/old")[0].startswith("302")
+
+
+@pytest.mark.parametrize(
+    "text,said",
+    [
+        ('[mount]\n"/a" = ["x", "y"]\n', "stoker.toml:2: mount is a list in a list"),
+        ('[mounts]\n"/a" = "x"\n', "stoker.toml:1: unknown table 'mounts'; did you mean [mount]"),
+        ("[[header]]\nset = 'X'\n", "stoker.toml:1: header = 'set=\"X\"': 'X': expected a field"),
+        ("\n[[route]]\npath = '/a'\n[[route]]\npath = '/b'\nreturn = 404\n", "stoker.toml:2: route"),
+        ("[[headers]]\nset = 'X: y'\n", "did you mean [[header]]"),
+    ],
+)
+def test_mistakes_in_tables_have_their_line(serve, tmp_path, text, said):
+    (tmp_path / "stoker.toml").write_text(text)
+    server = serve("app:app", start=False).spawn()
+    assert server.wait() == 1
+    assert said in server.log()

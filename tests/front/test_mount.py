@@ -1,5 +1,8 @@
 """Several applications in one server."""
 
+import signal
+import time
+
 import pytest
 
 APPS = '''
@@ -68,3 +71,74 @@ def test_a_mount_that_fails_is_named(serve):
     server = serve(APPS, "--mount", "/api=nothing:here", start=False).spawn()
     server.wait_log("'nothing:here' is the application of mount /api")
     assert server.wait() == 3
+
+
+def write_apps(where, version):
+    """Two modules with an application each; the second imports a third module."""
+    for name, text in (("one", ""), ("two", "import helper\n"), ("helper", "VERSION = %r\n" % version)):
+        word = "helper.VERSION" if name == "two" else repr(version)
+        if name != "helper":
+            text += (
+                "import os\n"
+                "loaded = os.getpid()\n"
+                "def app(environ, start_response):\n"
+                "    start_response('200 OK', [])\n"
+                "    return [('%%s %%s %%d %%d' %% (%r, %s, loaded, os.getpid())).encode()]\n" % (name, word)
+            )
+        # By renaming, so that nobody ever reads half a module.
+        (where / ("%s.tmp" % name)).write_text(text)
+        (where / ("%s.tmp" % name)).rename(where / ("%s.py" % name))
+
+
+def start_two(serve, *args):
+    return serve("one:app", "--mount", "/two=two:app", "--mount", "/again=two:app", *args,
+                 env={"PYTHONDONTWRITEBYTECODE": "1"})  # fmt: skip
+
+
+def ask_both(server):
+    found = [server.get(path).text.split() for path in ("/", "/two/", "/again/")]
+    assert [words[0] for words in found] == ["one", "two", "two"]
+    return {words[1] for words in found}, [words[2:] for words in found]
+
+
+def test_preload_of_several(serve, tmp_path):
+    """Each is imported once, by the template; a reload takes the new code of all."""
+    write_apps(tmp_path, "v1")
+    server = start_two(serve, "--preload", "--workers", "2")
+    templates = set()
+    for _ in range(10):
+        versions, pids = ask_both(server)
+        assert versions == {"v1"}
+        assert all(loaded != served for loaded, served in pids)
+        templates |= {loaded for loaded, _ in pids}
+    assert len(templates) == 1
+    write_apps(tmp_path, "v2")
+    server.send_signal(signal.SIGHUP)
+    server.wait_log("reload is complete")
+    versions, pids = ask_both(server)
+    assert versions == {"v2"} and not templates & {loaded for loaded, _ in pids}
+
+
+@pytest.mark.parametrize("args", [(), ("--preload",)], ids=["workers", "preload"])
+def test_autoreload_of_several(serve, tmp_path, args):
+    """A change of any file of any of them is seen."""
+    write_apps(tmp_path, "v1")
+    server = start_two(serve, "--autoreload", "--workers", "2", *args)
+    assert ask_both(server)[0] == {"v1"}
+    for version in ("v2", "v3"):
+        write_apps(tmp_path, version)
+        deadline = time.monotonic() + 60
+        while any(ask_both(server)[0] != {version} for _ in range(6)):
+            assert time.monotonic() < deadline, server.log()
+            time.sleep(0.1)
+
+
+def test_one_that_fails_at_a_reload_keeps_all(serve, tmp_path):
+    write_apps(tmp_path, "v1")
+    server = start_two(serve)
+    assert ask_both(server)[0] == {"v1"}
+    (tmp_path / "two.py").write_text("raise RuntimeError('not today')\n")
+    server.send_signal(signal.SIGHUP)
+    server.wait_log("not today")
+    server.wait_log("the reload failed")
+    assert ask_both(server)[0] == {"v1"}

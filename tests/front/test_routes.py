@@ -1,6 +1,10 @@
 """Rules of what answers which requests, and the redirects to one host and one scheme."""
 
+import subprocess
+
 import pytest
+
+from tests.lib.server import test_command as command_of_tests
 
 CONFIG = r'''
 app = "app:app"
@@ -41,8 +45,30 @@ def reports(environ, start_response):
 '''
 
 
+def run_check(*rules):
+    """What --check says to rules of `route`."""
+    command = command_of_tests() + ["--check"] + [word for rule in rules for word in ("--route", rule)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture(scope="session")
+def pcre2():
+    if "built without PCRE2" in run_check("regex=a return=404").stderr:
+        pytest.skip("this stoker was built without PCRE2")
+
+
+def test_a_build_without_pcre2_says_so(tmp_path):
+    done = run_check("path=/x return=404", "regex=^/a return=404")
+    if done.returncode != 0:
+        assert done.stderr.count("PCRE2") == 1
+        assert (
+            "regex = '^/a': this stoker was built without PCRE2: install libpcre2-dev and build it again"
+            in done.stderr
+        )
+
+
 @pytest.fixture(scope="module")
-def server(serve_module, tmp_path_factory):
+def server(serve_module, tmp_path_factory, pcre2):
     where = tmp_path_factory.mktemp("routes")
     (where / "app.py").write_text(APP)
     (where / "stoker.toml").write_text(CONFIG)
@@ -122,7 +148,7 @@ static = "public"
 '''
 
 
-def test_files_by_a_rule(serve, tmp_path):
+def test_files_by_a_rule(serve, tmp_path, pcre2):
     public = tmp_path / "public"
     (public / "docs").mkdir(parents=True)
     (public / "a.txt").write_text("a file")
@@ -176,7 +202,76 @@ def test_other_methods(server):
 
 
 def test_a_hostile_path_is_bounded(server):
-    assert server.get("/" + "a" * 4000 + "!").status in (200, 400)
+    """A pattern of exponential time ends at a limit, and the request is refused: to let it pass would
+    be a way round the rule. One that the same pattern decides at once is served as before."""
+    with server.connect() as conn:
+        for _ in range(3):
+            conn.send(b"GET /%s! HTTP/1.1\r\nHost: x\r\n\r\n" % (b"a" * 4000))
+            response = conn.read_response()
+            assert (response.status, response.text) == (400, "400 Bad Request: the path is too complicated\n")
+        conn.send("GET /aaaa HTTP/1.1\r\nHost: x\r\n\r\nGET /b HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert [conn.read_response().status for _ in range(2)] == [403, 200]
+    assert "took too long to compare with the pattern '^/(a+)+$'" in server.log()
+
+
+def test_while_the_application_is_busy(serve, tmp_path, pcre2):
+    """Rules, redirects, files and fields need no thread of Python: the stand-by answers."""
+    (tmp_path / "a.txt").write_text("a file")
+    (tmp_path / "stoker.toml").write_text(
+        CONFIG + '''
+[[route]]
+prefix = "/files"
+static = "."
+
+[[route]]
+prefix = "/maybe"
+static = "."
+try = "next"
+
+[[header]]
+set = "X-By: stoker"
+
+[mount]
+"/busy" = "app:busy"
+'''
+    )
+    source = """
+import os, time
+
+def busy(environ, start_response):
+    while not os.path.exists("open"):
+        time.sleep(0.02)
+    start_response("200 OK", [])
+    return [b"busy"]
+"""
+    (tmp_path / "app.py").write_text(APP + source)
+    server = serve(None, "--workers", "1", "--threads", "2")
+
+    def ask(target, host="x"):
+        r = server.get(target, headers={"Host": host})
+        assert r.header("x-by") == "stoker"
+        return (r.status, r.header("location"), r.text)
+
+    with server.connect() as one, server.connect() as two, server.connect() as third:
+        for conn, path in ((one, "busy"), (two, "busy"), (third, "waits")):
+            conn.send("GET /%s HTTP/1.1\r\nHost: x\r\n\r\n" % path)
+        for _ in range(3):
+            assert ask("/old/a") == (301, "/new/a", "301 Moved Permanently\n")
+            assert ask("/users/7")[1] == "https://people.example.com/7"
+            assert ask("/gone") == (410, None, "It was here.\n")
+            assert ask("/aaa")[0] == 403
+            assert ask("/files/a.txt") == (200, None, "a file")
+            assert ask("/files/none")[0] == 404
+            assert ask("/maybe/a.txt") == (200, None, "a file")
+        with server.connect() as mixed:
+            for path in ("gone", "maybe/none", "gone"):
+                mixed.send("GET /%s HTTP/1.1\r\nHost: x\r\n\r\n" % path)
+            assert mixed.read_response().status == 410
+            assert mixed.is_quiet(0.05) and third.is_quiet(0.05) and one.is_quiet(0.05)
+            (tmp_path / "open").write_text("")
+            assert mixed.read_response().text == "/maybe/none"
+            assert mixed.read_response().status == 410
+        assert [conn.read_response().text for conn in (one, two, third)] == ["busy", "busy", "/waits"]
 
 
 def test_https_and_host(serve):
