@@ -254,6 +254,8 @@ void stk_proc_abort(struct stk_proc *p);
 bool stk_proc_is_serving(const struct stk_proc *p);
 /* Handles the messages that have arrived already. */
 void stk_proc_hear(struct stk_proc *p);
+/* Whether the channels of all processes are read; what they say meanwhile waits in them. */
+void stk_proc_listen(struct stk_master *m, bool on);
 /* It has been waited for: hears its last messages first, then as stk_proc_gone. */
 void stk_proc_exited(struct stk_proc *p, int status);
 /* It is gone (its status as of waitpid, -1: unknown): tells the slots and frees it after the turn.

@@ -242,16 +242,17 @@ static void proc_on_eof(struct stk_proc *p)
         stk_timer_set(p->master->loop, &p->deadline, PROC_ORPHAN_MS);
 }
 
-/* Handles what has arrived. False when nothing more will. */
-static bool proc_receive(struct stk_proc *p)
+/* Handles what has arrived, all of it or until its channel is left alone. False when nothing more
+ * will. */
+static bool proc_receive(struct stk_proc *p, bool all)
 {
     struct stk_message msg;
     int r = 0;
 
-    while (p->channel.fd >= 0 &&
+    while (p->channel.fd >= 0 && (all || p->channel.events != 0) &&
            (r = stk_channel_recv(p->channel.fd, STK_CHANNEL_MASTER, &msg)) == 0)
         proc_on_message(p, &msg);
-    if (p->channel.fd < 0 || r == -EAGAIN)
+    if (p->channel.fd < 0 || r == -EAGAIN || r == 0)
         return true;
     if (r == STK_CHANNEL_E_BAD) {
         STK_CLEANUP(stk_mem_freep) char *name = stk_proc_name(p);
@@ -266,14 +267,28 @@ static void proc_on_channel(struct stk_source *src, uint32_t events, void *who)
     struct stk_proc *p = stk_container_of(src, struct stk_proc, channel);
 
     STK_CHECK_MAGIC(p, STK_PROC_MAGIC);
-    if (!proc_receive(p))
+    if (!proc_receive(p, false))
         proc_on_eof(p);
+}
+
+void stk_proc_listen(struct stk_master *m, bool on)
+{
+    stk_list_for_each (it, &m->procs) {
+        struct stk_proc *p = stk_container_of(it, struct stk_proc, link);
+
+        if (p->channel.fd < 0 || on == (p->channel.events != 0))
+            continue;
+        if (!on)
+            stk_loop_del(m->loop, &p->channel);
+        else if (stk_loop_add(m->loop, &p->channel, EPOLLIN) < 0)
+            stk_log_error("a channel cannot be watched: %m");
+    }
 }
 
 void stk_proc_hear(struct stk_proc *p)
 {
     STK_CHECK_MAGIC(p, STK_PROC_MAGIC);
-    (void)proc_receive(p);
+    (void)proc_receive(p, true);
 }
 
 void stk_proc_exited(struct stk_proc *p, int status)

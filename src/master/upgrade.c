@@ -21,7 +21,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,13 +36,14 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "ipc/channel.h"
+#include "master/handoff.h"
 #include "master/master_priv.h"
 #include "master/startup.h"
 
 enum {
     UPGRADE_MESSAGE_MAX = 512,
     UPGRADE_KILL_AFTER_MS = 5000, /* beyond its own time to stop */
-    UPGRADE_ROOM_MS = 50,         /* for the other end to read */
+    UPGRADE_READ_MS = 10000,      /* the successor reads nothing: it hangs */
 };
 
 /* How connections are carried, with the number of the way. */
@@ -66,23 +66,24 @@ struct stk_upgrade {
 
     /* as the old server */
     enum upgrade_state state;
-    pid_t pid;                 /* the successor; 0: none */
-    pid_t next;                /* the successor's successor; 0: none */
-    struct stk_source control; /* to the successor */
-    struct stk_timer timer;    /* of the state */
-    char *failure;             /* what the successor has said */
-    char *reason;              /* why the application could not be loaded there */
-    bool takes;                /* the successor takes connections in our way */
-    bool lost;                 /* one could not be given to it; said once */
+    pid_t pid;                  /* the successor; 0: none */
+    pid_t next;                 /* the successor's successor; 0: none */
+    struct stk_source control;  /* to the successor */
+    struct stk_timer timer;     /* of the state */
+    char *failure;              /* what the successor has said */
+    char *reason;               /* why the application could not be loaded there */
+    bool takes;                 /* the successor takes connections in our way */
+    bool lost;                  /* one could not be given to it; said once */
+    struct stk_handoff_out out; /* those that wait for room */
     stk_upgrade_fn done;
     void *done_arg;
 
     /* as the new server */
     struct stk_source predecessor;
     pid_t predecessor_pid;
-    bool waiting;  /* the old one is still the server */
-    bool told;     /* that all workers are ready */
-    unsigned turn; /* the slot that the last carried connection went to */
+    struct stk_handoff_in in;
+    bool waiting; /* the old one is still the server */
+    bool told;    /* that all workers are ready */
 };
 
 static void upgrade_close(struct stk_upgrade *u, struct stk_source *source)
@@ -99,24 +100,6 @@ static void upgrade_send(int fd, const char *text)
     if (fd >= 0 && send(fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT) < 0 &&
         errno != EPIPE && errno != ECONNRESET)
         stk_log_warning("the other server was not told \"%s\": %m", text);
-}
-
-/* Sends a message with a descriptor, which stays the caller's; waits a moment where it has to. */
-static int upgrade_send_fd(int sock, const char *text, int fd)
-{
-    struct iovec iov = {(void *)(uintptr_t)text, strlen(text)};
-    union upgrade_control control;
-    struct msghdr hdr = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf};
-
-    stk_fd_put(&hdr, fd);
-    for (int tries = 0; sendmsg(sock, &hdr, MSG_NOSIGNAL | MSG_DONTWAIT) < 0; tries++) {
-        struct pollfd room = {.fd = sock, .events = POLLOUT};
-
-        if ((errno != EAGAIN && errno != EINTR) || tries > 0 ||
-            poll(&room, 1, UPGRADE_ROOM_MS) <= 0)
-            return -errno;
-    }
-    return 0;
 }
 
 /*
@@ -179,6 +162,20 @@ static void upgrade_fail(struct stk_upgrade *u, const char *why)
     upgrade_tell(u, -ECANCELED, text);
 }
 
+static void upgrade_say_lost(struct stk_upgrade *u, const char *why)
+{
+    if (!u->lost)
+        stk_log_warning("idle connections could not be given to the new server and were closed: %s",
+                        why);
+    u->lost = true;
+}
+
+static void upgrade_drop_carried(struct stk_upgrade *u, const char *why)
+{
+    if (stk_handoff_drop(&u->out) > 0)
+        upgrade_say_lost(u, why);
+}
+
 static void upgrade_on_timer(struct stk_timer *timer, void *who)
 {
     struct stk_upgrade *u = stk_container_of(timer, struct stk_upgrade, timer);
@@ -194,6 +191,8 @@ static void upgrade_on_timer(struct stk_timer *timer, void *who)
         stk_log_warning("the new server (%d) does not end: it is killed", (int)u->pid);
         if (kill(u->pid, SIGKILL) < 0)
             stk_log_error("the new server (%d) cannot be killed: %m", (int)u->pid);
+    } else if (u->state == UPGRADE_HANDED) {
+        upgrade_drop_carried(u, "it takes none");
     }
 }
 
@@ -239,13 +238,25 @@ static void upgrade_hear(struct stk_upgrade *u)
         else if (strncmp(buf, "successor ", 10) == 0)
             u->next = (pid_t)strtol(buf + 10, NULL, 10);
     }
-    if (r < 0)
-        upgrade_close(u, &u->control); /* its end is heard of by waiting for it */
+    if (r < 0) { /* its end is heard of by waiting for it */
+        upgrade_close(u, &u->control);
+        upgrade_drop_carried(u, "it has ended");
+    }
 }
 
 static void upgrade_on_control(struct stk_source *src, uint32_t events, void *who)
 {
-    upgrade_hear(stk_container_of(src, struct stk_upgrade, control));
+    struct stk_upgrade *u = stk_container_of(src, struct stk_upgrade, control);
+
+    upgrade_hear(u);
+    if ((events & EPOLLOUT) == 0 || u->control.fd < 0)
+        return;
+    if (stk_handoff_flush(&u->out) < 0)
+        upgrade_drop_carried(u, "it takes none");
+    if (u->out.n > 0)
+        stk_timer_set(u->master->loop, &u->timer, UPGRADE_READ_MS);
+    else
+        stk_timer_stop(u->master->loop, &u->timer);
 }
 
 /* Appends what the successor has to know of the sockets of a set; returns `text` or a longer one.
@@ -480,7 +491,8 @@ bool stk_upgrade_holds(const struct stk_master *m)
 {
     const struct stk_upgrade *u = m->upgrade;
 
-    return (u->state == UPGRADE_HANDED && getpid() == 1) || u->state == UPGRADE_ABANDONED;
+    return (u->state == UPGRADE_HANDED && (getpid() == 1 || u->out.n > 0)) ||
+           u->state == UPGRADE_ABANDONED;
 }
 
 bool stk_upgrade_forward(struct stk_master *m, uint32_t number)
@@ -505,12 +517,11 @@ void stk_upgrade_carry(struct stk_master *m, int fd, bool served)
     if (fd < 0)
         return;
     if (u->state == UPGRADE_HANDED && u->control.fd >= 0)
-        r = upgrade_send_fd(u->control.fd, served ? "connection served" : "connection new", fd);
-    if (r < 0 && !u->lost)
-        stk_log_warning("idle connections could not be given to the new server and were closed: "
-                        "%s",
-                        strerror(-r));
-    u->lost = u->lost || r < 0;
+        r = stk_handoff_give(&u->out, fd, served);
+    if (r < 0)
+        upgrade_say_lost(u, strerror(-r));
+    else if (u->out.n > 0 && !stk_timer_is_set(&u->timer))
+        stk_timer_set(m->loop, &u->timer, UPGRADE_READ_MS);
 }
 
 unsigned stk_upgrade_drain_kind(const struct stk_master *m)
@@ -563,33 +574,16 @@ static void upgrade_take_over(struct stk_upgrade *u, bool handed)
         stk_notify_ready(m);
 }
 
-/* Gives a connection of the old server to a worker, one after the other. */
-static void upgrade_place(struct stk_upgrade *u, int fd, bool served)
-{
-    struct stk_master *m = u->master;
-    const struct stk_message msg = {.type = STK_MESSAGE_CARRY, .slot = served, .fd = fd};
-
-    for (unsigned i = 0; i < m->nslots; i++) {
-        const struct stk_proc *p = m->slots[++u->turn % m->nslots].current;
-
-        if (stk_proc_is_serving(p) && stk_channel_send(p->channel.fd, &msg) == 0)
-            return;
-    }
-    stk_log_debug("an idle connection of the old server was closed: no worker could take it");
-}
-
 static void upgrade_on_predecessor(struct stk_source *src, uint32_t events, void *who)
 {
     struct stk_upgrade *u = stk_container_of(src, struct stk_upgrade, predecessor);
     struct stk_master *m = u->master;
     char buf[UPGRADE_MESSAGE_MAX];
-    int r, fd;
+    int r = 0, fd;
 
-    while ((r = upgrade_recv(src->fd, buf, &fd)) > 0) {
-        STK_CLEANUP(stk_fd_closep) int carried = fd;
-
-        if (carried >= 0) {
-            upgrade_place(u, carried, strcmp(buf, "connection served") == 0);
+    while (!stk_handoff_is_blocked(&u->in) && (r = upgrade_recv(src->fd, buf, &fd)) > 0) {
+        if (fd >= 0) {
+            stk_handoff_place(&u->in, fd, strcmp(buf, "connection served") == 0);
         } else if (strcmp(buf, "go") == 0 && u->waiting) {
             upgrade_take_over(u, true);
         } else if (strcmp(buf, "abort") == 0 && u->waiting && m->stopping == 0) {
@@ -597,7 +591,7 @@ static void upgrade_on_predecessor(struct stk_source *src, uint32_t events, void
             stk_master_stop(m, false);
         }
     }
-    if (r == 0)
+    if (r >= 0)
         return;
     upgrade_close(u, src);
     if (u->waiting && m->stopping == 0)
@@ -664,6 +658,8 @@ int stk_upgrade_init(struct stk_master *m)
     u->control = (struct stk_source){.fn = upgrade_on_control, .fd = -1};
     u->predecessor = (struct stk_source){.fn = upgrade_on_predecessor, .fd = -1};
     stk_timer_init(&u->timer, upgrade_on_timer);
+    stk_handoff_out_init(&u->out, m, &u->control);
+    stk_handoff_in_init(&u->in, m, &u->predecessor);
     m->upgrade = u;
     if (startup == NULL || startup->predecessor <= 0)
         return 0;
@@ -680,6 +676,8 @@ void stk_upgrade_free(struct stk_master *m)
     if (u == NULL)
         return;
     stk_timer_stop(m->loop, &u->timer);
+    (void)stk_handoff_drop(&u->out);
+    stk_handoff_in_deinit(&u->in);
     upgrade_close(u, &u->control);
     upgrade_close(u, &u->predecessor);
     m->upgrade = NULL;

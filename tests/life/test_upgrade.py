@@ -267,6 +267,35 @@ def test_idle_connections_go_along(site, bind):
     one.end()
 
 
+def test_more_connections_than_fit_between_the_servers(site, tmp_path):
+    """The new server does not read for a while: nothing is lost, and the old one waits for nobody."""
+    held = "import os, time\n    while os.path.exists('hold'):\n        time.sleep(0.01)\n"
+    one = site(APP.replace("import os\n", held), "--workers", "2")
+    old = one.pid
+    (tmp_path / "hold").touch()
+    with ExitStack() as stack:
+        conns = [stack.enter_context(one.server.connect()) for _ in range(700)]
+        for conn in conns[:20]:
+            assert one.server.get("/", conn=conn).status == 200
+        os.kill(old, signal.SIGUSR2)
+        new = int(one.server.wait_log(r"the new server is process (\d+)").group(1))
+        os.kill(old, signal.SIGSTOP)
+        (tmp_path / "hold").unlink()
+        one.server.wait_log(r"\[master %d\] info: ready after" % new)
+        time.sleep(0.1)  # it has told the old one
+        os.kill(new, signal.SIGSTOP)
+        os.kill(old, signal.SIGCONT)
+        one.server.wait_log("this one finishes what it has begun")
+        time.sleep(0.3)
+        assert alive(old)
+        os.kill(new, signal.SIGCONT)
+        one.server.wait()
+        for conn in conns:
+            assert one.server.get("/", conn=conn).text.split()[1] == str(new)
+    assert "could not be given" not in one.server.log()
+    one.end()
+
+
 def test_a_connection_that_gets_its_answer_meanwhile_goes_along(site):
     one = site(SLOW)
     with one.server.connect() as conn:
