@@ -58,6 +58,8 @@ enum stk_response_error {
     STK_RESPONSE_E_STARTED,     /* start or header after the head has left */
     STK_RESPONSE_E_NOT_STARTED, /* write before start */
     STK_RESPONSE_E_TOO_LONG, /* body beyond Content-Length: what fits was sent, the rest cut off */
+    STK_RESPONSE_E_SUBPROTOCOL, /* a WebSocket subprotocol that the client has not offered */
+    STK_RESPONSE_E_WS_CODE,     /* a close code that must not be sent */
 };
 
 enum stk_write_flags {
@@ -79,6 +81,16 @@ struct stk_body_view {
     size_t len;   /* 0: the end of the body */
     void *buffer; /* the host's own buffer (host_ops.body_alloc) that ptr..len is the whole rest of,
                      or NULL */
+};
+
+/* A message of a WebSocket, or its end. */
+struct stk_ws_view {
+    const char *ptr; /* of the end: the reason */
+    size_t len;
+    bool text;     /* valid UTF-8; else binary */
+    bool end;      /* the WebSocket is closed, or the client gone */
+    uint16_t code; /* of the end: that of the client, or of ours; 1005: none was given; 1006: the
+                      client vanished */
 };
 
 /* A head that start and header have accepted, as the server keeps it. For the host only bytes. */
@@ -149,6 +161,34 @@ struct stk_request_ops {
      * below 16 KiB). */
     bool (*is_congested)(struct stk_request *req);
     /*
+     * WebSocket. Of a detached request with `websocket` set: accepts it, with a subprotocol ("":
+     * none) out of those offered and further fields of the response. To refuse it, answer by start,
+     * header and write as any request. 0; STK_RESPONSE_E_STARTED, _E_NAME, _E_VALUE, _E_HOP_BY_HOP
+     * (a field that is the server's to say), _E_HEAD_SIZE, _E_SUBPROTOCOL (not offered); -EPIPE
+     * (the client is gone), -ENOMEM.
+     */
+    int (*ws_accept)(struct stk_request *req, stk_span subprotocol, const struct stk_var *fields,
+                     size_t nfields);
+    /*
+     * The rest: of an accepted one. Sends a whole message; text has to be UTF-8. Takes it in any
+     * case (is_congested, want), but for -EPIPE: it is closed, or the client gone; -ENOMEM.
+     */
+    int (*ws_send)(struct stk_request *req, const char *data, size_t len, bool text);
+    /*
+     * Shows the next whole message, or that there will be none. 0; -EAGAIN: none yet, ask by want
+     * for STK_WAKE_INPUT. The view is valid until the next call of anything for this request;
+     * ws_skip ends it, and is not to be called for a view that is the end.
+     */
+    int (*ws_peek)(struct stk_request *req, struct stk_ws_view *ret_view);
+    void (*ws_skip)(struct stk_request *req);
+    /*
+     * Ends it: the client is told the code (1000 ...) and a reason in UTF-8, of 123 bytes at most,
+     * which are cut there. 0; STK_RESPONSE_E_WS_CODE: not one that may be sent; -EPIPE: it is
+     * closed already. Where finish comes without it the code is 1000, or 1011 after fail.
+     */
+    int (*ws_close)(struct stk_request *req, unsigned code, stk_span reason);
+
+    /*
      * Detached: the end, exactly once, after call() has returned. The response is ended, or failed
      * where the application has not ended it; it is counted and logged, the connection goes on.
      * `req` is dead, and no wake comes for it any more.
@@ -177,5 +217,6 @@ struct stk_request {
     size_t nvars;
     bool vars_of_head; /* heads of one serial have the same vars */
     bool replaced;     /* something else was sent in the place of what the host answers */
+    bool websocket;    /* it asks for a WebSocket, rightly: detach it, then ws_accept or refuse */
     void *host_data;   /* the host's own, during call() and while detached */
 };
