@@ -289,13 +289,53 @@ ENCODERS = {
 }
 
 
+# --- the PROXY protocol ----------------------------------------------------------------------------
+
+
+def proxy_header(sock: socket.socket, client: str) -> bytes:
+    """Version 1: the connection's own addresses, with `client` for that of this side if it is given."""
+    if sock.family == socket.AF_UNIX:
+        here, there = ("", 0), ("127.0.0.1" if ":" not in client else "::1", 80)
+    else:
+        here, there = sock.getsockname()[:2], sock.getpeername()[:2]
+    address = client or here[0]
+    if not address:
+        return b"PROXY UNKNOWN\r\n"
+    family = "TCP6" if ":" in address else "TCP4"
+    if family == "TCP6" and ":" not in there[0]:
+        there = ("::ffff:" + there[0], there[1])
+    if family == "TCP4" and ":" in there[0]:
+        address, family = "::ffff:" + address, "TCP6"
+    return b"PROXY %s %s %s %d %d\r\n" % (
+        family.encode(),
+        address.encode(),
+        there[0].encode(),
+        here[1],
+        there[1],
+    )
+
+
+def _client(text: str) -> str:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            return socket.inet_ntop(family, socket.inet_pton(family, text))
+        except OSError:
+            pass
+    raise ValueError
+
+
+_client.__name__ = "address"
+
+
 # --- the connection --------------------------------------------------------------------------------
 
 
 class Wire:
     """A connection with one deadline for everything on it."""
 
-    def __init__(self, target: Target, timeout: float | None, insecure: bool):
+    def __init__(
+        self, target: Target, timeout: float | None, insecure: bool, client: str | None = None
+    ):
         self.target = target
         self.end = None if timeout is None else time.monotonic() + timeout
         self.seen = False
@@ -307,6 +347,11 @@ class Wire:
             raise CurlError(TIMEOUT, "no connection to %s in time" % target) from None
         except OSError as error:
             raise CurlError(NO_CONNECTION, _explain_connect(target, error)) from None
+        if client is not None:
+            try:
+                self.sock.sendall(proxy_header(self.sock, client))
+            except OSError as error:
+                raise CurlError(BROKEN, "%s: %s" % (target, error.strerror)) from None
         if target.scheme == "https":
             self._wrap(insecure)
 
@@ -723,7 +768,8 @@ def _run(args: argparse.Namespace) -> int:
     data = ENCODERS[target.scheme](request)
     if args.verbose:
         _say_request(request)
-    wire = Wire(target, args.timeout, args.insecure)
+    client = args.haproxy_clientip or ("" if args.haproxy_protocol else None)
+    wire = Wire(target, args.timeout, args.insecure, client)
     output = _Output(args.output)
     try:
         source = Input(wire.exchange(data))
@@ -788,6 +834,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-f", "--fail", action="store_true", help="print no response from 400 on")
     parser.add_argument("-s", "--silent", action="store_true", help="say nothing of errors")
     parser.add_argument("-k", "--insecure", action="store_true", help="take any certificate")
+    parser.add_argument(
+        "--haproxy-protocol", action="store_true", help="send a PROXY header first (version 1)"
+    )
+    parser.add_argument(
+        "--haproxy-clientip", type=_client, metavar="IP", help="the same, with this client in it"
+    )
     parser.add_argument(
         "-m", "--timeout", "--max-time", type=parse_seconds, metavar="SECONDS", help="for all of it"
     )

@@ -249,6 +249,30 @@ def test_http():
     assert body == b"ab"
 
 
+def test_proxy_header(tmp_path):
+    def line(conn):
+        data = b""
+        while not data.endswith(b"\r\n"):
+            data += exactly(conn, 1)
+        return data.decode(), http(conn)[0]
+
+    for args, family, words in (
+        (("--haproxy-protocol",), "TCP4", "127.0.0.1 127.0.0.1"),
+        (("--haproxy-clientip", "203.0.113.7"), "TCP4", "203.0.113.7 127.0.0.1"),
+        (("--haproxy-clientip", "2001:db8:0::7"), "TCP6", "2001:db8::7 ::ffff:127.0.0.1"),
+    ):
+        with fake(answering(line, PLAIN)) as ((_, port), seen):
+            run = curl("http://127.0.0.1:%d/" % port, *args)
+        assert run.returncode == 0, run.stderr
+        (header, head), = seen
+        assert header.startswith("PROXY %s %s " % (family, words)) and header.endswith(" %d\r\n" % port)
+        assert head.startswith("GET / HTTP/1.1\r\n")
+    with fake(answering(line, PLAIN), socket.AF_UNIX, str(tmp_path / "s")) as (address, seen):
+        assert curl("unix:" + address, "--haproxy-protocol").returncode == 0
+    assert seen[0][0] == "PROXY UNKNOWN\r\n"
+    assert curl("x", "--haproxy-clientip", "here").returncode == 2
+
+
 def test_head_has_no_body():
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
     with fake(answering(http, answer)) as ((_, port), seen):

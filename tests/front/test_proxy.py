@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lib.server import Connection, free_port
+from tests.lib.server import Connection, free_port, test_command
 
 sys.path.insert(0, str(Path(__file__).parent))
 from proxying import LOCAL, SIGNATURE, UNIX, UNKNOWN, block, ssl_tlv, tlv, v1, v2  # noqa: E402
@@ -326,6 +326,14 @@ def test_curl(required, scheme):
     environ = json.loads(done.stdout)
     assert environ["REMOTE_ADDR"] == "127.0.0.3" and environ["SERVER_PORT"] == str(port)
     assert environ["wsgi.url_scheme"] == scheme
+
+
+def test_stoker_curl(required):
+    for url in ("http://127.0.0.1:%d/" % required.server.port, "https://127.0.0.1:%d/" % required.ports["https"],
+                "unix:" + required.path):
+        done = subprocess.run([*test_command(), "curl", "-k", "--haproxy-clientip", "203.0.113.7", url],
+                              check=True, stdout=subprocess.PIPE)
+        assert json.loads(done.stdout.partition(b"\r\n\r\n")[2])["REMOTE_ADDR"] == "203.0.113.7"
 
 
 def test_metrics_take_none(required):
