@@ -172,7 +172,7 @@ struct stk_tls *stk_tls_new(struct stk_tls_store *store, int fd)
     if (tls == NULL)
         return NULL;
     *tls = (struct stk_tls){.fd = fd,
-                            .info = {"", "", "", false, store->verifies, "", "", "", "", ""}};
+                            .info = {"", "", "", false, store->verifies, "", "", "", "", "", ""}};
     tls->ssl = SSL_new(store->ctx);
     bio = BIO_new(store->bio);
     if (tls->ssl == NULL || bio == NULL) {
@@ -482,12 +482,32 @@ static void tls_write_fingerprint(BIO *texts, const X509 *cert)
         (void)BIO_printf(texts, "%02x", digest[i]);
 }
 
+/* The first common name of a subject in UTF-8; nothing for one with control characters. */
+static void tls_write_common_name(BIO *texts, const X509_NAME *subject)
+{
+    int at = X509_NAME_get_index_by_NID(subject, NID_commonName, -1);
+    unsigned char *name = NULL;
+    bool good = true;
+    int len;
+
+    if (at < 0)
+        return;
+    len = ASN1_STRING_to_UTF8(&name, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at)));
+    for (int i = 0; i < len; i++)
+        good = good && name[i] >= ' ' && name[i] != 0x7f;
+    if (len > 0 && good)
+        (void)BIO_write(texts, name, len);
+    OPENSSL_free(name);
+}
+
 /* Texts about a certificate, each with a NUL behind it. */
 static void tls_write_cert(BIO *texts, X509 *cert)
 {
     static const char nul[1] = "";
 
     (void)X509_NAME_print_ex(texts, X509_get_subject_name(cert), 0, XN_FLAG_RFC2253);
+    (void)BIO_write(texts, nul, 1);
+    tls_write_common_name(texts, X509_get_subject_name(cert));
     (void)BIO_write(texts, nul, 1);
     (void)X509_NAME_print_ex(texts, X509_get_issuer_name(cert), 0, XN_FLAG_RFC2253);
     (void)BIO_write(texts, nul, 1);
@@ -548,6 +568,7 @@ static bool tls_note(struct stk_tls *tls)
     tls->info.sni = tls_next_text(&at, end);
     if (cert != NULL) {
         tls->info.subject = tls_next_text(&at, end);
+        tls->info.common_name = tls_next_text(&at, end);
         tls->info.issuer = tls_next_text(&at, end);
         tls->info.serial = tls_next_text(&at, end);
         tls->info.fingerprint = tls_next_text(&at, end);

@@ -35,7 +35,8 @@ struct stk_tls_info {
     bool resumed;
     bool verifies;           /* client certificates are asked for */
     const char *subject;     /* of the verified client certificate, RFC 2253; "": there is none */
-    const char *issuer;      /* likewise */
+    const char *common_name; /* in it, UTF-8; "": there is none */
+    const char *issuer;      /* as subject */
     const char *serial;      /* hexadecimal, upper case */
     const char *fingerprint; /* SHA-1, hexadecimal, lower case */
     const char *pem;         /* the certificate */

@@ -115,7 +115,7 @@ void stk_secure_apply(struct stk_serve_request *rq)
     struct stk_var *vars = rq->t->conn_vars;
     size_t n = 0;
 
-    _Static_assert(STK_SECURE_VARS >= 9 && (int)STK_SERVE_CONN_VARS >= (int)STK_SECURE_VARS,
+    _Static_assert(STK_SECURE_VARS >= 10 && (int)STK_SERVE_CONN_VARS >= (int)STK_SECURE_VARS,
                    "all of them");
     rq->base.scheme = STK_SPAN_LIT("https");
     n = secure_add(vars, n, STK_SPAN_LIT("SSL_PROTOCOL"), info->protocol);
@@ -128,6 +128,8 @@ void stk_secure_apply(struct stk_serve_request *rq)
         n = secure_add(vars, n, STK_SPAN_LIT("SSL_CLIENT_VERIFY"), verified ? "SUCCESS" : "NONE");
         if (verified) {
             n = secure_add(vars, n, STK_SPAN_LIT("SSL_CLIENT_S_DN"), info->subject);
+            if (info->common_name[0] != '\0')
+                n = secure_add(vars, n, STK_SPAN_LIT("SSL_CLIENT_S_DN_CN"), info->common_name);
             n = secure_add(vars, n, STK_SPAN_LIT("SSL_CLIENT_I_DN"), info->issuer);
             n = secure_add(vars, n, STK_SPAN_LIT("SSL_CLIENT_SERIAL"), info->serial);
             n = secure_add(vars, n, STK_SPAN_LIT("SSL_CLIENT_FINGERPRINT"), info->fingerprint);

@@ -10,7 +10,7 @@ struct stk_serve_request;
 struct stk_server;
 struct stk_tls_store;
 
-enum { STK_SECURE_VARS = 9 }; /* that a request may get of it */
+enum { STK_SECURE_VARS = 10 }; /* that a request may get of it */
 
 /*
  * A new connection that speaks TLS; by the owner of the loop, not busy. `early`: bytes of it that

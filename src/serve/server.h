@@ -65,7 +65,7 @@ enum {
     STK_SERVE_COPY_MAX = 16 * 1024, /* larger blocks are sent from where they are */
     STK_SERVE_DATE_LINE = 6 + STK_HTTP_DATE_LEN + 2,
     STK_SERVE_SERVER_LINE = 256,
-    STK_SERVE_CONN_VARS = 12,
+    STK_SERVE_CONN_VARS = 12, /* STK_SECURE_VARS and the server's address */
     STK_SERVE_PROXIED_SENTENCES = 4,
 };
 

@@ -273,6 +273,7 @@ def test_client_certificates(https, certs, version):
     with connect(server, client(certs, low=want, high=want, cert="client")) as conn:
         env = environ(conn)
         assert env["SSL_CLIENT_VERIFY"] == "'SUCCESS'"
+        assert env["SSL_CLIENT_S_DN_CN"] == "'alice'"
         assert env["SSL_CLIENT_S_DN"] == "'CN=alice,O=Users'" and env["SSL_CLIENT_I_DN"] == "'CN=the authority'"
         text = openssl("x509", "-in", str(certs / "client.pem"), "-noout", "-serial", "-fingerprint")
         assert env["SSL_CLIENT_SERIAL"] == repr(re.search("serial=(.*)", text).group(1))
