@@ -133,3 +133,55 @@ static inline void stk_py_raise_errno(int number, const char *text)
         Py_DECREF(exc);
     }
 }
+
+/*
+ * One step of a coroutine (or of what has am_send): PYGEN_NEXT with what it yields, PYGEN_RETURN
+ * with its result, PYGEN_ERROR with an exception. Since 3.10 the interpreter has it.
+ */
+#if PY_VERSION_HEX >= 0x030A0000
+#    define stk_py_send(coro, arg, ret_value) PyIter_Send(coro, arg, ret_value)
+#    define STK_PY_AM_SEND(fn) {Py_am_send, fn},
+#else
+#    define STK_PY_AM_SEND(fn)
+typedef enum { PYGEN_RETURN = 0, PYGEN_ERROR = -1, PYGEN_NEXT = 1 } PySendResult;
+
+static inline PySendResult stk_py_send(PyObject *coro, PyObject *arg, PyObject **ret_value)
+{
+    PyObject *value = NULL;
+
+    if (PyGen_CheckExact(coro) || PyCoro_CheckExact(coro))
+        value = _PyGen_Send((PyGenObject *)coro, arg);
+    else if (arg == Py_None && Py_TYPE(coro)->tp_iternext)
+        value = Py_TYPE(coro)->tp_iternext(coro);
+    else
+        value = PyObject_CallMethod(coro, "send", "O", arg);
+    if (value) {
+        *ret_value = value;
+        return PYGEN_NEXT;
+    }
+    if (_PyGen_FetchStopIterationValue(ret_value) == 0)
+        return PYGEN_RETURN;
+    return PYGEN_ERROR;
+}
+#endif
+
+/* What asyncio.Task takes: `context` since 3.11, `eager_start` since 3.12. */
+#define STK_PY_TASK_CONTEXT (PY_VERSION_HEX >= 0x030B0000)
+#define STK_PY_TASK_EAGER   (PY_VERSION_HEX >= 0x030C0000)
+
+/* The first of an object's weak references, or NULL. */
+static inline PyWeakReference *stk_py_weakrefs(PyObject *obj)
+{
+    Py_ssize_t offset = Py_TYPE(obj)->tp_weaklistoffset;
+
+    return offset ? *(PyWeakReference **)(void *)((char *)obj + offset) : NULL;
+}
+
+/* Whether an object has attributes of its own, beyond those of its type. */
+static inline bool stk_py_has_attributes(PyObject *obj)
+{
+    Py_ssize_t offset = Py_TYPE(obj)->tp_dictoffset;
+    PyObject *dict = offset > 0 ? *(PyObject **)(void *)((char *)obj + offset) : NULL;
+
+    return dict && PyDict_GET_SIZE(dict) > 0;
+}

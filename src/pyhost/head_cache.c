@@ -4,7 +4,7 @@
  * objects of an earlier call, the server gets back the bytes it has made and checked then.
  *
  * Objects are told apart by address, which is sound because an entry holds them, and because only
- * exact tuples of exact strs are taken: these never change. Entries are few and small. Applications
+ * exact tuples of exact strs (or bytes) are taken: these never change. Entries are few and small. Applications
  * that build their pairs anew never hit; after some misses they hardly pay for trying.
  */
 #include "pyhost/head_cache.h"
@@ -75,17 +75,21 @@ struct stk_head_entry *stk_head_cache_find(struct stk_head_cache *cache, PyObjec
     return e;
 }
 
-/* Whether the objects can never change. */
+static inline bool head_is_text(PyObject *obj)
+{
+    return PyUnicode_CheckExact(obj) || PyBytes_CheckExact(obj);
+}
+
+/* Whether the objects can never change: WSGI's are str, ASGI's int and bytes. */
 static bool head_is_constant(PyObject *status, PyObject *headers)
 {
-    if (!PyUnicode_CheckExact(status))
+    if (!PyUnicode_CheckExact(status) && !PyLong_CheckExact(status))
         return false;
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(headers); i++) {
         PyObject *pair = PyList_GET_ITEM(headers, i);
 
         if (!PyTuple_CheckExact(pair) || PyTuple_GET_SIZE(pair) != 2 ||
-            !PyUnicode_CheckExact(PyTuple_GET_ITEM(pair, 0)) ||
-            !PyUnicode_CheckExact(PyTuple_GET_ITEM(pair, 1)))
+            !head_is_text(PyTuple_GET_ITEM(pair, 0)) || !head_is_text(PyTuple_GET_ITEM(pair, 1)))
             return false;
     }
     return true;

@@ -8,6 +8,7 @@
  */
 #include "pyhost/pyhost.h"
 
+#include "pyhost/asgi_priv.h"
 #include "pyhost/cancel.h"
 #include "pyhost/errors.h"
 #include "pyhost/filewrapper.h"
@@ -50,6 +51,11 @@ static int module_add_types(PyObject *module, struct stk_state *st)
         {&st->file_wrapper_type, stk_filewrapper_spec()},
         {&st->start_type, stk_respond_start_spec()},
         {&st->write_type, stk_respond_write_spec()},
+        {&st->receive_type, stk_asgi_receive_spec()},
+        {&st->send_type, stk_asgi_send_spec()},
+        {&st->wait_type, stk_asgi_wait_spec()},
+        {&st->done_type, stk_asgi_done_spec()},
+        {&st->runner_type, stk_asgi_runner_spec()},
     };
 
     for (size_t i = 0; i < STK_ARRAY_LEN(types); i++) {
@@ -83,6 +89,11 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->file_wrapper_type);
     Py_VISIT(st->start_type);
     Py_VISIT(st->write_type);
+    Py_VISIT(st->receive_type);
+    Py_VISIT(st->send_type);
+    Py_VISIT(st->wait_type);
+    Py_VISIT(st->done_type);
+    Py_VISIT(st->runner_type);
     Py_VISIT(st->cancelled_type);
     Py_VISIT(st->timeout_type);
     Py_VISIT(st->disconnected_type);
@@ -98,6 +109,11 @@ static int module_clear(PyObject *module)
     Py_CLEAR(st->file_wrapper_type);
     Py_CLEAR(st->start_type);
     Py_CLEAR(st->write_type);
+    Py_CLEAR(st->receive_type);
+    Py_CLEAR(st->send_type);
+    Py_CLEAR(st->wait_type);
+    Py_CLEAR(st->done_type);
+    Py_CLEAR(st->runner_type);
     Py_CLEAR(st->cancelled_type);
     Py_CLEAR(st->timeout_type);
     Py_CLEAR(st->disconnected_type);

@@ -57,7 +57,48 @@
     X(file, "file")                                   \
     X(exc_info, "exc_info")                           \
     X(status, "status")                               \
-    X(headers, "headers")
+    X(headers, "headers") \
+    X(s_type, "type") \
+    X(s_http, "http") \
+    X(s_asgi, "asgi") \
+    X(s_method, "method") \
+    X(s_scheme, "scheme") \
+    X(s_path, "path") \
+    X(s_raw_path, "raw_path") \
+    X(s_query_string, "query_string") \
+    X(s_root_path, "root_path") \
+    X(s_client, "client") \
+    X(s_server, "server") \
+    X(s_state, "state") \
+    X(s_extensions, "extensions") \
+    X(s_body, "body") \
+    X(s_more_body, "more_body") \
+    X(s_trailers, "trailers") \
+    X(s_more_trailers, "more_trailers") \
+    X(s_links, "links") \
+    X(s_offset, "offset") \
+    X(s_count, "count") \
+    X(s_add_done_callback, "add_done_callback") \
+    X(s_set_result, "set_result") \
+    X(s_done, "done") \
+    X(s_cancel, "cancel") \
+    X(s_throw, "throw") \
+    X(s_loop, "loop") \
+    X(s_name, "name") \
+    X(s_context, "context") \
+    X(s_eager_start, "eager_start") \
+    X(s_get_name, "get_name") \
+    X(s_cancelling, "cancelling") \
+    X(s_uncancel, "uncancel") \
+    X(s__callbacks, "_callbacks") \
+    X(s__must_cancel, "_must_cancel") \
+    X(s__asyncio_future_blocking, "_asyncio_future_blocking") \
+    X(s_http_version, "http_version") \
+    X(s_call_soon, "call_soon") \
+    X(http_request, "http.request") \
+    X(http_disconnect, "http.disconnect") \
+    X(one_zero, "1.0") \
+    X(one_one, "1.1")
 
 enum stk_state_name {
 #define X(id, text) STK_NAME_##id,
@@ -72,6 +113,11 @@ struct stk_state {
     PyTypeObject *file_wrapper_type;
     PyTypeObject *start_type;
     PyTypeObject *write_type;
+    PyTypeObject *receive_type; /* of ASGI, as the next four: asgi*.c */
+    PyTypeObject *send_type;
+    PyTypeObject *wait_type;
+    PyTypeObject *done_type;
+    PyTypeObject *runner_type;
     PyObject *cancelled_type; /* exception classes: cancel.c */
     PyObject *timeout_type;
     PyObject *disconnected_type;

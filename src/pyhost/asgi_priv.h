@@ -1,0 +1,164 @@
+/*
+ * What the files asgi*.c share. An *exchange* is one request of an ASGI application: it is the
+ * object `receive`, has its `send`, and is what a detached request's host_data points to. A *runner*
+ * is what drives an application's coroutine in an asyncio.Task.
+ */
+#pragma once
+
+#include "pyhost/asgi.h"
+
+struct stk_scopes;
+
+enum { STK_ASGI_SPARE = 64 };
+
+/* Where a response stands. */
+enum stk_asgi_state {
+    STK_ASGI_NEW,
+    STK_ASGI_STARTED,  /* http.response.start has been sent */
+    STK_ASGI_BODY,     /* a part of the body as well */
+    STK_ASGI_TRAILERS, /* all of the body; trailers have been announced */
+    STK_ASGI_ENDED,
+};
+
+/* receive(), with all that is known of the request. */
+typedef struct stk_exchange {
+    PyObject_HEAD
+    vectorcallfunc vectorcall;
+    struct stk_asgi *asgi; /* NULL when the exchange is over */
+    struct stk_call call;  /* call.req: NULL when the request is over */
+    struct stk_wait_object *waits; /* who waits in receive() or send() */
+    struct stk_wait_object *spare; /* a wait object that nobody else holds, or NULL */
+    struct stk_exchange *prev, *next; /* of the detached ones */
+    PyObject *runner; /* borrowed: drives the coroutine once it has waited, or NULL */
+    char *title;      /* "GET /path", once the request may be over before the coroutine; or NULL */
+    int64_t consumed; /* bytes of the body that receive() has returned */
+    uint8_t state;    /* enum stk_asgi_state */
+    bool detached;    /* call.req outlives the call */
+    bool in_call;     /* stk_asgi_call is on the stack */
+    bool body_done;   /* the last part of the request's body has been received */
+    bool left;        /* the client has ended its side */
+    bool trailers;    /* http.response.start has announced trailers */
+} StkExchange;
+
+/* send(message). */
+typedef struct {
+    PyObject_HEAD
+    vectorcallfunc vectorcall;
+    StkExchange *exchange;
+} StkSend;
+
+enum stk_wait_kind { STK_WAIT_RECEIVE, STK_WAIT_SEND };
+
+/* What receive() and a congested send() return: waits by futures of the event loop. */
+typedef struct stk_wait_object {
+    PyObject_HEAD
+    StkExchange *exchange; /* NULL: spare */
+    PyObject *future;      /* what the task waits for, or NULL */
+    struct stk_wait_object *next;
+    uint8_t kind;
+    bool linked;
+} StkWait;
+
+/* The ASGI side of a host, from startup to shutdown. */
+struct stk_asgi {
+    struct stk_pyhost *host;
+    struct stk_state *st;
+    PyThreadState *ts;                    /* of the main thread */
+    struct stk_pythread *thread;          /* while the engine is driven, as the next */
+    const struct stk_host_engine *engine; /* NULL: the event loop runs alone */
+    PyObject *helpers;                    /* the module stoker._asgi */
+    PyObject *loop;
+    PyObject *selector; /* ours, where the event loop is asyncio's; or NULL */
+    PyObject *select;   /* of the class that ours is derived from */
+    int selector_fd;
+    PyObject *create_future;
+    PyObject *done; /* an awaitable that has finished */
+    bool stopped;   /* the engine has */
+
+    /* asgi_runner.c */
+    PyObject *task_type;
+    PyObject *enter_task, *leave_task;
+    PyObject *context; /* every request begins in a copy of it */
+    PyObject *name;    /* of pooled tasks */
+    PyObject *names_pooled, *names_single; /* of the arguments of Task */
+    PyObject **pool;
+    size_t npool, pool_size;
+    unsigned retired;   /* runners that could not be used again, in a row */
+    bool pooled;        /* false: each request gets a task of its own */
+    unsigned weakrefs;  /* that a task has for itself */
+    size_t running;     /* coroutines that have waited and not ended */
+
+    StkSend *spare[STK_ASGI_SPARE];
+    size_t nspare;
+    StkExchange *detached; /* the first */
+    struct stk_scopes *scopes;
+};
+
+PyType_Spec *stk_asgi_receive_spec(void);
+PyType_Spec *stk_asgi_send_spec(void);
+PyType_Spec *stk_asgi_wait_spec(void);
+PyType_Spec *stk_asgi_done_spec(void);
+PyType_Spec *stk_asgi_runner_spec(void);
+
+/* ---- asgi_exchange.c ----------------------------------------------------------------------- */
+
+/* The send object of a new exchange (its ->exchange is the receive). NULL with an exception. */
+StkSend *stk_exchange_acquire(struct stk_asgi *a, struct stk_request *req);
+/* After stk_exchange_end and the call: keeps what the application has not kept. Takes the
+ * reference. */
+void stk_exchange_release(struct stk_asgi *a, StkSend *send);
+/* Makes the request outlive its call. 0, or -1: it is over (without an exception). */
+int stk_exchange_detach(StkExchange *ex);
+/* The coroutine waits, in its first step or later on. */
+void stk_exchange_suspended(StkExchange *ex, PyObject *runner);
+/* The coroutine has ended; with an exception pending it has failed. */
+void stk_exchange_end(StkExchange *ex);
+/* The response has ended: so has a detached request. */
+void stk_exchange_answered(StkExchange *ex);
+/* Ends a request whose application goes on: what waits goes on. */
+void stk_exchange_drop(StkExchange *ex);
+/* Lets those waits go on that are of a kind, or of both (-1). */
+void stk_exchange_wake(StkExchange *ex, int kind);
+/* An awaitable for receive(), or for a send() that is to wait. */
+PyObject *stk_exchange_wait(StkExchange *ex, enum stk_wait_kind kind);
+/* Whether nobody reads any more what is sent. */
+static inline bool stk_exchange_is_gone(const StkExchange *ex)
+{
+    return ex->call.gone;
+}
+
+/* ---- asgi_receive.c ------------------------------------------------------------------------ */
+
+/* The next message for receive(): 1 and *ret_message, 0: there is none yet, -1 with an exception. */
+int stk_receive_next(StkExchange *ex, PyObject **ret_message);
+
+/* ---- asgi_send.c --------------------------------------------------------------------------- */
+
+PyObject *stk_send_vectorcall(PyObject *op, PyObject *const *args, size_t nargsf,
+                              PyObject *kwnames);
+/* Raises that the client has left. */
+void stk_send_raise_gone(void);
+
+/* ---- asgi_runner.c ------------------------------------------------------------------------- */
+
+/* 0 or -1 with an exception. */
+int stk_runner_init(struct stk_asgi *a);
+void stk_runner_deinit(struct stk_asgi *a);
+/*
+ * Runs the first step of a coroutine for an exchange, or has it run (then the exchange is
+ * suspended). The coroutine's end is told by stk_exchange_end. 0, or -1 with an exception: it has
+ * not begun.
+ */
+int stk_runner_start(struct stk_asgi *a, PyObject *coro, StkExchange *ex);
+/* Cancels the task of a runner. */
+void stk_runner_cancel(PyObject *runner, const char *why);
+/* Lets the tasks that wait for requests end. */
+void stk_runner_drain(struct stk_asgi *a);
+
+/* ---- asgi_scope.c -------------------------------------------------------------------------- */
+
+struct stk_scopes *stk_scopes_new(struct stk_pyhost *host, const struct stk_endpoint *endpoints,
+                                  size_t nendpoints);
+void stk_scopes_free(struct stk_scopes *scopes);
+/* The scope of a request: a new dict, or NULL with an exception. */
+PyObject *stk_scope_build(struct stk_scopes *scopes, const struct stk_request *req);

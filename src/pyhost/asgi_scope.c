@@ -1,0 +1,435 @@
+/*
+ * The scope: a copy of a dict that is kept for each application, endpoint and scheme, and in which
+ * only what differs from the last request is changed. Dicts and lists in it are copied for each
+ * request, because middleware writes to them; strings, bytes and tuples are shared.
+ *
+ * A field's (name, value) pair is looked for in a table by the field's hash; of clients that send
+ * what they sent before, all pairs are found there, and of a head that is the very bytes of the last
+ * one (its serial) the whole list.
+ */
+#include "pyhost/asgi_priv.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/mem.h"
+#include "pyhost/strings.h"
+#include "wire/uri.h"
+
+enum {
+    SCOPE_FIELDS = 512, /* slots, a power of two */
+    SCOPE_NAME_MAX = 40,
+    SCOPE_VALUE_MAX = 512,
+};
+
+/* A field that has been seen, with its last value. */
+struct scope_field {
+    uint32_t hash;
+    uint16_t name_len; /* 0: free */
+    char name[SCOPE_NAME_MAX];
+    PyObject *pair;
+};
+
+/* What the last request of an application, endpoint and scheme had; borrowed from dict. */
+struct scope_image {
+    PyObject *dict; /* NULL: there is none yet */
+    PyObject *headers;
+    uint64_t serial;
+    PyObject *method, *raw_path, *query;
+    PyObject *root_path;
+    bool is_apart; /* the path did not come out of raw_path */
+    uint8_t version_minor;
+    uint16_t port;
+    uint8_t addr_len;
+    char addr[sizeof(((struct stk_peer *)NULL)->addr)];
+};
+
+struct stk_scopes {
+    struct stk_pyhost *host;
+    struct stk_state *st;
+    const struct stk_endpoint *endpoints;
+    size_t nendpoints;
+    struct scope_image *images; /* [(app * nendpoints + endpoint) * 2 + is https] */
+    size_t nimages;
+    PyObject *asgi;       /* {"version": "3.0", "spec_version": "2.4"} */
+    PyObject *extensions; /* what each scope has a copy of */
+    struct stk_strings *words;
+    struct scope_field fields[SCOPE_FIELDS];
+};
+
+/* Sets a key and takes the reference to the value, which may be NULL after an error. */
+static inline int scope_put(const struct stk_scopes *s, PyObject *dict, enum stk_state_name name,
+                            PyObject *value)
+{
+    int r;
+
+    if (stk_unlikely(!value))
+        return -1;
+    r = PyDict_SetItem(dict, stk_state_name(s->st, name), value);
+    Py_DECREF(value);
+    return r;
+}
+
+static inline bool scope_bytes_are(PyObject *bytes, stk_span text)
+{
+    return bytes && (size_t)PyBytes_GET_SIZE(bytes) == text.len &&
+           memcmp(PyBytes_AS_STRING(bytes), text.ptr, text.len) == 0;
+}
+
+static PyObject *scope_bytes(stk_span text)
+{
+    return PyBytes_FromStringAndSize(text.ptr, (Py_ssize_t)text.len);
+}
+
+/* ---- the template -------------------------------------------------------------------------- */
+
+/* (host, port), or (name, None) of a unix socket. */
+static PyObject *scope_server(const struct stk_endpoint *ep)
+{
+    long port = 0;
+
+    for (size_t i = 0; i < ep->server_port.len; i++)
+        port = port * 10 + (ep->server_port.ptr[i] - '0');
+    if (ep->is_unix || ep->server_port.len == 0)
+        return Py_BuildValue("(s#O)", ep->server_name.ptr, (Py_ssize_t)ep->server_name.len, Py_None);
+    return Py_BuildValue("(s#l)", ep->server_name.ptr, (Py_ssize_t)ep->server_name.len, port);
+}
+
+static STK_COLD int scope_make_image(struct stk_scopes *s, struct scope_image *image,
+                                     const struct stk_request *req)
+{
+    PyObject *dict = PyDict_New();
+    PyObject *headers = PyList_New(0);
+    PyObject *empty = stk_state_name(s->st, STK_NAME_EMPTY);
+    int r = dict && headers ? 0 : -1;
+
+    if (r == 0) {
+        r |= scope_put(s, dict, STK_NAME_s_type, stk_py_newref(stk_state_name(s->st, STK_NAME_s_http)));
+        r |= scope_put(s, dict, STK_NAME_s_asgi, stk_py_newref(Py_None));
+        r |= scope_put(s, dict, STK_NAME_s_http_version,
+                       stk_py_newref(stk_state_name(s->st, STK_NAME_one_one)));
+        r |= scope_put(s, dict, STK_NAME_s_server, scope_server(req->endpoint));
+        r |= scope_put(s, dict, STK_NAME_s_client, stk_py_newref(Py_None));
+        r |= scope_put(s, dict, STK_NAME_s_scheme,
+                       stk_strings_get(s->words, req->scheme));
+        r |= scope_put(s, dict, STK_NAME_s_method, stk_py_newref(stk_state_name(s->st, STK_NAME_GET)));
+        r |= scope_put(s, dict, STK_NAME_s_root_path, stk_py_newref(empty));
+        r |= scope_put(s, dict, STK_NAME_s_path, stk_py_newref(empty));
+        r |= scope_put(s, dict, STK_NAME_s_raw_path, PyBytes_FromStringAndSize(NULL, 0));
+        r |= scope_put(s, dict, STK_NAME_s_query_string, PyBytes_FromStringAndSize(NULL, 0));
+        r |= scope_put(s, dict, STK_NAME_headers, stk_py_newref(headers));
+        r |= scope_put(s, dict, STK_NAME_s_state, stk_py_newref(Py_None));
+        r |= scope_put(s, dict, STK_NAME_s_extensions, stk_py_newref(Py_None));
+    }
+    /* The garbage collector may have run, and in it another thread, which has made one. */
+    if (r != 0 || image->dict) {
+        Py_XDECREF(dict);
+        Py_XDECREF(headers);
+        return r != 0 ? -1 : 0;
+    }
+    *image = (struct scope_image){
+        .dict = dict,
+        .headers = headers,
+        .method = stk_state_name(s->st, STK_NAME_GET),
+        .root_path = empty,
+        .version_minor = 1,
+        .is_apart = true,
+    };
+    return 0;
+}
+
+/* ---- fields -------------------------------------------------------------------------------- */
+
+static PyObject *scope_lower(stk_span name)
+{
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)name.len);
+    char *out = bytes ? PyBytes_AS_STRING(bytes) : NULL;
+
+    for (size_t i = 0; bytes && i < name.len; i++) {
+        char c = name.ptr[i];
+
+        out[i] = c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
+    }
+    return bytes;
+}
+
+static PyObject *scope_pair(PyObject *name, PyObject *value)
+{
+    PyObject *pair = name && value ? PyTuple_Pack(2, name, value) : NULL;
+
+    Py_XDECREF(name);
+    Py_XDECREF(value);
+    return pair;
+}
+
+static inline bool scope_field_is(struct scope_field *f, uint32_t hash, stk_span name)
+{
+    if (f->hash != hash || f->name_len != name.len)
+        return false;
+    return stk_likely(memcmp(f->name, name.ptr, name.len) == 0) ||
+           strncasecmp(f->name, name.ptr, name.len) == 0;
+}
+
+/* The (name, value) of a field: a new reference. */
+static PyObject *scope_field(struct stk_scopes *s, uint32_t hash, stk_span name, stk_span value)
+{
+    struct scope_field *f = &s->fields[hash % SCOPE_FIELDS];
+    bool known = scope_field_is(f, hash, name);
+    PyObject *pair;
+
+    if (stk_likely(known) && scope_bytes_are(PyTuple_GET_ITEM(f->pair, 1), value))
+        return stk_py_newref(f->pair);
+    pair = scope_pair(known ? stk_py_newref(PyTuple_GET_ITEM(f->pair, 0)) : scope_lower(name),
+                      scope_bytes(value));
+    if (!pair || name.len > SCOPE_NAME_MAX || value.len > SCOPE_VALUE_MAX)
+        return pair;
+    f->hash = hash;
+    f->name_len = (uint16_t)name.len;
+    memcpy(f->name, name.ptr, name.len);
+    Py_XSETREF(f->pair, stk_py_newref(pair));
+    return pair;
+}
+
+/* The list of all fields. A trusted proxy's word on the host, or the authority of an absolute
+ * target (RFC 9112 3.2.2), stands for Host. */
+static int scope_change_headers(struct stk_scopes *s, struct scope_image *image,
+                                const struct stk_request *req, bool other_host)
+{
+    const struct stk_head *head = req->head;
+    PyObject *list = PyList_New(head->nfields);
+
+    for (unsigned i = 0; list && i < head->nfields; i++) {
+        const struct stk_head_field *f = &head->fields[i];
+        bool is_host = other_host && f->known == STK_HEAD_HOST;
+        PyObject *pair = scope_field(s, f->hash, stk_head_field_name(head, f),
+                                     is_host ? req->host : stk_head_field_value(head, f));
+
+        if (pair)
+            PyList_SET_ITEM(list, i, pair);
+        else
+            Py_CLEAR(list);
+    }
+    if (!list)
+        return -1;
+    Py_XSETREF(image->headers, list);
+    return 0;
+}
+
+/* ---- the target ---------------------------------------------------------------------------- */
+
+/*
+ * The decoded path, with the mount point in front of it, whether the head's path has it or not.
+ */
+static PyObject *scope_path(const struct stk_request *req)
+{
+    const struct stk_head *head = req->head;
+    stk_span path = stk_head_path(head);
+    stk_span root = req->script_name;
+    STK_CLEANUP(stk_mem_freep) char *text = NULL;
+    size_t len = 0;
+
+    if (head->target_form >= STK_TARGET_AUTHORITY)
+        return PyUnicode_DecodeUTF8(path.ptr, (Py_ssize_t)path.len, "replace");
+    text = stk_try_alloc(root.len + path.len + 1);
+    if (!text)
+        return PyErr_NoMemory();
+    if (path.len == 0 && !head->path_apart) /* "http://host": RFC 9110 4.2.3 */
+        path = STK_SPAN_LIT("/");
+    if (head->path_escaped) {
+        len = stk_uri_unescape(text + root.len, path);
+    } else {
+        memcpy(text + root.len, path.ptr, path.len);
+        len = path.len;
+    }
+    if (root.len > 0 && (len < root.len || memcmp(text + root.len, root.ptr, root.len) != 0) &&
+        req->script_skip == 0) {
+        memcpy(text, root.ptr, root.len);
+        return PyUnicode_DecodeUTF8(text, (Py_ssize_t)(root.len + len), "replace");
+    }
+    return PyUnicode_DecodeUTF8(text + root.len, (Py_ssize_t)len, "replace");
+}
+
+/* The path as received; for a gateway that of the target. */
+static stk_span scope_raw_path(const struct stk_head *head)
+{
+    stk_span raw = head->path_apart ? stk_head_target(head) : stk_head_path(head);
+    const char *query = head->path_apart ? memchr(raw.ptr, '?', raw.len) : NULL;
+
+    if (query)
+        raw.len = (size_t)(query - raw.ptr);
+    return raw;
+}
+
+/* path, raw_path, root_path, query_string. */
+static int scope_change_target(struct stk_scopes *s, struct scope_image *image,
+                               const struct stk_request *req)
+{
+    const struct stk_head *head = req->head;
+    stk_span raw = scope_raw_path(head);
+    stk_span query = stk_head_query(head);
+    int r = 0;
+
+    if (image->is_apart || head->path_apart || !scope_bytes_are(image->raw_path, raw) ||
+        !stk_strings_is(image->root_path, req->script_name)) {
+        PyObject *bytes = scope_bytes(raw);
+        PyObject *root = PyUnicode_DecodeUTF8(req->script_name.ptr,
+                                              (Py_ssize_t)req->script_name.len, "replace");
+
+        image->is_apart = true; /* should one of these fail */
+        image->raw_path = bytes;
+        image->root_path = root ? root : stk_state_name(s->st, STK_NAME_EMPTY);
+        r |= scope_put(s, image->dict, STK_NAME_s_raw_path, bytes);
+        r |= scope_put(s, image->dict, STK_NAME_s_root_path, root);
+        r |= scope_put(s, image->dict, STK_NAME_s_path, scope_path(req));
+        /* A root that is not latin-1 is not compared with the bytes that it came from. */
+        if (r == 0)
+            image->is_apart = head->path_apart || !PyUnicode_IS_ASCII(root);
+    }
+    if (!scope_bytes_are(image->query, query)) {
+        PyObject *bytes = scope_bytes(query);
+
+        image->query = bytes;
+        r |= scope_put(s, image->dict, STK_NAME_s_query_string, bytes);
+    }
+    return r;
+}
+
+/* method and http_version. */
+static int scope_change_line(struct stk_scopes *s, struct scope_image *image,
+                             const struct stk_head *head)
+{
+    PyObject *method = stk_strings_get(s->words, stk_head_method(head));
+    PyObject *version =
+        stk_state_name(s->st, head->version_minor == 0 ? STK_NAME_one_zero : STK_NAME_one_one);
+    int r;
+
+    image->method = method ? method : stk_state_name(s->st, STK_NAME_EMPTY);
+    r = scope_put(s, image->dict, STK_NAME_s_method, method);
+    r |= scope_put(s, image->dict, STK_NAME_s_http_version, stk_py_newref(version));
+    image->version_minor = head->version_minor;
+    return r;
+}
+
+static int scope_change_peer(struct stk_scopes *s, struct scope_image *image,
+                             const struct stk_peer *peer)
+{
+    PyObject *client;
+
+    if (peer->addr_len == 0)
+        client = stk_py_newref(Py_None);
+    else
+        client = Py_BuildValue(
+            "(Ni)", stk_strings_get(s->words, stk_span_make(peer->addr, peer->addr_len)),
+            (int)peer->port);
+    memcpy(image->addr, peer->addr, peer->addr_len);
+    image->addr_len = peer->addr_len;
+    image->port = peer->port;
+    return scope_put(s, image->dict, STK_NAME_s_client, client);
+}
+
+/* ---- all of it ----------------------------------------------------------------------------- */
+
+static inline int scope_update(struct stk_scopes *s, struct scope_image *image,
+                               const struct stk_request *req)
+{
+    const struct stk_head *head = req->head;
+    bool same = image->serial != 0 && image->serial == head->serial;
+    bool other_host = req->host.len > 0 &&
+                      req->host.ptr != stk_head_known_value(head, STK_HEAD_HOST).ptr;
+    int r = 0;
+
+    if (!same || stk_unlikely(other_host)) {
+        image->serial = 0;
+        if (!stk_strings_is(image->method, stk_head_method(head)) ||
+            image->version_minor != head->version_minor)
+            r |= scope_change_line(s, image, head);
+        r |= scope_change_headers(s, image, req, other_host);
+    }
+    if (!same || head->path_apart || !stk_strings_is(image->root_path, req->script_name))
+        r |= scope_change_target(s, image, req);
+    if (image->port != req->peer.port || image->addr_len != req->peer.addr_len ||
+        memcmp(image->addr, req->peer.addr, image->addr_len) != 0)
+        r |= scope_change_peer(s, image, &req->peer);
+    if (stk_likely(r == 0 && !other_host))
+        image->serial = head->serial;
+    return r;
+}
+
+static inline struct scope_image *scope_image(struct stk_scopes *s, const struct stk_request *req)
+{
+    struct scope_image *image;
+
+    if (stk_unlikely(req->endpoint->index >= s->nendpoints)) {
+        PyErr_SetString(PyExc_SystemError, "scope: the endpoint is not one of those loaded for");
+        return NULL;
+    }
+    image = &s->images[(req->app * s->nendpoints + req->endpoint->index) * 2 +
+                       (req->scheme.len == 5)];
+    if (stk_unlikely(!image->dict) && scope_make_image(s, image, req) < 0)
+        return NULL;
+    return image;
+}
+
+STK_HOT PyObject *stk_scope_build(struct stk_scopes *s, const struct stk_request *req)
+{
+    struct scope_image *image = scope_image(s, req);
+    PyObject *state = s->host->apps[req->app].state;
+    PyObject *dict;
+    int r = 0;
+
+    if (stk_unlikely(!image || scope_update(s, image, req) != 0))
+        return NULL;
+    dict = PyDict_Copy(image->dict);
+    if (stk_unlikely(!dict))
+        return NULL;
+    r |= scope_put(s, dict, STK_NAME_headers,
+                   PyList_GetSlice(image->headers, 0, PyList_GET_SIZE(image->headers)));
+    r |= scope_put(s, dict, STK_NAME_s_extensions, PyDict_Copy(s->extensions));
+    r |= scope_put(s, dict, STK_NAME_s_state, state ? PyDict_Copy(state) : PyDict_New());
+    r |= scope_put(s, dict, STK_NAME_s_asgi, PyDict_Copy(s->asgi));
+    if (stk_unlikely(r != 0))
+        Py_CLEAR(dict);
+    return dict;
+}
+
+/* ---- life ---------------------------------------------------------------------------------- */
+
+struct stk_scopes *stk_scopes_new(struct stk_pyhost *host, const struct stk_endpoint *endpoints,
+                                  size_t nendpoints)
+{
+    struct stk_scopes *s = stk_new0(struct stk_scopes);
+
+    s->host = host;
+    s->st = host->st;
+    s->endpoints = endpoints;
+    s->nendpoints = nendpoints;
+    s->nimages = host->napps * nendpoints * 2;
+    s->images = stk_new0_array(struct scope_image, s->nimages + 1);
+    s->words = stk_strings_new(256);
+    s->asgi = Py_BuildValue("{s:s,s:s}", "version", "3.0", "spec_version", "2.4");
+    s->extensions = Py_BuildValue("{s:{},s:{}}", "http.response.pathsend",
+                                  "http.response.zerocopysend");
+    if (!s->asgi || !s->extensions) {
+        stk_scopes_free(s);
+        return NULL;
+    }
+    return s;
+}
+
+void stk_scopes_free(struct stk_scopes *s)
+{
+    if (!s)
+        return;
+    for (size_t i = 0; i < s->nimages; i++) {
+        Py_XDECREF(s->images[i].dict);
+        Py_XDECREF(s->images[i].headers);
+    }
+    free(s->images);
+    for (size_t i = 0; i < SCOPE_FIELDS; i++)
+        Py_XDECREF(s->fields[i].pair);
+    stk_strings_free(s->words);
+    Py_XDECREF(s->asgi);
+    Py_XDECREF(s->extensions);
+    free(s);
+}
