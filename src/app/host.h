@@ -29,7 +29,24 @@ struct stk_host_params {
     unsigned workers;          /* wsgi.multiprocess = workers > 1 */
     const char *document_root; /* may be NULL */
     bool preload;              /* loading in the template: workers will be forked from here */
+    uint8_t interface;         /* enum stk_host_interface */
+    uint8_t loop;              /* enum stk_host_loop */
+    uint8_t lifespan;          /* enum stk_host_lifespan */
+    stk_msec task_grace;       /* at the end, for what goes on behind responses */
 };
+
+/* How applications are called. */
+enum stk_host_interface {
+    STK_HOST_INTERFACE_AUTO, /* as each looks */
+    STK_HOST_INTERFACE_WSGI,
+    STK_HOST_INTERFACE_ASGI,
+};
+
+/* The event loop of asynchronous applications; auto: uvloop where it is installed. */
+enum stk_host_loop { STK_HOST_LOOP_AUTO, STK_HOST_LOOP_ASYNCIO, STK_HOST_LOOP_UVLOOP };
+
+/* Whether asynchronous applications are told of startup and shutdown; auto: those that want to. */
+enum stk_host_lifespan { STK_HOST_LIFESPAN_AUTO, STK_HOST_LIFESPAN_ON, STK_HOST_LIFESPAN_OFF };
 
 enum stk_host_result {
     STK_HOST_OK = 0,
@@ -105,6 +122,9 @@ struct stk_host_ops {
 
     /* Loads the application. Locked, main thread. 0 or STK_HOST_E_*, logged. */
     int (*load)(void *host, const struct stk_host_params *params);
+    /* After load, in the process that serves, before it is ready: the applications' own startup.
+     * As load. May be NULL. */
+    int (*startup)(void *host);
     /*
      * Runs fn on `threads` threads: index 0 on the calling (main) thread, the others on threads of
      * the interpreter (threading.Thread), each with one thread state for life. Locked. Returns when

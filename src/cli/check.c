@@ -207,6 +207,7 @@ static int check_application(struct stk_cli *cli)
         .pythonpath = config->pythonpath.n ? (const char *const *)config->pythonpath.items : none,
         .threads = (unsigned)config->threads,
         .workers = cli->nworkers,
+        .interface = (uint8_t)config->interface,
     };
     void *host = stk_pyhost_new(cli->module);
     int r;

@@ -78,6 +78,10 @@ static int run_template_load(void *arg)
         .threads = (unsigned)run->config->threads,
         .workers = run->nworkers,
         .preload = true,
+        .interface = (uint8_t)run->config->interface,
+        .loop = (uint8_t)run->config->loop,
+        .lifespan = (uint8_t)run->config->lifespan,
+        .task_grace = run->config->exit_timeout / 2,
     };
 
     return run->ops->load(run->host, &params) == 0 ? 0 : STK_MASTER_EXIT_LOAD;

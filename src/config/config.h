@@ -48,6 +48,9 @@ struct stk_config {
     struct stk_strv pythonpath;
     struct stk_strv env; /* "NAME=value" */
     char *callable;      /* may be NULL: found by itself */
+    int64_t interface;   /* enum stk_host_interface, which is in app/host.h, as of the next two */
+    int64_t loop;        /* enum stk_host_loop */
+    int64_t lifespan;    /* enum stk_host_lifespan */
     bool preload;
     bool autoreload;
     struct stk_strv mount; /* "host/prefix=application"; see config/site.h */

@@ -143,8 +143,8 @@ static PyObject *exchange_finish_late(PyObject *op, PyObject *unused)
 
 static int exchange_defer_finish(StkExchange *ex)
 {
-    static PyMethodDef def = {"finish", exchange_finish_late, METH_NOARGS, NULL};
-    PyObject *fn = PyCFunction_New(&def, (PyObject *)ex);
+    static PyMethodDef methods[] = {{"finish", exchange_finish_late, METH_NOARGS, NULL}};
+    PyObject *fn = PyCFunction_New(methods, (PyObject *)ex);
     PyObject *name = stk_state_name(ex->asgi->st, STK_NAME_s_call_soon);
     PyObject *handle = fn ? PyObject_CallMethodOneArg(ex->asgi->loop, name, fn) : NULL;
 
@@ -193,7 +193,7 @@ int stk_exchange_detach(StkExchange *ex)
     struct stk_request *req;
 
     exchange_keep_title(ex);
-    req = ex->call.req->ops->detach(ex->call.req);
+    req = ex->call.req->ops->detach ? ex->call.req->ops->detach(ex->call.req) : NULL;
     if (!req) {
         (void)exchange_steal_request(ex);
         ex->call.gone = ex->left = true;
@@ -253,9 +253,9 @@ static STK_COLD void exchange_report(StkExchange *ex)
         return;
     if (ex->call.req)
         exchange_keep_title(ex);
-    text = stk_mem_printf("%s: unhandled exception in the application%s",
-                          ex->title ? ex->title : "a request",
-                          ex->call.req && ex->state != STK_ASGI_ENDED ? "" : ", after its response");
+    text = stk_mem_printf(
+        "%s: unhandled exception in the application%s", ex->title ? ex->title : "a request",
+        ex->call.req && ex->state != STK_ASGI_ENDED ? "" : ", after its response");
     if (exchange_is_noise(ex, exc)) {
         stk_log_debug("%s: %s: %s", text, Py_TYPE(exc)->tp_name,
                       ex->call.cancelled ? "cancelled" : "the client has left");

@@ -1,7 +1,7 @@
 /*
  * What the files asgi*.c share. An *exchange* is one request of an ASGI application: it is the
- * object `receive`, has its `send`, and is what a detached request's host_data points to. A *runner*
- * is what drives an application's coroutine in an asyncio.Task.
+ * object `receive`, has its `send`, and is what a detached request's host_data points to. A
+ * *runner* is what drives an application's coroutine in an asyncio.Task.
  */
 #pragma once
 
@@ -24,10 +24,10 @@ enum stk_asgi_state {
 typedef struct stk_exchange {
     PyObject_HEAD
     vectorcallfunc vectorcall;
-    struct stk_asgi *asgi; /* NULL when the exchange is over */
-    struct stk_call call;  /* call.req: NULL when the request is over */
-    struct stk_wait_object *waits; /* who waits in receive() or send() */
-    struct stk_wait_object *spare; /* a wait object that nobody else holds, or NULL */
+    struct stk_asgi *asgi;            /* NULL when the exchange is over */
+    struct stk_call call;             /* call.req: NULL when the request is over */
+    struct stk_wait_object *waits;    /* who waits in receive() or send() */
+    struct stk_wait_object *spare;    /* a wait object that nobody else holds, or NULL */
     struct stk_exchange *prev, *next; /* of the detached ones */
     PyObject *runner; /* borrowed: drives the coroutine once it has waited, or NULL */
     char *title;      /* "GET /path", once the request may be over before the coroutine; or NULL */
@@ -78,15 +78,15 @@ struct stk_asgi {
     /* asgi_runner.c */
     PyObject *task_type;
     PyObject *enter_task, *leave_task;
-    PyObject *context; /* every request begins in a copy of it */
-    PyObject *name;    /* of pooled tasks */
+    PyObject *context;                     /* every request begins in a copy of it */
+    PyObject *name;                        /* of pooled tasks */
     PyObject *names_pooled, *names_single; /* of the arguments of Task */
     PyObject **pool;
     size_t npool, pool_size;
-    unsigned retired;   /* runners that could not be used again, in a row */
-    bool pooled;        /* false: each request gets a task of its own */
-    unsigned weakrefs;  /* that a task has for itself */
-    size_t running;     /* coroutines that have waited and not ended */
+    unsigned retired;  /* runners that could not be used again, in a row */
+    bool pooled;       /* false: each request gets a task of its own */
+    unsigned weakrefs; /* that a task has for itself */
+    size_t running;    /* coroutines that have waited and not ended */
 
     StkSend *spare[STK_ASGI_SPARE];
     size_t nspare;
@@ -129,7 +129,8 @@ static inline bool stk_exchange_is_gone(const StkExchange *ex)
 
 /* ---- asgi_receive.c ------------------------------------------------------------------------ */
 
-/* The next message for receive(): 1 and *ret_message, 0: there is none yet, -1 with an exception. */
+/* The next message for receive(): 1 and *ret_message, 0: there is none yet, -1 with an exception.
+ */
 int stk_receive_next(StkExchange *ex, PyObject **ret_message);
 
 /* ---- asgi_send.c --------------------------------------------------------------------------- */

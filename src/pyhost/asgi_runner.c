@@ -86,8 +86,8 @@ static bool runner_is_clean(const StkRunner *r, bool stepping)
         PyErr_Clear();
         return false;
     }
-    if (!stepping && (Py_REFCNT(r->task) != RUNNER_TASK_REFS ||
-                      Py_REFCNT(r->context) != RUNNER_CONTEXT_REFS))
+    if (!stepping &&
+        (Py_REFCNT(r->task) != RUNNER_TASK_REFS || Py_REFCNT(r->context) != RUNNER_CONTEXT_REFS))
         return false;
     if (runner_count_weakrefs(r->task) != r->asgi->weakrefs || stk_py_has_attributes(r->task))
         return false;
@@ -216,8 +216,8 @@ static PyObject *runner_park(StkRunner *r)
 {
     PyObject *future = PyObject_CallNoArgs(r->asgi->create_future);
 
-    if (future && PyObject_SetAttr(future, runner_name(r, STK_NAME_s__asyncio_future_blocking),
-                                   Py_True) < 0)
+    if (future &&
+        PyObject_SetAttr(future, runner_name(r, STK_NAME_s__asyncio_future_blocking), Py_True) < 0)
         Py_CLEAR(future);
     if (future)
         Py_XSETREF(r->park, stk_py_newref(future));
@@ -369,7 +369,8 @@ static PyObject *runner_throw(PyObject *op, PyObject *args)
 static PyObject *runner_close(PyObject *op, PyObject *unused)
 {
     StkRunner *r = (StkRunner *)op;
-    PyObject *closed = r->coro ? PyObject_CallMethod(r->coro, "close", NULL) : stk_py_newref(Py_None);
+    PyObject *closed =
+        r->coro ? PyObject_CallMethod(r->coro, "close", NULL) : stk_py_newref(Py_None);
 
     return closed;
 }
@@ -642,8 +643,7 @@ PyType_Spec *stk_asgi_runner_spec(void)
         {Py_tp_iter, PyObject_SelfIter},
         {Py_tp_iternext, runner_next},
         {Py_am_await, PyObject_SelfIter},
-        STK_PY_AM_SEND(runner_am_send)
-        {Py_tp_methods, methods},
+        STK_PY_AM_SEND(runner_am_send){Py_tp_methods, methods},
         {Py_tp_members, members},
         {Py_tp_doc, doc},
         {0, NULL},

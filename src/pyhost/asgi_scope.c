@@ -4,8 +4,8 @@
  * request, because middleware writes to them; strings, bytes and tuples are shared.
  *
  * A field's (name, value) pair is looked for in a table by the field's hash; of clients that send
- * what they sent before, all pairs are found there, and of a head that is the very bytes of the last
- * one (its serial) the whole list.
+ * what they sent before, all pairs are found there, and of a head that is the very bytes of the
+ * last one (its serial) the whole list.
  */
 #include "pyhost/asgi_priv.h"
 
@@ -92,7 +92,8 @@ static PyObject *scope_server(const struct stk_endpoint *ep)
     for (size_t i = 0; i < ep->server_port.len; i++)
         port = port * 10 + (ep->server_port.ptr[i] - '0');
     if (ep->is_unix || ep->server_port.len == 0)
-        return Py_BuildValue("(s#O)", ep->server_name.ptr, (Py_ssize_t)ep->server_name.len, Py_None);
+        return Py_BuildValue("(s#O)", ep->server_name.ptr, (Py_ssize_t)ep->server_name.len,
+                             Py_None);
     return Py_BuildValue("(s#l)", ep->server_name.ptr, (Py_ssize_t)ep->server_name.len, port);
 }
 
@@ -105,15 +106,16 @@ static STK_COLD int scope_make_image(struct stk_scopes *s, struct scope_image *i
     int r = dict && headers ? 0 : -1;
 
     if (r == 0) {
-        r |= scope_put(s, dict, STK_NAME_s_type, stk_py_newref(stk_state_name(s->st, STK_NAME_s_http)));
+        r |= scope_put(s, dict, STK_NAME_s_type,
+                       stk_py_newref(stk_state_name(s->st, STK_NAME_s_http)));
         r |= scope_put(s, dict, STK_NAME_s_asgi, stk_py_newref(Py_None));
         r |= scope_put(s, dict, STK_NAME_s_http_version,
                        stk_py_newref(stk_state_name(s->st, STK_NAME_one_one)));
         r |= scope_put(s, dict, STK_NAME_s_server, scope_server(req->endpoint));
         r |= scope_put(s, dict, STK_NAME_s_client, stk_py_newref(Py_None));
-        r |= scope_put(s, dict, STK_NAME_s_scheme,
-                       stk_strings_get(s->words, req->scheme));
-        r |= scope_put(s, dict, STK_NAME_s_method, stk_py_newref(stk_state_name(s->st, STK_NAME_GET)));
+        r |= scope_put(s, dict, STK_NAME_s_scheme, stk_strings_get(s->words, req->scheme));
+        r |= scope_put(s, dict, STK_NAME_s_method,
+                       stk_py_newref(stk_state_name(s->st, STK_NAME_GET)));
         r |= scope_put(s, dict, STK_NAME_s_root_path, stk_py_newref(empty));
         r |= scope_put(s, dict, STK_NAME_s_path, stk_py_newref(empty));
         r |= scope_put(s, dict, STK_NAME_s_raw_path, PyBytes_FromStringAndSize(NULL, 0));
@@ -273,8 +275,8 @@ static int scope_change_target(struct stk_scopes *s, struct scope_image *image,
     if (image->is_apart || head->path_apart || !scope_bytes_are(image->raw_path, raw) ||
         !stk_strings_is(image->root_path, req->script_name)) {
         PyObject *bytes = scope_bytes(raw);
-        PyObject *root = PyUnicode_DecodeUTF8(req->script_name.ptr,
-                                              (Py_ssize_t)req->script_name.len, "replace");
+        PyObject *root =
+            PyUnicode_DecodeUTF8(req->script_name.ptr, (Py_ssize_t)req->script_name.len, "replace");
 
         image->is_apart = true; /* should one of these fail */
         image->raw_path = bytes;
@@ -319,9 +321,9 @@ static int scope_change_peer(struct stk_scopes *s, struct scope_image *image,
     if (peer->addr_len == 0)
         client = stk_py_newref(Py_None);
     else
-        client = Py_BuildValue(
-            "(Ni)", stk_strings_get(s->words, stk_span_make(peer->addr, peer->addr_len)),
-            (int)peer->port);
+        client = Py_BuildValue("(Ni)",
+                               stk_strings_get(s->words, stk_span_make(peer->addr, peer->addr_len)),
+                               (int)peer->port);
     memcpy(image->addr, peer->addr, peer->addr_len);
     image->addr_len = peer->addr_len;
     image->port = peer->port;
@@ -335,8 +337,8 @@ static inline int scope_update(struct stk_scopes *s, struct scope_image *image,
 {
     const struct stk_head *head = req->head;
     bool same = image->serial != 0 && image->serial == head->serial;
-    bool other_host = req->host.len > 0 &&
-                      req->host.ptr != stk_head_known_value(head, STK_HEAD_HOST).ptr;
+    bool other_host =
+        req->host.len > 0 && req->host.ptr != stk_head_known_value(head, STK_HEAD_HOST).ptr;
     int r = 0;
 
     if (!same || stk_unlikely(other_host)) {
@@ -364,8 +366,8 @@ static inline struct scope_image *scope_image(struct stk_scopes *s, const struct
         PyErr_SetString(PyExc_SystemError, "scope: the endpoint is not one of those loaded for");
         return NULL;
     }
-    image = &s->images[(req->app * s->nendpoints + req->endpoint->index) * 2 +
-                       (req->scheme.len == 5)];
+    image =
+        &s->images[(req->app * s->nendpoints + req->endpoint->index) * 2 + (req->scheme.len == 5)];
     if (stk_unlikely(!image->dict) && scope_make_image(s, image, req) < 0)
         return NULL;
     return image;
@@ -408,8 +410,8 @@ struct stk_scopes *stk_scopes_new(struct stk_pyhost *host, const struct stk_endp
     s->images = stk_new0_array(struct scope_image, s->nimages + 1);
     s->words = stk_strings_new(256);
     s->asgi = Py_BuildValue("{s:s,s:s}", "version", "3.0", "spec_version", "2.4");
-    s->extensions = Py_BuildValue("{s:{},s:{}}", "http.response.pathsend",
-                                  "http.response.zerocopysend");
+    s->extensions =
+        Py_BuildValue("{s:{},s:{}}", "http.response.pathsend", "http.response.zerocopysend");
     if (!s->asgi || !s->extensions) {
         stk_scopes_free(s);
         return NULL;

@@ -66,12 +66,10 @@ static STK_COLD int send_raise_head(int error, stk_span name)
                         "http.response.start: the status must be within 200..599");
         return -1;
     case STK_RESPONSE_E_HEAD_SIZE:
-        PyErr_SetString(PyExc_ValueError,
-                        "http.response.start: the response head is over 64 KiB");
+        PyErr_SetString(PyExc_ValueError, "http.response.start: the response head is over 64 KiB");
         return -1;
     case STK_RESPONSE_E_STARTED:
-        PyErr_SetString(PyExc_RuntimeError,
-                        "http.response.start: the head has already been sent");
+        PyErr_SetString(PyExc_RuntimeError, "http.response.start: the head has already been sent");
         return -1;
     case STK_RESPONSE_E_NAME:
         text = "its name is not a token of RFC 9110 (letters, digits and !#$%&'*+-.^_`|~)";
@@ -240,8 +238,8 @@ static STK_COLD void send_log_length(const StkExchange *ex, const char *what)
     stk_span target = stk_head_target(ex->call.req->head);
 
     stk_log_error("%.*s: the response is %s than its Content-Length of %" PRId64 "%s",
-                  (int)(target.len < SEND_SHOWN_MAX ? target.len : SEND_SHOWN_MAX), target.ptr, what,
-                  ex->call.length,
+                  (int)(target.len < SEND_SHOWN_MAX ? target.len : SEND_SHOWN_MAX), target.ptr,
+                  what, ex->call.length,
                   strcmp(what, "longer") == 0 ? "; the rest was cut off" : " bytes");
 }
 
@@ -502,9 +500,8 @@ static STK_COLD int send_raise_message(PyObject *message)
 /* 0, or -1 with an exception. */
 static int send_message(StkExchange *ex, PyObject *message)
 {
-    PyObject *type = PyDict_Check(message)
-                         ? send_get(ex->call.host->st, message, STK_NAME_s_type)
-                         : NULL;
+    PyObject *type =
+        PyDict_Check(message) ? send_get(ex->call.host->st, message, STK_NAME_s_type) : NULL;
     enum send_type what;
 
     if (stk_unlikely(!type))
@@ -532,8 +529,7 @@ static int send_message(StkExchange *ex, PyObject *message)
     }
 }
 
-PyObject *stk_send_vectorcall(PyObject *op, PyObject *const *args, size_t nargsf,
-                              PyObject *kwnames)
+PyObject *stk_send_vectorcall(PyObject *op, PyObject *const *args, size_t nargsf, PyObject *kwnames)
 {
     StkExchange *ex = ((StkSend *)op)->exchange;
     PyObject *result;

@@ -107,8 +107,7 @@ PyType_Spec *stk_asgi_done_spec(void)
         {Py_tp_iter, wait_self},
         {Py_tp_iternext, done_next},
         {Py_am_await, wait_self},
-        STK_PY_AM_SEND(done_am_send)
-        {Py_tp_methods, methods},
+        STK_PY_AM_SEND(done_am_send){Py_tp_methods, methods},
         {Py_tp_doc, doc},
         {0, NULL},
     };
@@ -216,8 +215,9 @@ static PyObject *wait_new_future(StkWait *w)
         return NULL;
     }
     future = PyObject_CallNoArgs(a->create_future);
-    if (future && PyObject_SetAttr(
-                      future, stk_state_name(a->st, STK_NAME_s__asyncio_future_blocking), Py_True) < 0)
+    if (future &&
+        PyObject_SetAttr(future, stk_state_name(a->st, STK_NAME_s__asyncio_future_blocking),
+                         Py_True) < 0)
         Py_CLEAR(future);
     return future;
 }
@@ -312,8 +312,8 @@ void stk_exchange_wake(StkExchange *ex, int kind)
         is_done = done ? PyObject_IsTrue(done) : -1;
         Py_XDECREF(done);
         if (is_done == 0) {
-            done = PyObject_CallMethodOneArg(
-                w->future, stk_state_name(a->st, STK_NAME_s_set_result), Py_None);
+            done = PyObject_CallMethodOneArg(w->future,
+                                             stk_state_name(a->st, STK_NAME_s_set_result), Py_None);
             Py_XDECREF(done);
         }
         if (PyErr_Occurred())
@@ -367,8 +367,7 @@ PyType_Spec *stk_asgi_wait_spec(void)
         {Py_tp_iter, wait_self},
         {Py_tp_iternext, wait_next},
         {Py_am_await, wait_self},
-        STK_PY_AM_SEND(wait_am_send)
-        {Py_tp_methods, methods},
+        STK_PY_AM_SEND(wait_am_send){Py_tp_methods, methods},
         {Py_tp_doc, doc},
         {0, NULL},
     };

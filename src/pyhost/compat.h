@@ -140,7 +140,7 @@ static inline void stk_py_raise_errno(int number, const char *text)
  */
 #if PY_VERSION_HEX >= 0x030A0000
 #    define stk_py_send(coro, arg, ret_value) PyIter_Send(coro, arg, ret_value)
-#    define STK_PY_AM_SEND(fn) {Py_am_send, fn},
+#    define STK_PY_AM_SEND(fn)                {Py_am_send, fn},
 #else
 #    define STK_PY_AM_SEND(fn)
 typedef enum { PYGEN_RETURN = 0, PYGEN_ERROR = -1, PYGEN_NEXT = 1 } PySendResult;

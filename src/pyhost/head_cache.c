@@ -4,8 +4,8 @@
  * objects of an earlier call, the server gets back the bytes it has made and checked then.
  *
  * Objects are told apart by address, which is sound because an entry holds them, and because only
- * exact tuples of exact strs (or bytes) are taken: these never change. Entries are few and small. Applications
- * that build their pairs anew never hit; after some misses they hardly pay for trying.
+ * exact tuples of exact strs (or bytes) are taken: these never change. Entries are few and small.
+ * Applications that build their pairs anew never hit; after some misses they hardly pay for trying.
  */
 #include "pyhost/head_cache.h"
 

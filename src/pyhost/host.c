@@ -9,6 +9,7 @@
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "pyhost/asgi_priv.h"
 #include "pyhost/cancel.h"
 #include "pyhost/context.h"
 #include "pyhost/environ.h"
@@ -70,9 +71,11 @@ static void host_flush(const char *stream)
     Py_DECREF(file);
 }
 
-/* In the order of the interpreter's own end: threads, atexit, standard streams. */
+/* The event loop's end, then the order of the interpreter's own: threads, atexit, standard streams.
+ */
 static void host_unload(void *host)
 {
+    stk_asgi_shutdown(host);
     host_call_module("threading", "_shutdown", "while the application's threads were joined");
     host_call_module("atexit", "_run_exitfuncs", "unhandled exception in an atexit function");
     host_flush("stdout");
@@ -82,7 +85,11 @@ static void host_unload(void *host)
 static const struct stk_host_ops host_ops = {
     .name = "wsgi",
     .load = stk_loader_load,
+    .startup = stk_asgi_startup,
     .run = stk_threads_run,
+    .has_loop = stk_asgi_has_loop,
+    .is_async = stk_asgi_is_async,
+    .wake = stk_asgi_wake,
     .unlock = stk_threads_unlock,
     .lock = stk_threads_lock,
     .check_signals = stk_threads_check_signals,
@@ -116,6 +123,8 @@ void stk_host_clear_apps(struct stk_pyhost *host)
     for (size_t i = 0; i < n; i++) {
         stk_head_cache_free(apps[i].heads);
         Py_XDECREF(apps[i].callable);
+        Py_XDECREF(apps[i].lifespan);
+        Py_XDECREF(apps[i].state);
     }
     free(apps);
 }
@@ -147,7 +156,9 @@ void stk_pyhost_free(void *host)
     STK_CHECK_MAGIC(h, STK_PYHOST_MAGIC);
     stk_stacks_deinit(h);
     stk_context_forget(h);
+    stk_asgi_shutdown(h);
     h->magic = 0;
+    stk_scopes_free(h->scopes);
     stk_environ_free(h->environ);
     stk_host_clear_apps(h);
     Py_CLEAR(h->watch);

@@ -12,10 +12,12 @@
 #include "app/host.h"
 #include "pyhost/state.h"
 
+struct stk_asgi;
 struct stk_cancel;
 struct stk_environ;
 struct stk_head_cache;
 struct stk_pythread;
+struct stk_scopes;
 
 enum { STK_PYHOST_MAGIC = 0x73746b68, STK_PYTHREAD_MAGIC = 0x73746b74 };
 
@@ -23,6 +25,9 @@ enum { STK_PYHOST_MAGIC = 0x73746b68, STK_PYTHREAD_MAGIC = 0x73746b74 };
 struct stk_pyapp {
     PyObject *callable;
     struct stk_head_cache *heads; /* of its responses */
+    uint8_t interface;            /* enum stk_interface */
+    PyObject *lifespan;           /* of ASGI: see stoker._asgi; or NULL */
+    PyObject *state;              /* the dict that scopes get copies of; or NULL */
 };
 
 struct stk_pyhost {
@@ -36,6 +41,14 @@ struct stk_pyhost {
     PyObject *watch;        /* list: source files of an application that failed to load */
     PyObject *known;        /* set: modules that a template had imported; or NULL */
     struct stk_environ *environ;
+
+    /* asgi*.c */
+    struct stk_scopes *scopes; /* NULL: no application is asynchronous */
+    struct stk_asgi *asgi;     /* from startup to shutdown */
+    uint8_t loop_kind;         /* as struct stk_host_params has them */
+    uint8_t lifespan;
+    stk_msec task_grace;
+
     /*
      * One byte in a page that the kernel wipes in every child of a fork (MADV_WIPEONFORK): 1 in
      * the process that the host belongs to, 0 in a process that the application forked.

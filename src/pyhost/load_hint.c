@@ -12,8 +12,6 @@
 
 #include "base/mem.h"
 
-enum { HINT_CO_COROUTINE = 0x80 }; /* inspect.CO_COROUTINE */
-
 /* obj.name as a malloc'ed string, or NULL. */
 static char *hint_text(PyObject *obj, const char *name)
 {
@@ -270,32 +268,15 @@ static long hint_code(PyObject *obj, const char *name)
     return n;
 }
 
-/* Whether calling the object makes a coroutine: an ASGI application. */
-static bool hint_is_async(PyObject *app)
-{
-    PyObject *call = PyObject_GetAttrString((PyObject *)Py_TYPE(app), "__call__");
-    long flags = hint_code(app, "co_flags");
-
-    if (flags < 0 && call)
-        flags = hint_code(call, "co_flags");
-    Py_XDECREF(call);
-    PyErr_Clear();
-    return flags >= 0 && (flags & HINT_CO_COROUTINE);
-}
-
 char *stk_load_hint_callable(PyObject *app, const char *target)
 {
     enum { VARARGS = 0x04 };
     long flags;
 
     if (!PyCallable_Check(app))
-        return stk_mem_printf("'%s' is of type %s, which cannot be called; a WSGI application is a "
-                              "callable of (environ, start_response)",
+        return stk_mem_printf("'%s' is of type %s, which cannot be called; an "
+                              "application is a callable",
                               target, Py_TYPE(app)->tp_name);
-    if (hint_is_async(app))
-        return stk_mem_printf("'%s' is an ASGI application (calling it makes a coroutine); this "
-                              "version of stoker serves WSGI applications",
-                              target);
     flags = hint_code(app, "co_flags");
     if (flags >= 0 && !(flags & VARARGS) && PyFunction_Check(app) &&
         hint_code(app, "co_argcount") == 0)

@@ -18,6 +18,7 @@
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "pyhost/asgi_priv.h"
 #include "pyhost/environ.h"
 #include "pyhost/fork.h"
 #include "pyhost/head_cache.h"
@@ -416,6 +417,47 @@ static int loader_check(PyObject *app, const char *text)
     return STK_HOST_E_NOT_CALLABLE;
 }
 
+/*
+ * Finds out how the application is called, or whether it can be called as it is said to. *app may
+ * be replaced. 0 or STK_HOST_E_*, logged.
+ */
+static int loader_set_interface(struct stk_pyapp *app, const char *text, unsigned wanted)
+{
+    bool sure;
+    enum stk_interface found = stk_asgi_detect(app->callable, &sure);
+
+    if (wanted == STK_HOST_INTERFACE_WSGI && found != STK_INTERFACE_WSGI) {
+        stk_log_error("'%s' is an ASGI application (it takes a scope, receive and send), and "
+                      "interface = wsgi was asked for; leave that out, or say asgi",
+                      text);
+        return STK_HOST_E_NOT_CALLABLE;
+    }
+    if (wanted == STK_HOST_INTERFACE_ASGI && found == STK_INTERFACE_WSGI && sure) {
+        stk_log_error("'%s' looks like a WSGI application: it cannot be called with (scope, "
+                      "receive, send), and interface = asgi was asked for; leave that out, or say "
+                      "wsgi",
+                      text);
+        return STK_HOST_E_NOT_CALLABLE;
+    }
+    if (wanted == STK_HOST_INTERFACE_ASGI && found == STK_INTERFACE_WSGI)
+        found = STK_INTERFACE_ASGI;
+    if (found == STK_INTERFACE_ASGI2) {
+        PyObject *helpers = PyImport_ImportModule("stoker._asgi");
+        PyObject *single =
+            helpers ? PyObject_CallMethod(helpers, "adapt_double", "O", app->callable) : NULL;
+
+        Py_XDECREF(helpers);
+        if (!single) {
+            stk_report_exception(STK_LOG_ERROR, "an ASGI 2 application cannot be adapted");
+            return STK_HOST_E_IMPORT;
+        }
+        Py_SETREF(app->callable, single);
+        found = STK_INTERFACE_ASGI;
+    }
+    app->interface = (uint8_t)found;
+    return 0;
+}
+
 /* Loads one application. 0 or STK_HOST_E_*, logged. */
 static int loader_load_one(struct stk_pyhost *host, const char *text, PyObject **ret_app)
 {
@@ -448,6 +490,7 @@ static int loader_load_all(struct stk_pyhost *host, const struct stk_host_params
         if (r == 0) {
             apps[i].heads = stk_head_cache_new();
             host->napps++;
+            r = loader_set_interface(&apps[i], params->targets[i], params->interface);
         } else if (params->places && params->places[i][0] != '\0') {
             stk_log_error("'%s' is the application of %s", params->targets[i], params->places[i]);
         }
@@ -472,9 +515,15 @@ int stk_loader_load(void *host, const struct stk_host_params *params)
     if (r == 0) {
         stk_environ_free(h->environ);
         h->environ = stk_environ_new(h, params);
-        if (!h->environ)
+        stk_scopes_free(stk_steal(&h->scopes));
+        if (stk_asgi_has_loop(h))
+            h->scopes = stk_scopes_new(h, params->endpoints, params->nendpoints);
+        if (!h->environ || PyErr_Occurred())
             r = loader_fail_import(h, first, &target);
     }
+    h->loop_kind = params->loop;
+    h->lifespan = params->lifespan;
+    h->task_grace = params->task_grace;
     loader_target_deinit(&target);
     return r;
 }

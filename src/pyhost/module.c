@@ -65,6 +65,11 @@ static int module_add_types(PyObject *module, struct stk_state *st)
             return -1;
         *types[i].slot = (PyTypeObject *)type;
     }
+    /* For stoker._asgi, which registers them as coroutines. */
+    if (PyObject_SetAttrString(module, "_done_type", (PyObject *)st->done_type) < 0 ||
+        PyObject_SetAttrString(module, "_wait_type", (PyObject *)st->wait_type) < 0 ||
+        PyObject_SetAttrString(module, "_runner_type", (PyObject *)st->runner_type) < 0)
+        return -1;
     return PyModule_AddType(module, st->file_wrapper_type);
 }
 

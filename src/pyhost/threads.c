@@ -13,6 +13,7 @@
 
 #include "base/assert.h"
 #include "base/log.h"
+#include "pyhost/asgi.h"
 #include "pyhost/cancel.h"
 #include "pyhost/report.h"
 #include "pyhost/respond.h"
@@ -22,7 +23,9 @@ enum threads_gate { GATE_SHUT, GATE_OPEN, GATE_ABORT };
 /* One run; on the stack of stk_threads_run, which outlives the threads. */
 struct threads_run {
     struct stk_pyhost *host;
-    bool cancels; /* calls of this run can be cancelled */
+    bool cancels;                         /* calls of this run can be cancelled */
+    const struct stk_host_engine *engine; /* driven by index 0; or NULL */
+    int result;                           /* of that */
     stk_host_thread_fn fn;
     void *arg;
     pthread_mutex_t mutex;
@@ -59,7 +62,10 @@ static void threads_enter(struct threads_run *run, unsigned index)
 
     if (run->cancels)
         stk_cancel_attach(run->host, &thread);
-    run->fn(run->arg, index, &thread);
+    if (index == 0 && run->engine)
+        run->result = stk_asgi_run(run->host, &thread, run->engine);
+    else
+        run->fn(run->arg, index, &thread);
     if (run->cancels)
         stk_cancel_detach(run->host, &thread);
     stk_respond_forget(&thread);
@@ -138,6 +144,7 @@ int stk_threads_run(void *host, unsigned threads, stk_host_thread_fn fn, void *a
         .host = host,
         .fn = fn,
         .arg = arg,
+        .engine = engine,
         .mutex = PTHREAD_MUTEX_INITIALIZER,
         .cond = PTHREAD_COND_INITIALIZER,
         .next = 1,
@@ -163,7 +170,7 @@ int stk_threads_run(void *host, unsigned threads, stk_host_thread_fn fn, void *a
     if (run.cancels)
         stk_cancel_deinit(run.host);
     Py_XDECREF(list);
-    return r < 0 ? -EAGAIN : 0;
+    return r < 0 ? -EAGAIN : run.result;
 }
 
 void stk_threads_unlock(void *host, void *thread)

@@ -20,6 +20,7 @@
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "pyhost/asgi.h"
 #include "pyhost/cancel.h"
 #include "pyhost/environ.h"
 #include "pyhost/errors.h"
@@ -52,7 +53,11 @@ static STK_COLD int wsgi_raise_block(PyObject *block)
 
 static STK_COLD int wsgi_raise_result(PyObject *result)
 {
-    if (result == Py_None)
+    if (PyCoro_CheckExact(result))
+        PyErr_SetString(PyExc_TypeError,
+                        "the application returned a coroutine, so it is an ASGI application: say "
+                        "interface = asgi");
+    else if (result == Py_None)
         PyErr_SetString(PyExc_TypeError,
                         "the application returned None, where WSGI wants an iterable of bytes; is "
                         "a return statement missing?");
@@ -69,8 +74,7 @@ static STK_COLD int wsgi_raise_result(PyObject *result)
     return -1;
 }
 
-/* Ends a process that the application forked during a request and let return. */
-static STK_COLD STK_NORETURN void wsgi_end_stray(void)
+STK_COLD STK_NORETURN void stk_wsgi_end_stray(void)
 {
     int code = 1;
 
@@ -94,7 +98,7 @@ static STK_COLD STK_NORETURN void wsgi_end_stray(void)
 static inline void wsgi_check_stray(const struct stk_call *call)
 {
     if (stk_unlikely(stk_host_is_stray(call->host)))
-        wsgi_end_stray();
+        stk_wsgi_end_stray();
 }
 
 /* ---- the body ------------------------------------------------------------------------------ */
@@ -411,6 +415,8 @@ STK_HOT enum stk_host_call stk_wsgi_call(void *host, void *thread, struct stk_re
     STK_CHECK_MAGIC(t, STK_PYTHREAD_MAGIC);
     STK_ASSERT(req->app < h->napps);
     call.app = &h->apps[req->app];
+    if (call.app->interface != STK_INTERFACE_WSGI)
+        return stk_asgi_call(h, t, req);
     stk_cancel_begin(t, &call);
     if (req->body_length == 0 || (call.input = stk_input_new(&call)) != NULL)
         env = stk_environ_build(h->environ, req, call.input, &lender);

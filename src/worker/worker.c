@@ -491,12 +491,18 @@ static int worker_load(struct worker *w)
         .nendpoints = w->server->nendpoints,
         .threads = (unsigned)w->config->threads,
         .workers = w->heritage->nworkers,
+        .interface = (uint8_t)w->config->interface,
+        .loop = (uint8_t)w->config->loop,
+        .lifespan = (uint8_t)w->config->lifespan,
+        .task_grace = w->config->exit_timeout / 2,
     };
     STK_CLEANUP(stk_fd_closep) int errors = memfd_create("failure", MFD_CLOEXEC);
     int r;
 
     stk_log_tee(errors);
     r = w->heritage->preloaded ? 0 : w->params->host_ops->load(w->params->host, &params);
+    if (r == 0 && w->params->host_ops->startup != NULL)
+        r = w->params->host_ops->startup(w->params->host);
     stk_log_tee(-1);
     worker_send_sources(w);
     if (r != 0 && stk_channel_send_failure(w->heritage->channel, w->heritage->slot,

@@ -133,8 +133,6 @@ def test_order_of_sys_path(load, tmp_path):
         ("m:app", {"m.py": "app = 'text'"}, E_NOT_CALLABLE, ["'m:app' is of type str, which cannot be called"]),
         ("m:make()", {"m.py": "def make(): pass"}, E_NOT_CALLABLE, ["is of type NoneType"]),
         ("m:make", {"m.py": "def make(): pass"}, E_NOT_CALLABLE, ["seems to be a factory: write 'm:make()'"]),
-        ("m:app", {"m.py": "async def app(scope, receive, send): pass"}, E_NOT_CALLABLE, ["is an ASGI application"]),
-        ("m:app", {"m.py": "class A:\n async def __call__(self, s, r, t): pass\napp = A()"}, E_NOT_CALLABLE, ["is an ASGI application"]),
         ("m:make()", {"m.py": "def make(x): pass"}, E_IMPORT, ["missing 1 required positional argument", "'m:make' was called and failed"]),
         ("m:make(", {"m.py": "def make(): pass"}, E_IMPORT, ["SyntaxError"]),
         ("m:make() + 1", {"m.py": "def make(): pass"}, E_IMPORT, ["is not a list of arguments"]),
