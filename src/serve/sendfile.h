@@ -19,15 +19,14 @@ struct stk_statics;
  */
 struct stk_sendfile *stk_sendfile_new(const struct stk_config *config, struct stk_statics *statics);
 /* Accepts NULL; returns NULL. */
-struct stk_sendfile *stk_sendfile_free(struct stk_sendfile *sendfile);
+struct stk_sendfile *stk_sendfile_free(struct stk_sendfile *sf);
 /*
  * Looks at the complete head of a response of the application, which has not left. Where that names
  * a file, a complete response is sent in its place, with the fields that the application has set,
  * and rq->base.replaced is set: what the application still writes is to be dropped. 0; or, when it
  * was replaced, what stk_response_write is to return.
  */
-int stk_sendfile_head(const struct stk_sendfile *sendfile, struct stk_serve_request *rq)
-    STK_MUST_CHECK;
+int stk_sendfile_head(const struct stk_sendfile *sf, struct stk_serve_request *rq) STK_MUST_CHECK;
 
 /*
  * The path without empty segments, "." and "..", into out[len + 1]: by the text alone, as a client
