@@ -19,6 +19,6 @@ struct stk_sigpipe {
 /* Keeps the signal from this thread: one system call where it is ignored anyhow. */
 void stk_sigpipe_hold(struct stk_sigpipe *g);
 /* Ends that, and takes back what the call in between has raised; errno stays. */
-void stk_sigpipe_release(struct stk_sigpipe *guard, bool broken);
+void stk_sigpipe_release(struct stk_sigpipe *g, bool broken);
 /* sendfile(2) without the signal. */
 ssize_t stk_sigpipe_sendfile(int sock, int fd, off_t *off, size_t len);
