@@ -59,20 +59,23 @@ static void check_same(const struct stk_out *out, const struct model *m)
     FUZZ_CHECK(i == m->n);
 }
 
+static bool is_blank(char c)
+{
+    return c == ' ' || c == '\t';
+}
+
 static void fuzz_list(stk_span list)
 {
     stk_span member, before = list;
-    size_t n = 0;
 
     while (stk_head_edit_member(&list, &member)) {
         FUZZ_CHECK(member.len > 0 && member.ptr >= before.ptr);
         FUZZ_CHECK(list.len < before.len && list.ptr + list.len == before.ptr + before.len);
         FUZZ_CHECK(member.ptr + member.len <= list.ptr);
-        FUZZ_CHECK(!strchr(" \t", member.ptr[0]) && !strchr(" \t", member.ptr[member.len - 1]));
+        FUZZ_CHECK(!is_blank(member.ptr[0]) && !is_blank(member.ptr[member.len - 1]));
         before = list;
-        n++;
     }
-    FUZZ_CHECK(list.len == 0 && n <= (size_t)(list.ptr - before.ptr) + before.len + n);
+    FUZZ_CHECK(list.len == 0);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

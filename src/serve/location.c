@@ -5,8 +5,8 @@
  *
  *   - groups are of the decoded path, so they are escaped again: no CR, LF, "?" or "#" comes of
  * them;
- *   - a group right behind the host ("https://example.com$1") gets a "/" where it does not begin
- * with one, or it would continue the name (".evil.example", "@evil.example");
+ *   - what comes behind the host by way of variables ("https://example.com$1$2") gets a "/" where
+ * it does not begin with one, or it would continue the name (".evil.example", "@evil.example");
  *   - a text that is a path never becomes "//evil.example", which would be a host.
  */
 #include "serve/location.h"
@@ -30,12 +30,12 @@ struct location_piece {
     enum location_kind kind;
     unsigned group;
     stk_span text;
-    bool behind_host; /* nothing stands between it and the authority */
 };
 
 struct stk_location {
     char *text;
     bool is_path; /* begins with one "/" */
+    size_t open;  /* the piece from which on the host's name is not to go on; n: there is none */
     size_t n;
     struct location_piece *pieces;
 };
@@ -109,14 +109,15 @@ static int location_compile(struct stk_location *location, unsigned groups, char
     return 0;
 }
 
-/* Finds the first piece behind "scheme://host", if no "/" stands before it. 0, or -1 and an error.
- */
+/* Finds the first variable behind "scheme://host", if no "/" stands before it. 0, or -1 and an
+ * error. */
 static int location_check_host(struct stk_location *location, char **ret_error)
 {
     const char *colon = strstr(location->text, "://");
     const char *host = colon ? colon + 3 : NULL;
     bool named = false;
 
+    location->open = location->n;
     if (location->text[0] == '/') {
         location->is_path = location->text[1] != '/';
         host = location->is_path ? NULL : location->text + 2;
@@ -130,10 +131,10 @@ static int location_check_host(struct stk_location *location, char **ret_error)
         return 0;
     for (size_t i = 0; i < location->n; i++) {
         struct location_piece *piece = &location->pieces[i];
-        const char *end = piece->text.ptr + piece->text.len;
 
         if (piece->kind == LOCATION_TEXT) {
             const char *from = piece->text.ptr > host ? piece->text.ptr : host;
+            const char *end = piece->text.ptr + piece->text.len;
 
             if (end <= host)
                 continue;
@@ -146,7 +147,7 @@ static int location_check_host(struct stk_location *location, char **ret_error)
             *ret_error = stk_mem_strdup("no host is named: a client would choose where it leads");
             return -1;
         } else {
-            piece->behind_host = true;
+            location->open = i;
             return 0;
         }
     }
@@ -253,20 +254,40 @@ static void location_put_piece(struct location_out *out, const struct location_p
         text = values->path;
         break;
     }
-    if (piece->behind_host && (text.len == 0 || text.ptr[0] != '/'))
-        location_put(out, "/", text.len > 0);
     location_put_path(out, text, piece->kind != LOCATION_GROUP);
     if (piece->kind == LOCATION_URI)
         location_put_query(out, values->query);
+}
+
+/* Puts a "/" between the host and what came behind it at `at`, where nothing else ends the name. */
+static void location_end_host(struct location_out *out, size_t at)
+{
+    if (memchr("/?#", out->ptr[at], 3) != NULL)
+        return;
+    location_put(out, "/", 1);
+    if (out->full)
+        return;
+    memmove(out->ptr + at + 1, out->ptr + at, out->len - 1 - at);
+    out->ptr[at] = '/';
 }
 
 size_t stk_location_fill(const struct stk_location *location,
                          const struct stk_location_values *values, char *out, size_t cap)
 {
     struct location_out o = {.ptr = out, .cap = cap};
+    bool open = false;
 
-    for (size_t i = 0; i < location->n; i++)
+    for (size_t i = 0; i < location->n && !o.full; i++) {
+        size_t before = o.len;
+
+        if (i == location->open)
+            open = true;
         location_put_piece(&o, &location->pieces[i], values);
+        if (open && o.len > before) {
+            open = false;
+            location_end_host(&o, before);
+        }
+    }
     if (o.full)
         return 0;
     if (location->is_path) {

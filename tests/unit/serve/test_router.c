@@ -108,6 +108,11 @@ static void test_redirects(void **state)
     fill("https://example.com:80$2", &values, "https://example.com:80/.evil.example");
     fill("https://example.com$6", &values, "https://example.com");
     fill("https://example.com/$6$2", &values, "https://example.com/.evil.example");
+    fill("https://example.com$6$2", &values, "https://example.com/.evil.example");
+    fill("https://example.com$6$6x$2", &values, "https://example.com/x.evil.example");
+    fill("https://example.com$6?a=$2", &values, "https://example.com?a=.evil.example");
+    fill("https://example.com$6$query", &values, "https://example.com?x=1&y=%0d?%22%20%23");
+    fill("//example.com$6$3", &values, "//example.com/@evil.example");
     fill("https://$host$2", &values, "https://example.org:81/.evil.example");
     fill("/$4", &values, "/a%20b%3Fc%23d%25%0D%0A");
     fill("/$7", &values, "/%C3%BC");
