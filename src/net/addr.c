@@ -20,20 +20,13 @@
 #include "base/mem.h"
 #include "base/span.h"
 
-/* What may stand before "://", and why it is refused (NULL: served). */
+/* What may stand before "://". */
 static const struct addr_scheme {
     const char *name;
     const char *canonical;
-    const char *refusal;
 } addr_schemes[] = {
-    {"http", "http", NULL},
-    {"tcp", "http", NULL},
-    {"https", "https", NULL},
-    {"uwsgi", "uwsgi", NULL},
-    {"fastcgi", NULL,
-     "FastCGI is not served: bind uwsgi:// and use uwsgi_pass, or http:// and proxy_pass"},
-    {"scgi", "scgi", NULL},
-    {"auto", "auto", NULL},
+    {"http", "http"},       {"tcp", "http"},     {"https", "https"}, {"uwsgi", "uwsgi"},
+    {"fastcgi", "fastcgi"}, {"fcgi", "fastcgi"}, {"scgi", "scgi"},   {"auto", "auto"},
 };
 
 static int addr_fail(char **ret_error, char *error, int code)
@@ -269,9 +262,6 @@ static int addr_parse_scheme(const char *text, const char **rest, struct stk_add
 
         if (!stk_span_ieq(name, stk_span_str(s->name)))
             continue;
-        if (s->refusal != NULL)
-            return addr_fail(ret_error, stk_mem_printf("\"%s\": %s", text, s->refusal),
-                             STK_ADDR_E_UNSUPPORTED);
         STK_ASSERT(strlen(s->canonical) < sizeof spec->scheme);
         memcpy(spec->scheme, s->canonical, strlen(s->canonical) + 1);
         spec->scheme_given = true;
@@ -281,7 +271,7 @@ static int addr_parse_scheme(const char *text, const char **rest, struct stk_add
     return addr_fail(
         ret_error,
         stk_mem_printf("\"%s\": \"%.*s\" is no scheme: there are http://, https://, uwsgi://, "
-                       "scgi:// and auto://",
+                       "fastcgi://, scgi:// and auto://",
                        text, (int)name.len, name.ptr),
         STK_ADDR_E_INVALID);
 }

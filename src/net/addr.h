@@ -19,9 +19,8 @@
 
 /* Positive results; a text for the user comes with each. */
 enum stk_addr_error {
-    STK_ADDR_E_INVALID = 1,     /* not an address */
-    STK_ADDR_E_UNSUPPORTED = 2, /* a scheme that is known and not served */
-    STK_ADDR_E_UNRESOLVED = 3,  /* a host that has no address */
+    STK_ADDR_E_INVALID = 1,    /* not an address */
+    STK_ADDR_E_UNRESOLVED = 2, /* a host that has no address */
 };
 
 struct stk_addr {
@@ -38,7 +37,7 @@ enum stk_addr_kind {
 /* A parsed spec. */
 struct stk_addr_spec {
     enum stk_addr_kind kind;
-    char scheme[8];    /* "http", "https", "uwsgi", "scgi"; "auto": told by the first byte */
+    char scheme[8];    /* as "uwsgi", canonical; "auto": told by the first byte */
     bool scheme_given; /* else it is what fits the kind: "http", for unix: "auto" */
     char *host;        /* TCP: as written, without brackets; NULL: all interfaces */
     uint16_t port;     /* TCP: 0 means that the kernel chooses */

@@ -1,8 +1,9 @@
 /*
  * Bodies. One with a Content-Length within the memory limit is received straight into a buffer of
  * just that size, which the host provides where it can (a bytes object), so that the application's
- * read() gets it without any copy by us. Chunked ones grow by doubling. What exceeds the limit goes
- * to a temporary file, and is read back through a window.
+ * read() gets it without any copy by us. Chunked ones grow by doubling. Records of FastCGI are
+ * taken apart in the thread's buffer. What exceeds the limit goes to a temporary file, and is read
+ * back through a window.
  */
 #include "serve/body.h"
 
@@ -19,6 +20,7 @@
 #include "serve/conn_io.h"
 #include "serve/server.h"
 #include "wire/chunked.h"
+#include "wire/fastcgi.h"
 
 enum {
     BODY_WINDOW = 64 * 1024,
@@ -27,7 +29,7 @@ enum {
 
 struct stk_body {
     struct stk_server *server;
-    bool chunked;
+    bool chunked; /* of unknown length */
     bool complete;
     enum stk_chunked_result chunk_error;
     int fault;         /* a negative errno: no more comes (stream mode) */
@@ -37,6 +39,9 @@ struct stk_body {
     uint64_t fresh;    /* received from the socket and not asked for by stk_body_take_fresh */
     stk_msec began;
     struct stk_chunked decoder;
+    struct stk_fastcgi_body *records; /* the decoder of FastCGI, which has a body so; or NULL */
+    enum stk_fastcgi_result record_error;
+    bool aborted;
 
     char *mem; /* bytes 0 .. received when fd is -1 */
     size_t mem_cap;
@@ -48,10 +53,11 @@ struct stk_body {
     size_t win_len;
 };
 
-struct stk_body *stk_body_new(struct stk_server *server, const struct stk_head *head,
-                              bool host_memory)
+struct stk_body *stk_body_new(struct stk_conn *conn, const struct stk_head *head, bool host_memory)
 {
-    struct stk_body *body = stk_try_alloc(sizeof *body);
+    struct stk_server *server = conn->server;
+    size_t extra = head->records ? sizeof(struct stk_fastcgi_body) : 0;
+    struct stk_body *body = stk_try_alloc(sizeof *body + extra);
 
     if (body == NULL)
         return NULL;
@@ -62,10 +68,14 @@ struct stk_body *stk_body_new(struct stk_server *server, const struct stk_head *
         .began = stk_loop_now(server->loop),
         .fd = -1,
     };
-    if (head->chunked) {
+    if (head->records) {
+        body->records = (struct stk_fastcgi_body *)(void *)(body + 1);
+        stk_fastcgi_body_init(body->records, conn->fcgi_id);
+    } else if (head->chunked) {
         stk_chunked_init(&body->decoder);
-        return body;
     }
+    if (head->chunked || head->content_length == 0)
+        return body;
     if (head->content_length > (uint64_t)server->config->body_buffer)
         return body;
     body->mem_cap = (size_t)head->content_length;
@@ -183,10 +193,64 @@ static int body_feed_chunked(struct stk_body *body, const char *data, size_t len
     }
 }
 
+/* Takes the end of the records. */
+static int body_end_records(struct stk_body *body, bool aborted)
+{
+    if (!aborted && !body->chunked && body->received < body->length) {
+        body->record_error = STK_FASTCGI_E_BODY_SHORT;
+        return -EPROTO;
+    }
+    body->aborted = aborted;
+    body->complete = true;
+    body->length = body->received;
+    return STK_BODY_COMPLETE;
+}
+
+static int body_feed_records(struct stk_body *body, const char *data, size_t len,
+                             size_t *ret_consumed)
+{
+    int64_t limit = body->server->config->limit_request_body;
+    size_t used = 0;
+
+    for (;;) {
+        stk_span piece = {0};
+        size_t n = 0;
+        enum stk_fastcgi_result res =
+            stk_fastcgi_body_decode(body->records, data + used, len - used, &n, &piece);
+        int r;
+
+        used += n;
+        *ret_consumed = used;
+        switch (res) {
+        case STK_FASTCGI_PIECE:
+            if (piece.len > body->length - body->received) {
+                body->record_error = STK_FASTCGI_E_BODY_LONG;
+                return -EPROTO;
+            }
+            if (limit > 0 && body->received + piece.len > (uint64_t)limit)
+                return -EFBIG;
+            r = body_store(body, piece.ptr, piece.len);
+            if (r < 0)
+                return r;
+            break;
+        case STK_FASTCGI_PARTIAL:
+            return STK_BODY_PARTIAL;
+        case STK_FASTCGI_OK:
+        case STK_FASTCGI_ABORTED:
+            return body_end_records(body, res == STK_FASTCGI_ABORTED);
+        default:
+            body->record_error = res;
+            return -EPROTO;
+        }
+    }
+}
+
 int stk_body_feed(struct stk_body *body, const char *data, size_t len, size_t *ret_consumed)
 {
     int r;
 
+    if (body->records != NULL)
+        return body_feed_records(body, data, len, ret_consumed);
     if (body->chunked)
         return body_feed_chunked(body, data, len, ret_consumed);
     if (len > body->length - body->received)
@@ -202,7 +266,8 @@ int stk_body_feed(struct stk_body *body, const char *data, size_t len, size_t *r
 int stk_body_recv(struct stk_body *body, struct stk_conn *conn, char *buf, size_t cap,
                   size_t *ret_rest)
 {
-    bool direct = !body->chunked && body->mem != NULL && body->mem_cap == body->length;
+    bool framed = body->chunked || body->records != NULL;
+    bool direct = !framed && body->mem != NULL && body->mem_cap == body->length;
 
     *ret_rest = 0;
     for (int round = 0; round < BODY_RECV_ROUNDS; round++) {
@@ -216,7 +281,7 @@ int stk_body_recv(struct stk_body *body, struct stk_conn *conn, char *buf, size_
         } else {
             size_t room = cap;
 
-            if (!body->chunked && body->length - body->received < room)
+            if (!framed && body->length - body->received < room)
                 room = (size_t)(body->length - body->received);
             n = stk_conn_io_recv(conn, buf, room);
         }
@@ -262,6 +327,18 @@ bool stk_body_is_chunked(const struct stk_body *body)
     return body->chunked;
 }
 
+bool stk_body_was_aborted(const struct stk_body *body)
+{
+    return body->aborted;
+}
+
+struct stk_fastcgi_replies *stk_body_replies(struct stk_body *body)
+{
+    if (body->records == NULL || body->records->replies.len == 0)
+        return NULL;
+    return &body->records->replies;
+}
+
 bool stk_body_is_small(const struct stk_body *body, size_t most)
 {
     return body->complete && body->fd < 0 && body->received <= most;
@@ -269,7 +346,8 @@ bool stk_body_is_small(const struct stk_body *body, size_t most)
 
 const char *stk_body_error_text(const struct stk_body *body)
 {
-    return stk_chunked_error_text(body->chunk_error);
+    return body->records != NULL ? stk_fastcgi_error_text(body->record_error)
+                                 : stk_chunked_error_text(body->chunk_error);
 }
 
 void stk_body_set_fault(struct stk_body *body, int error)

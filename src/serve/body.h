@@ -15,6 +15,7 @@
 
 struct stk_body;
 struct stk_conn;
+struct stk_fastcgi_replies;
 struct stk_serve_thread;
 struct stk_server;
 
@@ -27,14 +28,14 @@ enum stk_body_result {
  * An empty body for a head that announces one. `host_memory`: the calling thread may allocate from
  * the host. NULL without memory.
  */
-struct stk_body *stk_body_new(struct stk_server *server, const struct stk_head *head,
-                              bool host_memory) STK_MUST_CHECK;
+struct stk_body *stk_body_new(struct stk_conn *conn, const struct stk_head *head, bool host_memory)
+    STK_MUST_CHECK;
 struct stk_body *stk_body_free(struct stk_body *body, struct stk_server *server);
 
 /*
  * Takes body bytes. STK_BODY_*; *ret_consumed says how many belong to the body (fewer than len only
- * on COMPLETE). Errors: -EPROTO malformed chunk, -EFBIG over limit-request-body, -ENOMEM, -EIO,
- * -ENOSPC ...
+ * on COMPLETE). Errors: -EPROTO malformed chunk or record, -EFBIG over limit-request-body, -ENOMEM,
+ * -EIO, -ENOSPC ...
  */
 int stk_body_feed(struct stk_body *body, const char *data, size_t len, size_t *ret_consumed)
     STK_MUST_CHECK;
@@ -49,6 +50,11 @@ int stk_body_recv(struct stk_body *body, struct stk_conn *conn, char *buf, size_
 uint64_t stk_body_take_fresh(struct stk_body *body);
 bool stk_body_is_complete(const struct stk_body *body);
 bool stk_body_is_chunked(const struct stk_body *body);
+/* Whether it is complete because the front end has taken the request back (FastCGI). */
+bool stk_body_was_aborted(const struct stk_body *body);
+/* Answers to FastCGI records of others among its own, to be sent and emptied; NULL: there are none.
+ */
+struct stk_fastcgi_replies *stk_body_replies(struct stk_body *body);
 /* Whether it is complete, in memory, and of at most so many bytes. */
 bool stk_body_is_small(const struct stk_body *body, size_t most);
 /* The text of the last -EPROTO. */

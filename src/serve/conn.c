@@ -30,6 +30,7 @@
 #include "ipc/scoreboard.h"
 #include "serve/body.h"
 #include "serve/conn_io.h"
+#include "serve/fcgi.h"
 #include "serve/http1.h"
 #include "serve/outq.h"
 #include "serve/proxied.h"
@@ -198,9 +199,10 @@ static enum stk_conn_state conn_ending(struct stk_conn *conn)
 
     if (!close_lingers[reason] || conn->eof || stk_conn_is_gone(conn))
         return STK_CONN_CLOSE;
-    /* A front end sends nothing behind its request, so it need not be asked. */
+    /* By uwsgi and SCGI a front end sends nothing behind its request, so it need not be asked. */
     if ((reason == STK_CLOSE_REQUESTED || reason == STK_CLOSE_RESPONSE_END) && !conn->lingers &&
-        (conn->proto != STK_PROTO_HTTP1 || !stk_conn_has_input(conn)))
+        (conn->proto == STK_PROTO_UWSGI || conn->proto == STK_PROTO_SCGI ||
+         !stk_conn_has_input(conn)))
         return STK_CONN_CLOSE;
     return STK_CONN_LINGER;
 }
@@ -575,12 +577,13 @@ static int conn_make_room(struct stk_conn *conn, struct stk_outq *q)
     return -EPIPE;
 }
 
-static int conn_queue(struct stk_conn *conn, struct iovec *iov, int iovcnt, size_t skip)
+static int conn_queue(struct stk_conn *conn, struct iovec *iov, int iovcnt, size_t skip, bool last)
 {
     const struct stk_config *config = conn->server->config;
     struct stk_outq_limits limits = {.memory = (uint64_t)config->response_buffer,
                                      .file = (uint64_t)config->response_file_max,
-                                     .tmpdir = config->tmpdir};
+                                     .tmpdir = config->tmpdir,
+                                     .beyond = last};
     struct stk_outq *q = conn_outq(conn);
     int r;
 
@@ -599,7 +602,8 @@ static int conn_queue(struct stk_conn *conn, struct iovec *iov, int iovcnt, size
     return r;
 }
 
-int stk_conn_send(struct stk_conn *conn, struct iovec *iov, int iovcnt)
+/* See stk_conn_send. */
+static inline int conn_send(struct stk_conn *conn, struct iovec *iov, int iovcnt, bool last)
 {
     size_t total = 0;
     ssize_t n;
@@ -612,7 +616,7 @@ int stk_conn_send(struct stk_conn *conn, struct iovec *iov, int iovcnt)
         if (r < 0)
             return r;
         if (stk_conn_has_output(conn))
-            return conn_queue(conn, iov, iovcnt, 0);
+            return conn_queue(conn, iov, iovcnt, 0, last);
     }
     for (int i = 0; i < iovcnt; i++)
         total += iov[i].iov_len;
@@ -629,7 +633,19 @@ int stk_conn_send(struct stk_conn *conn, struct iovec *iov, int iovcnt)
         }
         n = 0;
     }
-    return conn_queue(conn, iov, iovcnt, (size_t)n);
+    return conn_queue(conn, iov, iovcnt, (size_t)n, last);
+}
+
+int stk_conn_send(struct stk_conn *conn, struct iovec *iov, int iovcnt)
+{
+    if (stk_unlikely(conn->fcgi_id != 0))
+        return stk_fcgi_send(conn, iov, iovcnt, false);
+    return conn_send(conn, iov, iovcnt, false);
+}
+
+STK_COLD int stk_conn_send_raw(struct stk_conn *conn, struct iovec *iov, int iovcnt, bool last)
+{
+    return conn_send(conn, iov, iovcnt, last);
 }
 
 /*
@@ -669,11 +685,12 @@ static int conn_file_failed(struct stk_conn *conn, int r)
 
 int stk_conn_sendfile(struct stk_conn *conn, int fd, int64_t off, uint64_t len, stk_span tail)
 {
-    bool idle = !stk_conn_has_output(conn), sent;
+    /* What is not sent as it is goes by way of the queue. */
+    bool idle = !stk_conn_has_output(conn), plain = conn->tls == NULL && conn->fcgi_id == 0, sent;
     struct stk_outq *q;
     int r;
 
-    if (stk_likely(idle && conn->tls == NULL)) {
+    if (stk_likely(idle && plain)) {
         int64_t n = conn_sendfile_now(conn, fd, off, len);
 
         if (n < 0)
@@ -697,10 +714,10 @@ int stk_conn_sendfile(struct stk_conn *conn, int fd, int64_t off, uint64_t len, 
         return -ENOMEM;
     if (idle)
         conn_set_deadline(conn, stk_time_mono_coarse_ms() + conn->server->config->send_timeout);
-    r = stk_outq_append_file(q, fd, off, len, tail);
+    r = stk_outq_append_file(q, fd, off, len, tail, conn->fcgi_id);
     if (r < 0)
         return r;
-    r = idle && conn->tls != NULL ? stk_outq_drain(q, conn->src.fd, conn->tls, &sent) : 1;
+    r = idle && !plain ? stk_outq_drain(q, conn->src.fd, conn->tls, &sent) : 1;
     if (r == 1) {
         stk_conn_want_output(conn, true);
         return 0;

@@ -61,6 +61,7 @@ struct stk_conn {
     bool served;            /* has had a response */
     bool continued;         /* 100 Continue has been sent for this request */
     uint8_t proto;          /* enum stk_proto */
+    uint16_t fcgi_id;       /* of the request, whose answer goes in records; 0: not FastCGI */
     bool pinned;            /* more than plain HTTP/1.1: it stays in this process */
     uint8_t hops;           /* how often this request has moved from worker to worker */
     bool close_after_drain; /* the response that drains is the last one */
@@ -148,6 +149,9 @@ void stk_conn_want_input(struct stk_conn *conn);
  */
 struct iovec;
 int stk_conn_send(struct stk_conn *conn, struct iovec *iov, int iovcnt) STK_MUST_CHECK;
+/* The same of bytes that are in the protocol's records already; `last`: never -EAGAIN. */
+int stk_conn_send_raw(struct stk_conn *conn, struct iovec *iov, int iovcnt, bool last)
+    STK_MUST_CHECK;
 /* The same of len bytes of a file, with a tail of some bytes behind them; never -EAGAIN. */
 int stk_conn_sendfile(struct stk_conn *conn, int fd, int64_t off, uint64_t len, stk_span tail)
     STK_MUST_CHECK;

@@ -21,14 +21,17 @@ static inline ssize_t stk_conn_io_recv(struct stk_conn *conn, void *buf, size_t 
     return stk_tls_recv(conn->tls, buf, len);
 }
 
+enum { STK_CONN_IO_MAX = 1024 }; /* pieces that the kernel takes at once: IOV_MAX */
+
 /*
- * What TLS takes has been encrypted: it may still lie there, which is output that the connection
- * has (stk_conn_has_queued).
+ * Of more pieces than STK_CONN_IO_MAX the first are sent. What TLS takes has been encrypted: it may
+ * still lie there, which is output that the connection has (stk_conn_has_queued).
  */
 static inline ssize_t stk_conn_io_sendmsg(struct stk_conn *conn, struct iovec *iov, int n)
 {
     if (stk_likely(conn->tls == NULL)) {
-        struct msghdr msg = {.msg_iov = iov, .msg_iovlen = (size_t)n};
+        struct msghdr msg = {.msg_iov = iov,
+                             .msg_iovlen = (size_t)(n < STK_CONN_IO_MAX ? n : STK_CONN_IO_MAX)};
 
         if (n == 1)
             return stk_sys_send(conn->src.fd, iov->iov_base, iov->iov_len,

@@ -33,6 +33,7 @@
 #include "ipc/scoreboard.h"
 #include "serve/conn.h"
 #include "serve/conn_io.h"
+#include "serve/fcgi.h"
 #include "serve/http1.h"
 
 enum {
@@ -292,6 +293,7 @@ static void deadline_answer(struct stk_deadline *d, struct stk_serve_request *rq
     answer.base.id = rq->base.id;
     STK_ASSERT(t->out.len == 0);
     stk_response_plain(&answer, 504, "the application took too long to answer");
+    stk_fcgi_end(&answer);
     if (stk_gather_send(t, conn, NULL, 0) < 0)
         t->out.len = 0;
     stk_http1_account(&answer);
@@ -430,7 +432,7 @@ static bool deadline_has_left(const struct stk_serve_request *rq)
 {
     struct pollfd pfd = {.fd = rq->conn->src.fd};
 
-    return stk_conn_is_gone(rq->conn) ||
+    return stk_conn_is_gone(rq->conn) || stk_fcgi_is_aborted(rq->conn) ||
            (poll(&pfd, 1, 0) == 1 && pfd.revents & (POLLHUP | POLLERR));
 }
 

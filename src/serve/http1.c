@@ -29,6 +29,8 @@
 #include "serve/conn.h"
 #include "serve/conn_io.h"
 #include "serve/deadline.h"
+#include "serve/fcgi.h"
+#include "serve/http1_priv.h"
 #include "serve/move.h"
 #include "serve/proto.h"
 #include "serve/proxied.h"
@@ -41,14 +43,6 @@
 #include "wire/uwsgi.h"
 
 enum { HTTP1_LINGER_BYTES = 32 * 1024 }; /* a larger response may not leave at once */
-
-/* How a piece of input was dealt with. */
-enum http1_step {
-    STEP_ANSWERED, /* a request has been answered: go on with what follows */
-    STEP_MORE,     /* more bytes are needed; the rest of the input is to be kept */
-    STEP_KEPT,     /* the connection has kept what it needs, and is to be released */
-    STEP_DONE,     /* the connection was closed or given to another thread: hands off */
-};
 
 void stk_http1_continue(struct stk_conn *conn, const struct stk_head *head)
 {
@@ -64,8 +58,8 @@ void stk_http1_continue(struct stk_conn *conn, const struct stk_head *head)
     stk_scoreboard_add(conn->server->row, STK_COUNTER_bytes_out, sizeof text - 1);
 }
 
-static void http1_init_request(struct stk_serve_request *rq, struct stk_conn *conn,
-                               struct stk_serve_thread *t, const struct stk_head *head)
+void stk_http1_init_request(struct stk_serve_request *rq, struct stk_conn *conn,
+                            struct stk_serve_thread *t, const struct stk_head *head)
 {
     struct stk_server *server = t->server;
 
@@ -128,8 +122,8 @@ static void http1_reset_at_close(struct stk_conn *conn)
 
 /* Sends what the thread's buffer holds and closes; the connection is not to be touched afterwards.
  */
-static enum http1_step http1_finish_close(struct stk_conn *conn, struct stk_lead_thread *thread,
-                                          enum stk_close_reason reason)
+enum http1_step stk_http1_finish_close(struct stk_conn *conn, struct stk_lead_thread *thread,
+                                       enum stk_close_reason reason)
 {
     struct stk_serve_thread *t = stk_serve_thread_of(thread);
 
@@ -151,97 +145,6 @@ static enum http1_step http1_finish_close(struct stk_conn *conn, struct stk_lead
     return STEP_DONE;
 }
 
-/* The head that the connection keeps while it gathers a body, for what is said of the request. */
-static const struct stk_head *http1_kept_head(struct stk_conn *conn, struct stk_serve_thread *t)
-{
-    if (conn->state != STK_CONN_BODY || conn->in == NULL || conn->head_len > conn->in_len)
-        return NULL;
-    return stk_proto_parse(conn, t, conn->in, conn->head_len) == STK_HTTP1_OK ? &t->head : NULL;
-}
-
-/* Answers a request that cannot be served with a plain text, and closes. */
-static enum http1_step http1_refuse(struct stk_conn *conn, struct stk_lead_thread *thread,
-                                    const struct stk_head *head, unsigned status, const char *text,
-                                    enum stk_close_reason reason)
-{
-    static const struct stk_head none = {
-        .base = "-", .method_len = 1, .target_len = 1, .version_minor = 1};
-    struct stk_serve_thread *t = stk_serve_thread_of(thread);
-    struct stk_serve_request rq;
-
-    http1_init_request(&rq, conn, t, head ? head : &none);
-    rq.keep_alive = false;
-    stk_response_plain(&rq, status, text);
-    stk_log_debug("%.*s:%u: answered %u: %s", conn->peer.addr_len, conn->peer.addr, conn->peer.port,
-                  status, text);
-    stk_http1_account(&rq);
-    return http1_finish_close(conn, thread, reason);
-}
-
-/* Answers a uwsgi ping. */
-static enum http1_step http1_pong(struct stk_conn *conn, struct stk_lead_thread *thread)
-{
-    char pong[STK_UWSGI_HEADER];
-    struct iovec iov = {pong, sizeof pong};
-
-    memcpy(pong, stk_uwsgi_pong, sizeof pong);
-    if (stk_conn_send(conn, &iov, 1) < 0) {
-        stk_conn_close(conn, thread, STK_CLOSE_RESET);
-        return STEP_DONE;
-    }
-    conn->served = true;
-    return http1_finish_close(conn, thread, STK_CLOSE_REQUESTED);
-}
-
-/* Bytes that are no request: another protocol's, or malformed. */
-static STK_COLD enum http1_step http1_refuse_parse(struct stk_conn *conn,
-                                                   struct stk_lead_thread *thread,
-                                                   enum stk_http1_result result, const char *buf,
-                                                   size_t len)
-{
-    if (result == STK_HTTP1_E_UWSGI_PING)
-        return http1_pong(conn, thread);
-    if (result == STK_HTTP1_E_TLS_BYTES && !conn->served && conn->tls == NULL &&
-        stk_proto_takes_tls(conn)) {
-        stk_conn_forget(conn);
-        stk_secure_begin(conn, thread, buf, len);
-        return STEP_DONE;
-    }
-    if (!stk_proxied_log_unexpected(conn, buf, len))
-        stk_proto_log_refusal(conn, result, buf, len);
-    return http1_refuse(conn, thread, NULL, stk_http1_error_status(result),
-                        stk_http1_error_text(result), STK_CLOSE_BAD_REQUEST);
-}
-
-static enum http1_step http1_refuse_body(struct stk_conn *conn, struct stk_lead_thread *thread,
-                                         const struct stk_head *head, int error)
-{
-    const char *text = "";
-    stk_span method = STK_SPAN_LIT("?"), target = STK_SPAN_LIT("?");
-
-    switch (error) {
-    case -EPROTO:
-        text = stk_body_error_text(conn->body);
-        return http1_refuse(conn, thread, head, 400, text, STK_CLOSE_BAD_REQUEST);
-    case -EFBIG:
-        return http1_refuse(conn, thread, head, 413, "the request body is over the limit",
-                            STK_CLOSE_TOO_LARGE);
-    case -ECONNRESET:
-        stk_conn_close(conn, thread, STK_CLOSE_RESET);
-        return STEP_DONE;
-    default:
-        if (head != NULL) {
-            method = stk_head_method(head);
-            target = stk_head_target(head);
-        }
-        stk_log_error("%.*s %.*s: the request body could not be stored: %s",
-                      (int)(method.len < 32 ? method.len : 32), method.ptr,
-                      (int)(target.len < 200 ? target.len : 200), target.ptr, strerror(-error));
-        return http1_refuse(conn, thread, head, error == -ENOMEM ? 503 : 500, "",
-                            STK_CLOSE_NOT_STORED);
-    }
-}
-
 /* The end of a call whose connection was answered, or cut, by the stand-by. */
 static STK_COLD enum http1_step http1_expired(struct stk_serve_request *rq,
                                               struct stk_lead_thread *thread, enum stk_fate fate)
@@ -256,7 +159,7 @@ static STK_COLD enum http1_step http1_expired(struct stk_serve_request *rq,
     conn->served = true;
     if (rq->body != NULL)
         conn->body = stk_body_free(rq->body, conn->server);
-    return http1_finish_close(conn, thread, STK_CLOSE_REQUEST_TIMEOUT);
+    return stk_http1_finish_close(conn, thread, STK_CLOSE_REQUEST_TIMEOUT);
 }
 
 /* Calls the application and ends its response; the connection is busy from here to its release. */
@@ -313,23 +216,33 @@ static enum http1_step http1_call(struct stk_serve_request *rq, struct stk_lead_
         reason = STK_CLOSE_RESPONSE_END;
     if (reason == STK_CLOSE_TRUNCATED && !rq->has_length && !rq->chunked)
         http1_reset_at_close(conn);
-    return http1_finish_close(conn, thread, reason);
+    return stk_http1_finish_close(conn, thread, reason);
 }
 
 static inline bool http1_has_body(const struct stk_head *head)
 {
-    return head->chunked || (head->has_content_length && head->content_length > 0);
+    return head->chunked || head->records || (head->has_content_length && head->content_length > 0);
 }
 
-/* Asks the router; `rest` bytes lie behind the head. */
-static STK_COLD enum stk_router_result http1_route(struct stk_serve_request *rq, size_t rest)
+/* Bytes that the body takes, if all of it lies at data; -1: it does not. */
+static int64_t http1_body_here(const struct stk_serve_request *rq, char *data, size_t len)
 {
     const struct stk_head *head = rq->base.head;
+
+    if (head->records)
+        return stk_fcgi_body_here(rq->conn, head, data, len, NULL);
+    return head->chunked || head->content_length > len ? -1 : (int64_t)head->content_length;
+}
+
+/* Asks the router; `len` bytes lie behind the head. */
+static STK_COLD enum stk_router_result http1_route(struct stk_serve_request *rq, char *data,
+                                                   size_t len)
+{
     bool keep_alive = rq->keep_alive;
     enum stk_router_result how;
 
     /* An answer says "close" where a body will be left unread. */
-    if (http1_has_body(head) && (head->chunked || head->content_length > rest))
+    if (http1_has_body(rq->base.head) && http1_body_here(rq, data, len) < 0)
         rq->keep_alive = false;
     how = stk_router_decide(rq);
     if (how == STK_ROUTER_PASS) {
@@ -341,37 +254,38 @@ static STK_COLD enum stk_router_result http1_route(struct stk_serve_request *rq,
 
 /* After an answer in C; a body that is not here already is not read: that ends the connection. */
 static enum http1_step http1_answered(struct stk_serve_request *rq, struct stk_lead_thread *thread,
-                                      enum stk_router_result how, size_t len, size_t *off)
+                                      enum stk_router_result how, char *buf, size_t len,
+                                      size_t *off)
 {
     struct stk_conn *conn = rq->conn;
     struct stk_server *server = conn->server;
-    const struct stk_head *head = rq->base.head;
-    bool has_body = http1_has_body(head);
+    bool has_body = http1_has_body(rq->base.head);
+    int64_t here = has_body ? http1_body_here(rq, buf + *off, len - *off) : 0;
 
-    if (has_body && !head->chunked && head->content_length <= len - *off) {
-        *off += (size_t)head->content_length;
-        has_body = false;
-    }
+    has_body = here < 0;
     if (has_body)
         rq->keep_alive = false;
+    else
+        *off += (size_t)here;
     if (how == STK_ROUTER_ANSWERED) {
         stk_response_end(rq);
         stk_http1_account(rq);
     } else {
         rq->t->handled++;
+        stk_fcgi_end(rq);
     }
     conn->served = true;
     if (rq->keep_alive)
         return STEP_ANSWERED;
     if (rq->body_bytes > HTTP1_LINGER_BYTES)
         conn->lingers = true;
-    return http1_finish_close(conn, thread,
-                              rq->gone        ? STK_CLOSE_RESET
-                              : rq->truncated ? STK_CLOSE_TRUNCATED
-                              : atomic_load_explicit(&server->draining, memory_order_relaxed)
-                                  ? STK_CLOSE_DRAINING
-                              : has_body ? STK_CLOSE_BODY_UNREAD
-                                         : STK_CLOSE_REQUESTED);
+    return stk_http1_finish_close(conn, thread,
+                                  rq->gone        ? STK_CLOSE_RESET
+                                  : rq->truncated ? STK_CLOSE_TRUNCATED
+                                  : atomic_load_explicit(&server->draining, memory_order_relaxed)
+                                      ? STK_CLOSE_DRAINING
+                                  : has_body ? STK_CLOSE_BODY_UNREAD
+                                             : STK_CLOSE_REQUESTED);
 }
 
 /* Keeps the head at buf[off] with what follows its body at buf[rest..len), for when the body is
@@ -384,15 +298,28 @@ static bool http1_keep_head(struct stk_conn *conn, char *buf, size_t off, size_t
     return stk_conn_keep(conn, buf + rest - head_len, head_len + len - rest);
 }
 
+/* Sends what FastCGI records of others among the body are answered. */
+static inline void http1_reply(struct stk_conn *conn)
+{
+    struct stk_fastcgi_replies *replies = stk_body_replies(conn->body);
+
+    if (stk_unlikely(replies != NULL))
+        stk_fcgi_reply(conn, replies);
+}
+
 /* Starts a body that is not whole behind its head. */
 static int http1_begin_body(struct stk_conn *conn, struct stk_lead_thread *thread,
                             const struct stk_head *head, const char *data, size_t len,
                             size_t *ret_used)
 {
-    conn->body = stk_body_new(conn->server, head, !thread->standby);
+    int r;
+
+    conn->body = stk_body_new(conn, head, !thread->standby);
     if (conn->body == NULL)
         return -ENOMEM;
-    return stk_body_feed(conn->body, data, len, ret_used);
+    r = stk_body_feed(conn->body, data, len, ret_used);
+    http1_reply(conn);
+    return r;
 }
 
 /* Gives a complete request, kept by the connection, to a thread of the application. */
@@ -421,8 +348,19 @@ static enum http1_step http1_body(struct stk_serve_request *rq, struct stk_lead_
     }
     if (config->limit_request_body > 0 && head->has_content_length &&
         head->content_length > (uint64_t)config->limit_request_body)
-        return http1_refuse_body(conn, thread, head, -EFBIG);
-    if (head->has_content_length && len >= head->content_length) {
+        return stk_http1_refuse_body(conn, thread, head, -EFBIG);
+    if (stk_unlikely(head->records)) {
+        stk_span body = {0};
+        int64_t here = stk_fcgi_body_here(conn, head, data, len, thread->standby ? NULL : &body);
+
+        if (here >= 0) {
+            rq->body_ptr = body.ptr;
+            rq->body_left = body.len;
+            rq->base.body_length = (int64_t)body.len;
+            *ret_used = (size_t)here;
+            return STEP_ANSWERED;
+        }
+    } else if (head->has_content_length && len >= head->content_length) {
         rq->body_ptr = data;
         rq->body_left = (size_t)head->content_length;
         rq->base.body_length = (int64_t)head->content_length;
@@ -431,7 +369,7 @@ static enum http1_step http1_body(struct stk_serve_request *rq, struct stk_lead_
     }
     r = http1_begin_body(conn, thread, head, data, len, ret_used);
     if (r < 0)
-        return http1_refuse_body(conn, thread, head, r);
+        return stk_http1_refuse_body(conn, thread, head, r);
     rq->body = conn->body;
     rq->base.body_length = stk_body_length(conn->body);
     if (r == STK_BODY_COMPLETE)
@@ -442,6 +380,38 @@ static enum http1_step http1_body(struct stk_serve_request *rq, struct stk_lead_
         return STEP_ANSWERED;
     }
     return STEP_MORE;
+}
+
+/* The front end has taken a request back before it was complete. */
+static STK_COLD enum http1_step http1_aborted(struct stk_serve_request *rq,
+                                              struct stk_lead_thread *thread)
+{
+    struct stk_conn *conn = rq->conn;
+    bool there = stk_fcgi_end_aborted(conn);
+
+    conn->body = stk_body_free(conn->body, conn->server);
+    conn->served = true;
+    return there && rq->keep_alive ? STEP_ANSWERED
+                                   : stk_http1_finish_close(conn, thread, STK_CLOSE_REQUESTED);
+}
+
+/* Waits for the rest of a body; what follows the bytes of it that were taken is at buf[rest..len).
+ */
+static enum http1_step http1_await_body(struct stk_conn *conn, struct stk_lead_thread *thread,
+                                        char *buf, size_t off, size_t rest, size_t len)
+{
+    struct stk_serve_thread *t = stk_serve_thread_of(thread);
+    struct stk_head *head = &t->head;
+
+    if (!http1_keep_head(conn, buf, off, head->len, rest, len))
+        return stk_http1_refuse_body(conn, thread, head, -ENOMEM);
+    if (conn->proto == STK_PROTO_HTTP1)
+        head->base = buf + rest - head->len;
+    if (head->expect_continue && t->out.len > 0 && stk_gather_send(t, conn, NULL, 0) < 0)
+        t->out.len = 0; /* the client is gone, as the next read will show */
+    stk_http1_continue(conn, head);
+    stk_conn_set_state(conn, STK_CONN_BODY, conn->server->config->body_timeout);
+    return STEP_KEPT;
 }
 
 /* One request at buf[*off]. */
@@ -455,36 +425,31 @@ static enum http1_step http1_next(struct stk_conn *conn, struct stk_lead_thread 
     enum http1_step step;
     size_t used = 0, body_off;
 
-    result = stk_proto_parse(conn, t, buf + *off, len - *off);
+    result = stk_proto_parse(conn, t, buf, len, off);
     if (result == STK_HTTP1_PARTIAL)
         return STEP_MORE;
     if (stk_unlikely(result != STK_HTTP1_OK))
-        return http1_refuse_parse(conn, thread, result, buf + *off, len - *off);
-    http1_init_request(&rq, conn, t, head);
+        return stk_http1_refuse_parse(conn, thread, result, buf + *off, len - *off);
+    stk_http1_init_request(&rq, conn, t, head);
     body_off = *off + head->len;
     rq.head_end = (uint32_t)body_off;
     if (stk_unlikely(conn->server->router != NULL)) {
-        enum stk_router_result how = http1_route(&rq, len - body_off);
+        enum stk_router_result how = http1_route(&rq, buf + body_off, len - body_off);
 
         if (how != STK_ROUTER_PASS) {
             *off = body_off;
-            return http1_answered(&rq, thread, how, len, off);
+            return http1_answered(&rq, thread, how, buf, len, off);
         }
     }
     if (http1_has_body(head)) {
         step = http1_body(&rq, thread, head, buf + body_off, len - body_off, &used);
         if (step == STEP_DONE)
             return step;
-        if (step == STEP_MORE) {
-            if (!http1_keep_head(conn, buf, *off, head->len, body_off + used, len))
-                return http1_refuse_body(conn, thread, head, -ENOMEM);
-            if (conn->proto == STK_PROTO_HTTP1)
-                head->base = buf + body_off + used - head->len;
-            if (head->expect_continue && t->out.len > 0 && stk_gather_send(t, conn, NULL, 0) < 0)
-                t->out.len = 0; /* the client is gone, as the next read will show */
-            stk_http1_continue(conn, head);
-            stk_conn_set_state(conn, STK_CONN_BODY, conn->server->config->body_timeout);
-            return STEP_KEPT;
+        if (step == STEP_MORE)
+            return http1_await_body(conn, thread, buf, *off, body_off + used, len);
+        if (stk_unlikely(rq.body != NULL && stk_body_was_aborted(rq.body))) {
+            *off = body_off + used;
+            return http1_aborted(&rq, thread);
         }
     }
     if (stk_unlikely(thread->standby)) {
@@ -496,7 +461,7 @@ static enum http1_step http1_next(struct stk_conn *conn, struct stk_lead_thread 
                    ? http1_keep_head(conn, buf, *off, head->len, body_off + used, len)
                    : stk_conn_keep(conn, buf + *off, len - *off);
 
-        return kept ? http1_post(conn) : http1_refuse_body(conn, thread, head, -ENOMEM);
+        return kept ? http1_post(conn) : stk_http1_refuse_body(conn, thread, head, -ENOMEM);
     }
     *off = body_off + used;
     if (stk_unlikely(rq.body != NULL && !stk_body_is_complete(rq.body)) && t->out.len > 0 &&
@@ -621,14 +586,14 @@ void stk_http1_refuse_job(struct stk_job *job, struct stk_lead_thread *thread)
     struct stk_serve_thread *t = stk_serve_thread_of(thread);
     struct stk_head *head = &t->head;
     struct stk_serve_request rq;
-    size_t len = http1_load(conn, t), used = 0;
+    size_t len = http1_load(conn, t), used = 0, off = 0;
 
     STK_CHECK_MAGIC(conn, STK_CONN_MAGIC);
-    if (stk_proto_parse(conn, t, t->read_buf, len) != STK_HTTP1_OK) {
+    if (stk_proto_parse(conn, t, t->read_buf, len, &off) != STK_HTTP1_OK) {
         stk_conn_close(conn, thread, STK_CLOSE_BAD_REQUEST); /* it was good when it was queued */
         return;
     }
-    http1_init_request(&rq, conn, t, head);
+    stk_http1_init_request(&rq, conn, t, head);
     job->since = 0;
     if (http1_has_body(head) && http1_body(&rq, thread, head, t->read_buf + head->len,
                                            len - head->len, &used) != STEP_ANSWERED)
@@ -645,20 +610,20 @@ void stk_http1_refuse_job(struct stk_job *job, struct stk_lead_thread *thread)
     if (rq.keep_alive)
         http1_go_on(conn, thread, head->len + used, len);
     else
-        (void)http1_finish_close(conn, thread, STK_CLOSE_REQUESTED);
+        (void)stk_http1_finish_close(conn, thread, STK_CLOSE_REQUESTED);
 }
 
 void stk_http1_job_expired(struct stk_job *job, struct stk_lead_thread *thread)
 {
     struct stk_conn *conn = stk_container_of(job, struct stk_conn, job);
     struct stk_serve_thread *t = stk_serve_thread_of(thread);
-    size_t len = http1_load(conn, t);
+    size_t len = http1_load(conn, t), off = 0;
     stk_nsec waited = stk_time_mono_ns() - job->since;
     const struct stk_head *head = NULL;
     stk_span method = STK_SPAN_LIT("?"), target = STK_SPAN_LIT("?");
 
     STK_CHECK_MAGIC(conn, STK_CONN_MAGIC);
-    if (stk_proto_parse(conn, t, t->read_buf, len) == STK_HTTP1_OK) {
+    if (stk_proto_parse(conn, t, t->read_buf, len, &off) == STK_HTTP1_OK) {
         head = &t->head;
         method = stk_head_method(head);
         target = stk_head_target(head);
@@ -669,8 +634,8 @@ void stk_http1_job_expired(struct stk_job *job, struct stk_lead_thread *thread)
                   (int)(target.len < 200 ? target.len : 200), target.ptr,
                   (double)waited / (double)STK_NSEC_PER_SEC, conn->peer.addr_len, conn->peer.addr,
                   conn->peer.port);
-    (void)http1_refuse(conn, thread, head, 504, "no thread of the application was free in time",
-                       STK_CLOSE_REQUEST_TIMEOUT);
+    (void)stk_http1_refuse(conn, thread, head, 504, "no thread of the application was free in time",
+                           STK_CLOSE_REQUEST_TIMEOUT);
 }
 
 /* More of a body that began in an earlier turn. */
@@ -684,6 +649,7 @@ static void http1_read_body(struct stk_conn *conn, struct stk_lead_thread *threa
                           STK_SERVE_READ_BUFFER - conn->head_len, &rest);
 
     t->bytes_in += stk_body_take_fresh(conn->body);
+    http1_reply(conn);
     if (r == STK_BODY_PARTIAL) {
         if (stk_body_is_too_slow(conn->body, config->body_min_rate,
                                  stk_loop_now(conn->server->loop), STK_HTTP1_RATE_GRACE_MS)) {
@@ -695,7 +661,7 @@ static void http1_read_body(struct stk_conn *conn, struct stk_lead_thread *threa
         return;
     }
     if (r < 0) {
-        (void)http1_refuse_body(conn, thread, http1_kept_head(conn, t), r);
+        (void)stk_http1_refuse_body(conn, thread, stk_http1_kept_head(conn, t), r);
         return;
     }
     /* Head, then what follows the body: as if the body had never been between them. */
@@ -732,13 +698,6 @@ void stk_http1_readable(struct stk_conn *conn, struct stk_lead_thread *thread)
     stk_conn_close(conn, thread, n == 0 ? STK_CLOSE_CLIENT : STK_CLOSE_RESET);
 }
 
-void stk_http1_refuse_bytes(struct stk_conn *conn, struct stk_lead_thread *thread, const char *text,
-                            enum stk_close_reason reason)
-{
-    stk_conn_set_state(conn, STK_CONN_HEAD, conn->server->config->head_timeout);
-    (void)http1_refuse(conn, thread, NULL, 400, text, reason);
-}
-
 void stk_http1_import(struct stk_conn *conn, struct stk_lead_thread *thread, size_t len)
 {
     if (len > 0)
@@ -764,14 +723,4 @@ void stk_http1_drained(struct stk_conn *conn, struct stk_lead_thread *thread)
     }
     stk_conn_set_state(conn, STK_CONN_IDLE, conn->server->config->keepalive_timeout);
     http1_process(conn, thread, http1_load(conn, t));
-}
-
-void stk_http1_timed_out(struct stk_conn *conn, struct stk_lead_thread *thread)
-{
-    if (conn->state == STK_CONN_HEAD)
-        (void)http1_refuse(conn, thread, NULL, 408, "the request head took too long",
-                           STK_CLOSE_HEAD_TIMEOUT);
-    else
-        (void)http1_refuse(conn, thread, http1_kept_head(conn, stk_serve_thread_of(thread)), 408,
-                           "the request body took too long", STK_CLOSE_BODY_TIMEOUT);
 }

@@ -49,6 +49,7 @@
 #include "serve/peers.h"
 #include "serve/proxied.h"
 #include "serve/server.h"
+#include "wire/fastcgi.h"
 
 enum {
     MOVE_HOPS = 8,                     /* as a rule */
@@ -120,28 +121,49 @@ static void move_wake(struct stk_move *move)
 
 /* --- Offers --------------------------------------------------------------------------------- */
 
+/* What stands before and behind the bytes of a body. */
+struct move_framing {
+    char front[24], back[8];
+    size_t nfront, nback;
+};
+
+/* How a body of that length would have come in one piece: as it is, a chunk or a record. */
+static void move_frame(struct move_framing *f, const struct stk_conn *conn, size_t len)
+{
+    if (conn->fcgi_id != 0) {
+        _Static_assert(sizeof f->back >= STK_FASTCGI_HEADER, "a header fits");
+        _Static_assert(STK_TRANSFER_BYTES_MAX - sizeof *f <= STK_FASTCGI_CONTENT_MAX, "one record");
+        if (len > 0)
+            f->nfront = STK_FASTCGI_HEADER;
+        f->nback = STK_FASTCGI_HEADER;
+        stk_fastcgi_put_header(f->front, STK_FASTCGI_STDIN, conn->fcgi_id, len);
+        stk_fastcgi_put_header(f->back, STK_FASTCGI_STDIN, conn->fcgi_id, 0);
+    } else if (stk_body_is_chunked(conn->body)) {
+        if (len > 0)
+            f->nfront = (size_t)snprintf(f->front, sizeof f->front, "%zx\r\n", len);
+        f->nback = len > 0 ? 7 : 5;
+        memcpy(f->back, len > 0 ? "\r\n0\r\n\r\n" : "0\r\n\r\n", f->nback);
+    }
+}
+
 /* The head and the body of a request whose body was gathered apart, as they may have come; 0: it
  * does not fit. */
 static size_t move_join(struct stk_move *move, const struct stk_conn *conn)
 {
     struct stk_body_view view;
-    char chunk[24] = "";
-    size_t n = 0, head = conn->head_len, rest = conn->in_len - conn->head_len;
-    bool chunked = stk_body_is_chunked(conn->body);
+    struct move_framing f = {0};
+    size_t head = conn->head_len, rest = conn->in_len - conn->head_len;
     char *p = move->buf;
 
-    if (stk_body_peek(conn->body, &view) < 0 || (int64_t)view.len != stk_body_length(conn->body))
+    if (stk_body_peek(conn->body, &view) < 0 || (int64_t)view.len != stk_body_length(conn->body) ||
+        head + view.len + sizeof f + rest > STK_TRANSFER_BYTES_MAX)
         return 0;
-    if (chunked && view.len > 0)
-        n = (size_t)snprintf(chunk, sizeof chunk, "%zx\r\n", view.len);
-    if (head + n + view.len + 7 + rest > STK_TRANSFER_BYTES_MAX)
-        return 0;
+    move_frame(&f, conn, view.len);
     p = mempcpy(p, conn->in, head);
-    p = mempcpy(p, chunk, n);
+    p = mempcpy(p, f.front, f.nfront);
     if (view.len > 0)
         p = mempcpy(p, view.ptr, view.len);
-    if (chunked)
-        p = mempcpy(p, view.len > 0 ? "\r\n0\r\n\r\n" : "0\r\n\r\n", view.len > 0 ? 7 : 5);
+    p = mempcpy(p, f.back, f.nback);
     p = mempcpy(p, conn->in + head, rest);
     return (size_t)(p - move->buf);
 }

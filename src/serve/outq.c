@@ -23,12 +23,14 @@
 #include "base/sigpipe.h"
 #include "base/sys.h"
 #include "net/tls.h"
+#include "wire/fastcgi.h"
 
 enum {
     OUTQ_CHUNK = 64 * 1024,
     OUTQ_SENDFILE_MAX = 1024 * 1024,
     OUTQ_FILE_BLOCK = 64 * 1024,     /* of a file that TLS encrypts */
     OUTQ_TURN_MAX = 4 * 1024 * 1024, /* sent by one call */
+    OUTQ_RECORD_MAX = 15 * 4096,     /* of a file, in a record of FastCGI: whole pages */
 };
 
 struct outq_segment {
@@ -38,6 +40,10 @@ struct outq_segment {
     int64_t off;
     uint64_t len; /* left */
     uint64_t cap; /* of data[] */
+    /* Of a file that goes out in FastCGI records: what is left of the one that has begun. */
+    uint16_t id, content;
+    uint8_t header_left;
+    char header[STK_FASTCGI_HEADER];
     char data[];
 };
 
@@ -176,7 +182,8 @@ int stk_outq_append(struct stk_outq *q, const struct iovec *iov, int iovcnt, siz
     over = q->memory + total > limits->memory;
     if (q->error < 0)
         r = q->error;
-    else if (over && !stk_list_is_empty(&q->segments) && q->tmplen + total > limits->file)
+    else if (over && !stk_list_is_empty(&q->segments) && q->tmplen + total > limits->file &&
+             !limits->beyond)
         r = -EAGAIN;
     for (int i = 0; r == 0 && i < iovcnt; i++) {
         size_t len = iov[i].iov_len;
@@ -195,7 +202,8 @@ int stk_outq_append(struct stk_outq *q, const struct iovec *iov, int iovcnt, siz
     return r;
 }
 
-int stk_outq_append_file(struct stk_outq *q, int fd, int64_t off, uint64_t len, stk_span tail)
+int stk_outq_append_file(struct stk_outq *q, int fd, int64_t off, uint64_t len, stk_span tail,
+                         uint16_t id)
 {
     struct outq_segment *s;
     int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
@@ -210,6 +218,7 @@ int stk_outq_append_file(struct stk_outq *q, int fd, int64_t off, uint64_t len, 
         s->own_fd = true;
         s->off = off;
         s->len = len;
+        s->id = id;
         r = outq_append_memory(q, tail.ptr, tail.len);
         if (r < 0)
             q->error = r;
@@ -220,6 +229,26 @@ int stk_outq_append_file(struct stk_outq *q, int fd, int64_t off, uint64_t len, 
         return -ENOMEM;
     }
     return r;
+}
+
+/* Sends what is left of the header of a record, after beginning the next one. 0, or as send(). */
+static int segment_send_header(struct outq_segment *s, int sock)
+{
+    ssize_t n;
+
+    if (s->content == 0) {
+        s->content = s->len < OUTQ_RECORD_MAX ? (uint16_t)s->len : OUTQ_RECORD_MAX;
+        stk_fastcgi_put_header(s->header, STK_FASTCGI_STDOUT, s->id, s->content);
+        s->header_left = STK_FASTCGI_HEADER;
+    }
+    if (s->header_left == 0)
+        return 0;
+    n = stk_sys_send(sock, s->header + STK_FASTCGI_HEADER - s->header_left, s->header_left,
+                     MSG_NOSIGNAL | MSG_DONTWAIT | MSG_MORE);
+    if (n < 0)
+        return -errno;
+    s->header_left = (uint8_t)(s->header_left - n);
+    return s->header_left > 0 ? -EAGAIN : 0;
 }
 
 /* Sends of one segment; > 0: bytes, or a negative errno. */
@@ -233,9 +262,18 @@ static ssize_t segment_send(struct outq_segment *s, int sock)
         off_t off = (off_t)s->off;
         size_t len = s->len > OUTQ_SENDFILE_MAX ? OUTQ_SENDFILE_MAX : (size_t)s->len;
 
+        if (s->id != 0) {
+            int r = segment_send_header(s, sock);
+
+            if (r < 0)
+                return r;
+            len = s->content;
+        }
         n = stk_sigpipe_sendfile(sock, s->fd, &off, len);
         if (n == 0)
             return -EIO; /* the file is shorter than it was: the response cannot be completed */
+        if (n > 0 && s->id != 0)
+            s->content = (uint16_t)(s->content - n);
     }
     return n < 0 ? -errno : n;
 }

@@ -19,6 +19,7 @@ struct stk_outq_limits {
     uint64_t memory; /* bytes held in memory */
     uint64_t file;   /* bytes held in the temporary file; beyond: -EAGAIN. 0: no file */
     const char *tmpdir;
+    bool beyond; /* takes what is beyond them, too: the few bytes that end a response */
 };
 
 /* An empty queue; NULL without memory. */
@@ -30,9 +31,12 @@ struct stk_outq *stk_outq_free(struct stk_outq *q);
  */
 int stk_outq_append(struct stk_outq *q, const struct iovec *iov, int iovcnt, size_t skip,
                     const struct stk_outq_limits *limits) STK_MUST_CHECK;
-/* Appends a piece of a file, and some bytes behind it; the descriptor is duplicated. */
-int stk_outq_append_file(struct stk_outq *q, int fd, int64_t off, uint64_t len, stk_span tail)
-    STK_MUST_CHECK;
+/*
+ * Appends a piece of a file, and some bytes behind it; the descriptor is duplicated. With an id
+ * other than 0 the piece goes out as STDOUT records of that FastCGI request.
+ */
+int stk_outq_append_file(struct stk_outq *q, int fd, int64_t off, uint64_t len, stk_span tail,
+                         uint16_t id) STK_MUST_CHECK;
 /*
  * Sends what the socket takes, but only some MiB, so that other connections get their turn; by way
  * of a TLS session where there is one, whose own output leaves first. 0: empty now; 1: bytes are

@@ -2,10 +2,10 @@
  * Gateway protocols on connections, and telling protocols apart by their first byte: no two of them
  * begin alike.
  *
- * uwsgi and SCGI carry one request a connection, whose end is the end of the response. Whoever
- * speaks them is the front end, so what the variables say of the client is taken as it is.
- * Forwarded fields (X-Forwarded-For ...) among them were sent by that client, and count only if the
- * client is a trusted proxy: to the front end it is what a peer is to HTTP.
+ * uwsgi and SCGI carry one request a connection, whose end is the end of the response; FastCGI is
+ * in fcgi.c. Whoever speaks them is the front end, so what the variables say of the client is taken
+ * as it is. Forwarded fields (X-Forwarded-For ...) among them were sent by that client, and count
+ * only if the client is a trusted proxy: to the front end it is what a peer is to HTTP.
  */
 #include "serve/proto.h"
 
@@ -15,6 +15,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "serve/fcgi.h"
 #include "serve/request.h"
 #include "wire/scgi.h"
 #include "wire/uwsgi.h"
@@ -28,6 +29,7 @@ enum stk_proto stk_proto_of_scheme(const char *scheme)
         enum stk_proto proto;
     } schemes[] = {
         {"uwsgi", STK_PROTO_UWSGI},
+        {"fastcgi", STK_PROTO_FCGI},
         {"scgi", STK_PROTO_SCGI},
         {"auto", STK_PROTO_UNTOLD},
     };
@@ -63,6 +65,8 @@ static enum stk_proto proto_of_byte(char first)
         return STK_PROTO_UWSGI;
     if (first >= '0' && first <= '9')
         return STK_PROTO_SCGI;
+    if (stk_fastcgi_is_record(&first))
+        return STK_PROTO_FCGI;
     return STK_PROTO_HTTP1;
 }
 
@@ -96,32 +100,40 @@ static void proto_log_magic(struct stk_conn *conn)
 }
 
 enum stk_http1_result stk_proto_parse_other(struct stk_conn *conn, struct stk_serve_thread *t,
-                                            const char *buf, size_t len)
+                                            char *buf, size_t len, size_t *off)
 {
     const struct stk_http1_limits *limits = &conn->server->limits;
     struct stk_proto_gateway *g = t->gateway;
     enum stk_http1_result r;
 
     if (conn->proto == STK_PROTO_UNTOLD) {
-        if (len == 0)
+        if (len == *off)
             return STK_HTTP1_PARTIAL;
-        conn->proto = (uint8_t)proto_of_byte(*buf);
+        conn->proto = (uint8_t)proto_of_byte(buf[*off]);
         if (conn->proto == STK_PROTO_HTTP1)
-            return stk_http1_parse_memo(&t->memo, &t->head, buf, len, limits);
+            return stk_http1_parse_memo(&t->memo, &t->head, buf + *off, len - *off, limits);
     }
-    if (stk_gateway_again(&g->vars, &t->head, buf, len))
+    if (g->proto == conn->proto && (conn->proto != STK_PROTO_FCGI || conn->body == NULL) &&
+        stk_gateway_again(&g->vars, &t->head, buf + *off, len - *off)) {
+        conn->fcgi_id = g->fcgi_id;
         return STK_HTTP1_OK;
+    }
     t->memo.len = 0; /* the head that it belongs to is written over */
-    r = conn->proto == STK_PROTO_UWSGI
-            ? stk_uwsgi_parse(&g->vars, g->scratch, &t->head, buf, len, limits)
-            : stk_scgi_parse(&g->vars, g->scratch, &t->head, buf, len, limits);
+    if (conn->proto == STK_PROTO_FCGI)
+        r = stk_fcgi_parse(conn, t, buf, len, off);
+    else if (conn->proto == STK_PROTO_UWSGI)
+        r = stk_uwsgi_parse(&g->vars, g->scratch, &t->head, buf + *off, len - *off, limits);
+    else
+        r = stk_scgi_parse(&g->vars, g->scratch, &t->head, buf + *off, len - *off, limits);
     if (stk_unlikely(r != STK_HTTP1_OK))
         return r;
     t->head.serial = ++t->memo.serial;
     if (stk_unlikely(g->vars.magic))
         proto_log_magic(conn); /* and is not taken for the next one: it is said again */
-    else
+    else if (!stk_fcgi_is_open(&t->head))
         g->vars.serial = t->head.serial;
+    g->proto = conn->proto;
+    g->fcgi_id = conn->fcgi_id;
     return r;
 }
 
@@ -212,10 +224,8 @@ void stk_proto_log_refusal(struct stk_conn *conn, enum stk_http1_result result, 
                            size_t len)
 {
     static const char *const names[] = {
-        [STK_PROTO_HTTP1] = "HTTP",
-        [STK_PROTO_UWSGI] = "uwsgi",
-        [STK_PROTO_SCGI] = "SCGI",
-        [STK_PROTO_UNTOLD] = "?",
+        [STK_PROTO_HTTP1] = "HTTP",   [STK_PROTO_UWSGI] = "uwsgi", [STK_PROTO_SCGI] = "SCGI",
+        [STK_PROTO_FCGI] = "FastCGI", [STK_PROTO_UNTOLD] = "?",
     };
     struct stk_server *server = conn->server;
     stk_msec now = stk_loop_now(server->loop);

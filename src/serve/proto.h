@@ -9,6 +9,7 @@
 
 #include "serve/conn.h"
 #include "serve/server.h"
+#include "wire/fastcgi.h"
 #include "wire/gateway.h"
 #include "wire/http1.h"
 #include "wire/proto.h"
@@ -19,8 +20,11 @@ struct stk_serve_request;
 struct stk_proto_gateway {
     struct stk_gateway vars;
     char *scratch;
+    uint8_t proto; /* of the packet that is held, and its id */
+    uint16_t fcgi_id;
     struct stk_peer client; /* the last one that a front end told of */
     bool trusted;           /* it is a trusted proxy */
+    struct stk_fastcgi_replies replies;
 };
 
 /* The protocol that a listener's scheme stands for. */
@@ -33,19 +37,21 @@ struct stk_proto_gateway *stk_proto_gateway_free(struct stk_proto_gateway *gatew
 
 /* As stk_proto_parse, of what is not known to be HTTP/1. */
 enum stk_http1_result stk_proto_parse_other(struct stk_conn *conn, struct stk_serve_thread *t,
-                                            const char *buf, size_t len);
+                                            char *buf, size_t len, size_t *off);
 /*
- * Parses the head at the start of buf into t->head, whose `len` then counts bytes of buf; what a
- * gateway protocol tells besides lies in t->gateway until the next call. By the thread that has the
+ * Parses the head at buf[*off..len) into t->head, whose `len` then counts bytes of buf; what a
+ * gateway protocol tells besides lies in t->gateway until the next call. *off moves behind what was
+ * no part of a request (records of FastCGI, which are answered). By the thread that has the
  * connection.
  */
 static inline enum stk_http1_result stk_proto_parse(struct stk_conn *conn,
-                                                    struct stk_serve_thread *t, const char *buf,
-                                                    size_t len)
+                                                    struct stk_serve_thread *t, char *buf,
+                                                    size_t len, size_t *off)
 {
     if (stk_likely(conn->proto == STK_PROTO_HTTP1))
-        return stk_http1_parse_memo(&t->memo, &t->head, buf, len, &conn->server->limits);
-    return stk_proto_parse_other(conn, t, buf, len);
+        return stk_http1_parse_memo(&t->memo, &t->head, buf + *off, len - *off,
+                                    &conn->server->limits);
+    return stk_proto_parse_other(conn, t, buf, len, off);
 }
 
 /*

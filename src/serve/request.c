@@ -15,8 +15,21 @@
 #include "serve/conn.h"
 #include "serve/conn_io.h"
 #include "serve/deadline.h"
+#include "serve/fcgi.h"
 #include "serve/http1.h"
 #include "serve/server.h"
+
+/* Answers FastCGI records of other requests among the body, between what the response sends. */
+static STK_COLD void body_reply(struct stk_serve_request *rq)
+{
+    struct stk_fastcgi_replies *replies = stk_body_replies(rq->body);
+
+    if (replies == NULL || !stk_deadline_lock(rq))
+        return;
+    stk_gather_end(rq->t);
+    stk_fcgi_reply(rq->conn, replies);
+    stk_deadline_unlock(rq);
+}
 
 /* Stream mode: makes at least one byte available. 0; -EAGAIN; or the end of the hope for more. */
 static int body_receive(struct stk_serve_request *rq)
@@ -40,8 +53,12 @@ static int body_receive(struct stk_serve_request *rq)
                           STK_SERVE_READ_BUFFER - offset, &rest);
     while (r == STK_BODY_PARTIAL && stk_body_is_drained(rq->body) && stk_conn_io_hides(rq->conn));
     rq->t->bytes_in += stk_body_take_fresh(rq->body);
+    if (stk_unlikely(rq->conn->fcgi_id != 0))
+        body_reply(rq);
     if (r < 0)
         return r;
+    if (stk_body_was_aborted(rq->body))
+        return -ECONNRESET;
     if (rest > 0) {
         /* The next request has begun: the thread's buffer is busy with this one, so it ends here.
          */
@@ -122,7 +139,7 @@ static bool request_is_disconnected(struct stk_request *req)
     struct stk_serve_request *rq = stk_serve_request_of(req);
     struct pollfd pfd = {.fd = rq->conn->src.fd};
 
-    if (rq->gone || stk_conn_is_gone(rq->conn))
+    if (rq->gone || stk_conn_is_gone(rq->conn) || stk_fcgi_is_aborted(rq->conn))
         return true;
     if (poll(&pfd, 1, 0) == 1 && pfd.revents & (POLLHUP | POLLERR))
         rq->gone = true;

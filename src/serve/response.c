@@ -8,6 +8,8 @@
  *   HTTP/1.1                      chunked
  *   HTTP/1.0                      to the end of the connection
  *
+ * FastCGI frames whatever is written once more, below (serve/fcgi.c), and ends it by a record.
+ *
  * Small bodies are copied behind the head, so that one send() carries both; larger ones are sent
  * from where they lie.
  */
@@ -24,6 +26,7 @@
 #include "serve/compress.h"
 #include "serve/conn.h"
 #include "serve/deadline.h"
+#include "serve/fcgi.h"
 #include "serve/http1.h"
 #include "serve/move.h"
 #include "serve/request.h"
@@ -121,7 +124,7 @@ static inline char *response_begin(struct stk_serve_request *rq, unsigned status
 /* Whether the head begins with a Status field instead of a status line (RFC 3875 6.3.3). */
 static inline bool response_is_cgi(const struct stk_serve_request *rq)
 {
-    return rq->conn->proto == STK_PROTO_SCGI;
+    return rq->conn->proto == STK_PROTO_SCGI || rq->conn->fcgi_id != 0;
 }
 
 int stk_response_start(struct stk_request *req, unsigned status, stk_span reason)
@@ -370,7 +373,8 @@ static char *response_framing(struct stk_serve_request *rq, char *p, int64_t len
         rq->chunked = true;
         return PUT_LIT(p, "Transfer-Encoding: chunked\r\n");
     }
-    rq->keep_alive = false;
+    if (rq->conn->fcgi_id == 0) /* FastCGI ends it without the connection */
+        rq->keep_alive = false;
     return p;
 }
 
@@ -703,4 +707,5 @@ void stk_response_end(struct stk_serve_request *rq)
     } else if (stk_unlikely(!rq->ended)) {
         stk_response_fail(&rq->base);
     }
+    stk_fcgi_end(rq);
 }

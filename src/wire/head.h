@@ -82,7 +82,9 @@ struct stk_head {
     uint8_t version_minor; /* of HTTP/1 */
     uint8_t target_form;   /* enum stk_target_form */
     bool keep_alive;       /* by version and Connection */
-    bool chunked;          /* Transfer-Encoding ends in chunked; no Content-Length then */
+    bool chunked;          /* Transfer-Encoding ends in chunked; no Content-Length then. With
+                              records: the length of the body is not known */
+    bool records;          /* the body comes as STDIN records of FastCGI, and there may be none */
     bool has_content_length;
     bool expect_continue;
     bool has_upgrade;  /* an Upgrade field named in Connection */

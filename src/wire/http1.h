@@ -37,7 +37,8 @@
     X(BAD_PACKET, 400, "malformed request of a gateway protocol")                        \
     X(HTTP_BYTES, 400, "HTTP was sent to an address of a gateway protocol")              \
     X(UWSGI_MODIFIER, 501, "the uwsgi modifier is not served")                           \
-    X(UWSGI_PING, 200, "a uwsgi ping")
+    X(UWSGI_PING, 200, "a uwsgi ping")                                                   \
+    X(FASTCGI_ENDED, 501, "a FastCGI request of a role that is not served, or aborted")
 
 enum stk_http1_result {
     STK_HTTP1_OK,

@@ -162,7 +162,6 @@ static void test_refused(void **state)
         {"fd://", "fd://3", STK_ADDR_E_INVALID},
         {"fd://a/b", "fd://3", STK_ADDR_E_INVALID},
         {"fd://-1", "fd://3", STK_ADDR_E_INVALID},
-        {"fastcgi://:9000", "FastCGI", STK_ADDR_E_UNSUPPORTED},
         {"gopher://:70", "gopher", STK_ADDR_E_INVALID},
     };
 

@@ -166,7 +166,7 @@ static void files_stand_in_line(void **state)
     assert_non_null(q);
     assert_int_equal(append(q, 0, 100, 0, &roomy), 0);
     /* The descriptor is the caller's to close at once. */
-    assert_int_equal(stk_outq_append_file(q, fd, 10, 300000, stk_span_make(tail, 3)), 0);
+    assert_int_equal(stk_outq_append_file(q, fd, 10, 300000, stk_span_make(tail, 3), 0), 0);
     close(fd);
     assert_int_equal(append(q, 300103, 5000, 0, &roomy), 0);
     drain_all(q, &p);
@@ -185,7 +185,7 @@ static void a_file_that_shrank_is_an_error_for_good(void **state)
     int r;
 
     assert_non_null(q);
-    assert_int_equal(stk_outq_append_file(q, fd, 0, 2000, stk_span_make("", 0)), 0);
+    assert_int_equal(stk_outq_append_file(q, fd, 0, 2000, stk_span_make("", 0), 0), 0);
     close(fd);
     r = stk_outq_drain(q, p.in, NULL, &sent);
     assert_int_equal(r, -EIO);
@@ -235,7 +235,7 @@ static void a_turn_is_limited(void **state)
 
     assert_non_null(q);
     assert_true(null >= 0);
-    assert_int_equal(stk_outq_append_file(q, fd, 0, 16 << 20, stk_span_make("", 0)), 0);
+    assert_int_equal(stk_outq_append_file(q, fd, 0, 16 << 20, stk_span_make("", 0), 0), 0);
     close(fd);
     while ((r = stk_outq_drain(q, null, NULL, &sent)) == 1) {
         assert_true(sent);
