@@ -1,47 +1,61 @@
 /*
- * CGI variables to an HTTP/1 head. The fields are written as their variables come, behind room for
- * the request line, which needs variables that may come last. What is no field of a request, or
- * only concerned the connection to the front end, is kept as a variable for the application.
+ * CGI variables to a request head. What a variable stands for follows from its name alone, and
+ * front ends send the same names with every request: so what a name means is kept, and costs a
+ * comparison the next time (gateway_name.h). Values stay in the packet, where it is held in the
+ * same memory. The request line is written out and parsed, and the fields are judged, by what does
+ * it for HTTP: there is one policy. What is no field of a request, or only concerned the connection
+ * to the front end, is kept as a variable for the application.
  */
 #include "wire/gateway.h"
 
 #include <string.h>
 
 #include "base/assert.h"
+#include "wire/gateway_name.h"
 #include "wire/uri.h"
+
+/* The way of one variable is one function. */
+#define GATEWAY_INLINE inline __attribute__((always_inline))
 
 enum {
     GATEWAY_LINE_EXTRA = 16, /* spaces, version and line end of a request line */
     GATEWAY_LENGTH_MAX = 32,
+    GATEWAY_PAD = 16, /* bytes that scanners may read behind what they look at */
 };
 
-/* The line, the fields, then copies of path and query; 16 bytes that scanners may read. */
+/* The names, the line, values that are made here, path and query. */
 static size_t gateway_room(const struct stk_http1_limits *limits)
 {
-    return (size_t)limits->line_max * 3 + GATEWAY_LINE_EXTRA + (size_t)limits->head_max * 3 + 64;
+    return sizeof(struct stk_gateway_names) + (size_t)limits->line_max * 4 + GATEWAY_LINE_EXTRA +
+           (size_t)limits->head_max * 3 + 64;
 }
 
 size_t stk_gateway_room(const struct stk_http1_limits *limits)
 {
-    return gateway_room(limits) + limits->head_max + 16;
+    return gateway_room(limits) + GATEWAY_PAD + limits->head_max + GATEWAY_PAD;
+}
+
+static struct stk_gateway_names *gateway_names(const struct stk_gateway *gw)
+{
+    return (struct stk_gateway_names *)(void *)gw->buf;
 }
 
 void stk_gateway_begin(struct stk_gateway *gw, char *buf, const struct stk_http1_limits *limits)
 {
-    /* Not the array of variables: of that only nvars are looked at. */
-    memset(gw, 0, offsetof(struct stk_gateway, vars));
+    /* Not the arrays: of these only as much as is counted is looked at. */
+    memset(gw, 0, offsetof(struct stk_gateway, fields));
     gw->buf = buf;
-    gw->cap = gateway_room(limits) - 16;
+    gw->cap = gateway_room(limits);
+    gw->room = stk_gateway_room(limits);
     gw->limits = limits;
-    gw->line_room = (size_t)limits->line_max + GATEWAY_LINE_EXTRA;
-    gw->len = gw->line_room;
+    gw->len = sizeof(struct stk_gateway_names);
     gw->error = STK_HTTP1_OK;
 }
 
 const char *stk_gateway_hold(struct stk_gateway *gw, const char *packet, size_t len)
 {
     STK_ASSERT(len <= gw->limits->head_max);
-    gw->held = gw->buf + gateway_room(gw->limits);
+    gw->held = gw->buf + gw->cap + GATEWAY_PAD;
     gw->held_len = len;
     memcpy(gw->held, packet, len);
     return gw->held;
@@ -83,7 +97,25 @@ static void gateway_put(struct stk_gateway *gw, stk_span s)
     gw->len += s.len;
 }
 
-static void gateway_keep(struct stk_gateway *gw, stk_span name, stk_span value)
+static GATEWAY_INLINE bool gateway_is_held(const struct stk_gateway *gw, stk_span s)
+{
+    return (uintptr_t)s.ptr - (uintptr_t)gw->held < gw->held_len;
+}
+
+/* Where bytes are in buf, into which they are copied if they are not there. */
+static GATEWAY_INLINE uint32_t gateway_at(struct stk_gateway *gw, stk_span s)
+{
+    size_t at = gw->len;
+
+    if (s.len == 0)
+        return 0;
+    if (stk_likely((uintptr_t)s.ptr - (uintptr_t)gw->buf < gw->room))
+        return (uint32_t)(s.ptr - gw->buf);
+    gateway_put(gw, s);
+    return (uint32_t)at;
+}
+
+static GATEWAY_INLINE void gateway_keep(struct stk_gateway *gw, stk_span name, stk_span value)
 {
     if (gw->nvars == STK_GATEWAY_VARS_MAX) {
         gateway_fail(gw, STK_HTTP1_E_TOO_MANY_FIELDS);
@@ -92,161 +124,152 @@ static void gateway_keep(struct stk_gateway *gw, stk_span name, stk_span value)
     gw->vars[gw->nvars++] = (struct stk_var){name, value};
 }
 
-/* A field line of a name as it is. */
-static void gateway_field(struct stk_gateway *gw, stk_span name, stk_span value)
+static inline bool gateway_is_space(char c)
 {
-    gateway_put(gw, name);
-    gateway_put(gw, STK_SPAN_LIT(": "));
-    gateway_put(gw, value);
-    gateway_put(gw, STK_SPAN_LIT("\r\n"));
+    return c == ' ' || c == '\t';
 }
 
-/* HTTP_NAME: the field that it stands for. */
-static void gateway_http(struct stk_gateway *gw, stk_span name, stk_span value)
+/* A field, whose name is at `name` in buf; its value is trimmed as HTTP's is. */
+static GATEWAY_INLINE void gateway_field(struct stk_gateway *gw, const struct stk_gateway_name *n,
+                                         size_t name, stk_span value)
 {
-    static const stk_span hop_by_hop[] = {
-        {"HTTP_CONNECTION", 15}, {"HTTP_KEEP_ALIVE", 15}, {"HTTP_TRANSFER_ENCODING", 22},
-        {"HTTP_TE", 7},          {"HTTP_TRAILER", 12},    {"HTTP_UPGRADE", 12},
-        {"HTTP_EXPECT", 11},     {"HTTP_PROXY", 10},
-    };
-    char lower[256];
-    stk_span rest = stk_span_make(name.ptr + 5, name.len - 5);
+    struct stk_head_field *f = &gw->fields[gw->nfields];
 
-    if (stk_span_eq(name, STK_SPAN_LIT("HTTP_CONTENT_TYPE")))
-        return;
-    if (stk_span_eq(name, STK_SPAN_LIT("HTTP_CONTENT_LENGTH"))) {
-        gw->http_length = value;
-        return;
+    while (value.len > 0 && gateway_is_space(*value.ptr)) {
+        value.ptr++;
+        value.len--;
     }
-    for (size_t i = 0; i < STK_ARRAY_LEN(hop_by_hop); i++) {
-        if (stk_span_eq(name, hop_by_hop[i])) {
-            /* HTTP_PROXY is no field that a client may set: programs take it for their own. */
-            if (name.len != 10)
-                gateway_keep(gw, name, value);
-            return;
-        }
-    }
-    if (rest.len == 0 || rest.len > sizeof lower || !stk_http1_is_token(rest)) {
-        gateway_fail(gw, STK_HTTP1_E_BAD_FIELD_NAME);
+    while (value.len > 0 && gateway_is_space(value.ptr[value.len - 1]))
+        value.len--;
+    if (gw->nfields == STK_HEAD_FIELDS_MAX) {
+        gateway_fail(gw, STK_HTTP1_E_TOO_MANY_FIELDS);
         return;
     }
-    for (size_t i = 0; i < rest.len; i++) {
-        char c = rest.ptr[i];
+    f->name_off = (uint32_t)name;
+    f->name_len = n->field_len;
+    f->hash = n->hash;
+    f->known = n->known;
+    f->value_off = gateway_at(gw, value);
+    f->value_len = (uint32_t)value.len;
+    gw->nfields++;
+    gw->fields_len += (size_t)n->field_len + value.len + 4; /* ": " and a line end */
+}
 
-        lower[i] = c == '_' ? '-' : c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c;
+/* The same for what few packets have. */
+static STK_COLD void gateway_field_apart(struct stk_gateway *gw, const struct stk_gateway_name *n,
+                                         size_t name, stk_span value)
+{
+    gateway_field(gw, n, name, value);
+}
+
+/* A field whose name is not kept. */
+static STK_COLD void gateway_field_unkept(struct stk_gateway *gw, const struct stk_gateway_name *n,
+                                          stk_span name, stk_span value)
+{
+    size_t at = gw->len;
+
+    if (n->field_len > gw->cap - gw->len) {
+        gateway_fail(gw, STK_HTTP1_E_HEAD_TOO_LARGE);
+        return;
     }
-    if (stk_span_eq(name, STK_SPAN_LIT("HTTP_HOST"))) {
+    stk_gateway_name_lower(gw->buf + at, name);
+    gw->len += n->field_len;
+    gateway_field_apart(gw, n, at, value);
+}
+
+/* A field by the name of a variable. */
+static GATEWAY_INLINE void gateway_http(struct stk_gateway *gw, const struct stk_gateway_name *n,
+                                        stk_span name, stk_span value)
+{
+    if (n->known == STK_HEAD_HOST) {
         if (value.len == 0)
             return; /* the front end had none to tell */
         gw->has_host = true;
     }
-    gateway_field(gw, stk_span_make(lower, rest.len), value);
+    if (stk_likely(n->len != 0))
+        gateway_field(gw, n, (size_t)(n->field - gw->buf), value);
+    else
+        gateway_field_unkept(gw, n, name, value);
 }
 
-/* Variables of uwsgi that would load code or change the process, and one that tells the scheme. */
-static bool gateway_uwsgi(struct stk_gateway *gw, stk_span name, stk_span value)
+static stk_span *gateway_place(struct stk_gateway *gw, const struct stk_gateway_name *n)
 {
-    static const char *const magic[] = {
-        "UWSGI_FILE",  "UWSGI_SCRIPT", "UWSGI_MODULE", "UWSGI_CALLABLE",  "UWSGI_APPID",
-        "UWSGI_HOME",  "UWSGI_PYHOME", "UWSGI_CHDIR",  "UWSGI_SETENV",    "UWSGI_POSTFILE",
-        "UWSGI_PARAM", "UWSGI_INI",    "UWSGI_XML",    "UWSGI_CACHE_GET", "UWSGI_TOUCH_RELOAD",
-    };
-
-    if (stk_span_eq(name, STK_SPAN_LIT("UWSGI_SCHEME"))) {
-        gw->scheme = value;
-        return true;
-    }
-    for (size_t i = 0; i < STK_ARRAY_LEN(magic); i++)
-        if (stk_span_eq(name, stk_span_str(magic[i])))
-            return gw->magic = true;
-    return false;
+    return (stk_span *)(void *)((char *)gw + n->place);
 }
 
-/* Where a variable goes that is looked at here, or NULL. */
-static stk_span *gateway_place(struct stk_gateway *gw, stk_span name)
+/* A variable that is looked at here. */
+static GATEWAY_INLINE void gateway_set(struct stk_gateway *gw, const struct stk_gateway_name *n,
+                                       stk_span name, stk_span value)
 {
-    const struct {
-        stk_span name;
-        stk_span *to;
-    } known[] = {
-        {STK_SPAN_LIT("REQUEST_METHOD"), &gw->method},
-        {STK_SPAN_LIT("REQUEST_URI"), &gw->uri},
-        {STK_SPAN_LIT("PATH_INFO"), &gw->path_info},
-        {STK_SPAN_LIT("SCRIPT_NAME"), &gw->script_name},
-        {STK_SPAN_LIT("QUERY_STRING"), &gw->query},
-        {STK_SPAN_LIT("DOCUMENT_URI"), &gw->document_uri},
-        {STK_SPAN_LIT("SERVER_PROTOCOL"), &gw->protocol},
-        {STK_SPAN_LIT("CONTENT_LENGTH"), &gw->content_length},
-        {STK_SPAN_LIT("CONTENT_TYPE"), &gw->content_type},
-        {STK_SPAN_LIT("REMOTE_ADDR"), &gw->remote_addr},
-        {STK_SPAN_LIT("REMOTE_PORT"), &gw->remote_port},
-        {STK_SPAN_LIT("SERVER_NAME"), &gw->server_name},
-        {STK_SPAN_LIT("SERVER_PORT"), &gw->server_port},
-        {STK_SPAN_LIT("REQUEST_SCHEME"), &gw->scheme},
-        {STK_SPAN_LIT("HTTPS"), &gw->https},
-    };
+    stk_span *place = gateway_place(gw, n);
 
-    for (size_t i = 0; i < STK_ARRAY_LEN(known); i++)
-        if (stk_span_eq(name, known[i].name))
-            return known[i].to;
-    return NULL;
-}
-
-/* Variables that the application gets under their own name as well. */
-static bool gateway_shows(const struct stk_gateway *gw, const stk_span *place)
-{
-    return place == &gw->document_uri || place == &gw->server_name || place == &gw->server_port ||
-           place == &gw->scheme || place == &gw->https;
-}
-
-/* Names that say something of this server (wsgi.input ...), which a front end cannot know. */
-static bool gateway_is_ours(stk_span name)
-{
-    return memchr(name.ptr, '.', name.len) != NULL ||
-           stk_span_eq(name, STK_SPAN_LIT("SERVER_SOFTWARE")) ||
-           stk_span_eq(name, STK_SPAN_LIT("GATEWAY_INTERFACE"));
-}
-
-void stk_gateway_add(struct stk_gateway *gw, stk_span name, stk_span value)
-{
-    stk_span *place;
-
-    if (name.len == 0 || !stk_http1_is_token(name)) {
-        gateway_fail(gw, STK_HTTP1_E_BAD_FIELD_NAME);
-        return;
-    }
-    if (!stk_http1_is_field_value(value)) {
-        /* A decoded path may hold anything; in a field it would be a second one. */
-        if (!stk_span_eq(name, STK_SPAN_LIT("PATH_INFO")) &&
-            !stk_span_eq(name, STK_SPAN_LIT("SCRIPT_NAME")) &&
-            !stk_span_eq(name, STK_SPAN_LIT("DOCUMENT_URI"))) {
-            /* What names files of the front end is of no interest here. */
-            if (name.len < 5 || memcmp(name.ptr, "PATH_", 5) != 0)
-                gateway_fail(gw, STK_HTTP1_E_BAD_FIELD_VALUE);
-            return;
-        }
-    }
-    if (name.len > 5 && memcmp(name.ptr, "HTTP_", 5) == 0) {
-        gateway_http(gw, name, value);
-        return;
-    }
-    place = gateway_place(gw, name);
-    if (place == NULL) {
-        if (gateway_is_ours(name))
-            return;
-        if (name.len < 6 || memcmp(name.ptr, "UWSGI_", 6) != 0 || !gateway_uwsgi(gw, name, value))
-            gateway_keep(gw, name, value);
-        return;
-    }
     /* An empty one takes the body away, as front ends do for a request beside the request. */
     if (place == &gw->content_length && place->len > 0 && value.len > 0 &&
         !stk_span_eq(*place, value))
         gateway_fail(gw, STK_HTTP1_E_DUPLICATE_CONTENT_LENGTH);
-    gw->has_path_info = gw->has_path_info || place == &gw->path_info;
-    gw->has_query = gw->has_query || place == &gw->query;
     *place = value;
-    if (gateway_shows(gw, place) && value.len > 0)
+    if (n->shown && value.len > 0)
         gateway_keep(gw, name, value);
+}
+
+static GATEWAY_INLINE bool gateway_is_value(const struct stk_gateway *gw, stk_span value)
+{
+    if (value.len == 0)
+        return true;
+    return stk_likely(gateway_is_held(gw, value))
+               ? stk_http1_is_field_value_padded(value.ptr, value.len)
+               : stk_http1_is_field_value(value);
+}
+
+/* Takes a variable by what is known of its name. */
+static GATEWAY_INLINE void gateway_take(struct stk_gateway *gw, const struct stk_gateway_name *n,
+                                        stk_span name, stk_span value)
+{
+    if (stk_unlikely(n->kind == STK_GATEWAY_BAD)) {
+        gateway_fail(gw, STK_HTTP1_E_BAD_FIELD_NAME);
+        return;
+    }
+    /* A decoded path may hold anything; in a field it would be a second one. */
+    if (stk_unlikely(!gateway_is_value(gw, value)) && !n->any) {
+        /* What names files of the front end is of no interest here. */
+        if (!n->path)
+            gateway_fail(gw, STK_HTTP1_E_BAD_FIELD_VALUE);
+        return;
+    }
+    switch ((enum stk_gateway_kind)n->kind) {
+    case STK_GATEWAY_FIELD:
+        gateway_http(gw, n, name, value);
+        break;
+    case STK_GATEWAY_PLACE:
+        gateway_set(gw, n, name, value);
+        break;
+    case STK_GATEWAY_KEEP:
+        gateway_keep(gw, name, value);
+        break;
+    case STK_GATEWAY_MAGIC:
+        gw->magic = true;
+        break;
+    default:
+        break;
+    }
+}
+
+static STK_COLD void gateway_add_unkept(struct stk_gateway *gw, stk_span name, stk_span value)
+{
+    struct stk_gateway_name n;
+
+    stk_gateway_name_look(&n, name);
+    gateway_take(gw, &n, name, value);
+}
+
+STK_HOT void stk_gateway_add(struct stk_gateway *gw, stk_span name, stk_span value)
+{
+    const struct stk_gateway_name *n = stk_gateway_name_get(gateway_names(gw), name);
+
+    if (stk_likely(n != NULL))
+        gateway_take(gw, n, name, value);
+    else
+        gateway_add_unkept(gw, name, value);
 }
 
 /* Whether `path` begins with `prefix`, and goes on with nothing or a "/". */
@@ -273,7 +296,7 @@ static void gateway_part(const struct stk_gateway *gw, stk_span whole, stk_span 
 
     while (script.len > 0 && script.ptr[script.len - 1] == '/')
         script.len--; /* a mount point of "/" is none */
-    if (!gw->has_path_info) {
+    if (gw->path_info.ptr == NULL) {
         stk_span all = gw->document_uri.len > 0 ? gw->document_uri : whole;
 
         if (all.len == 0)
@@ -315,7 +338,7 @@ static stk_span gateway_make_uri(struct stk_gateway *gw)
 {
     size_t at = gw->len;
 
-    if (gw->document_uri.len > 0 && !gw->has_path_info) {
+    if (gw->document_uri.len > 0 && gw->path_info.ptr == NULL) {
         gateway_escape(gw, gw->document_uri);
     } else {
         if (!gw->strip)
@@ -331,29 +354,42 @@ static stk_span gateway_make_uri(struct stk_gateway *gw)
     return stk_span_make(gw->buf + at, gw->len - at);
 }
 
+/* A field that no HTTP_NAME tells. */
+static void gateway_own_field(struct stk_gateway *gw, struct stk_gateway_name *n, stk_span field,
+                              stk_span value)
+{
+    if (stk_unlikely(n->len == 0))
+        stk_gateway_name_set(n, field);
+    gateway_field_apart(gw, n, (size_t)(n->field - gw->buf), value);
+}
+
 /* The fields that are variables of their own, and Host if the front end tells none. */
 static void gateway_own_fields(struct stk_gateway *gw, bool http10)
 {
+    struct stk_gateway_names *names = gateway_names(gw);
+
     if (gw->content_type.len > 0)
-        gateway_field(gw, STK_SPAN_LIT("content-type"), gw->content_type);
+        gateway_own_field(gw, &names->content_type, STK_SPAN_LIT("content-type"), gw->content_type);
     if (gw->content_length.len > GATEWAY_LENGTH_MAX)
         gateway_fail(gw, STK_HTTP1_E_BAD_CONTENT_LENGTH);
     else if (gw->content_length.len > 0 && gw->http_length.len > 0 &&
              !stk_span_eq(gw->content_length, gw->http_length))
         gateway_fail(gw, STK_HTTP1_E_DUPLICATE_CONTENT_LENGTH);
     else if (gw->content_length.len > 0)
-        gateway_field(gw, STK_SPAN_LIT("content-length"), gw->content_length);
+        gateway_own_field(gw, &names->content_length, STK_SPAN_LIT("content-length"),
+                          gw->content_length);
     if (!gw->has_host && !http10 && gw->server_name.len > 0) {
-        gateway_put(gw, STK_SPAN_LIT("host: "));
+        size_t at = gw->len;
+
         gateway_put(gw, gw->server_name);
         if (gw->server_port.len > 0 && !stk_span_eq(gw->server_port, STK_SPAN_LIT("80")) &&
             !stk_span_eq(gw->server_port, STK_SPAN_LIT("443"))) {
             gateway_put(gw, STK_SPAN_LIT(":"));
             gateway_put(gw, gw->server_port);
         }
-        gateway_put(gw, STK_SPAN_LIT("\r\n"));
+        gateway_own_field(gw, &names->host, STK_SPAN_LIT("host"),
+                          stk_span_make(gw->buf + at, gw->len - at));
     }
-    gateway_put(gw, STK_SPAN_LIT("\r\n"));
 }
 
 static bool gateway_is_on(stk_span value)
@@ -363,7 +399,7 @@ static bool gateway_is_on(stk_span value)
            stk_span_ieq(value, STK_SPAN_LIT("https"));
 }
 
-/* Path and query as the front end has them after its own rewriting; behind the head in buf. */
+/* Path and query as the front end has them after its own rewriting. */
 static void gateway_set_path(struct stk_gateway *gw, struct stk_head *head)
 {
     stk_span whole = stk_head_path(head), script, path;
@@ -372,9 +408,7 @@ static void gateway_set_path(struct stk_gateway *gw, struct stk_head *head)
     if (head->target_form >= STK_TARGET_AUTHORITY)
         return;
     if (head->path_escaped) {
-        size_t room = whole.len;
-
-        if (room > gw->cap - gw->len) {
+        if (whole.len > gw->cap - gw->len) {
             gateway_fail(gw, STK_HTTP1_E_HEAD_TOO_LARGE);
             return;
         }
@@ -384,20 +418,22 @@ static void gateway_set_path(struct stk_gateway *gw, struct stk_head *head)
     gateway_part(gw, whole, &script, &path);
     if (script.len == 0 && path.len == 0)
         path = STK_SPAN_LIT("/"); /* PEP 3333: not both are empty */
-    at = gw->len;
-    gateway_put(gw, script);
-    gateway_put(gw, path);
+    if (stk_likely(script.len == 0)) {
+        at = gateway_at(gw, path);
+    } else {
+        at = gw->len;
+        gateway_put(gw, script);
+        gateway_put(gw, path);
+    }
     gw->mount = stk_span_make(gw->buf + at, script.len);
-    head->path_off = (uint32_t)(gw->buf + at - head->base);
-    head->path_len = (uint32_t)(gw->len - at);
+    head->path_off = (uint32_t)at;
+    head->path_len = (uint32_t)(script.len + path.len);
     head->path_escaped = false;
     head->path_apart = true;
-    if (!gw->has_query || stk_span_eq(gw->query, stk_head_query(head)))
+    if (gw->query.ptr == NULL || stk_span_eq(gw->query, stk_head_query(head)))
         return;
-    at = gw->len;
-    gateway_put(gw, gw->query);
-    head->query_off = (uint32_t)(gw->buf + at - head->base);
-    head->query_len = (uint32_t)(gw->len - at);
+    head->query_off = gateway_at(gw, gw->query);
+    head->query_len = (uint32_t)gw->query.len;
 }
 
 enum stk_http1_result stk_gateway_finish(struct stk_gateway *gw, struct stk_head *head, bool strip)
@@ -405,13 +441,11 @@ enum stk_http1_result stk_gateway_finish(struct stk_gateway *gw, struct stk_head
     bool http10 = stk_span_eq(gw->protocol, STK_SPAN_LIT("HTTP/1.0")) ||
                   (!gw->has_host && gw->server_name.len == 0);
     stk_span version = http10 ? STK_SPAN_LIT(" HTTP/1.0\r\n") : STK_SPAN_LIT(" HTTP/1.1\r\n");
-    size_t line, end;
-    char *p;
+    size_t line, at;
     enum stk_http1_result r;
 
     gw->strip = strip;
     gateway_own_fields(gw, http10);
-    end = gw->len;
     if (gw->uri.len == 0)
         gw->uri = gateway_make_uri(gw);
     if (gw->error == STK_HTTP1_OK && gw->method.len == 0)
@@ -421,18 +455,20 @@ enum stk_http1_result stk_gateway_finish(struct stk_gateway *gw, struct stk_head
     line = gw->method.len + 1 + gw->uri.len + version.len;
     if (line > gw->limits->line_max)
         return STK_HTTP1_E_LINE_TOO_LONG;
-    p = gw->buf + gw->line_room - line;
-    memcpy(p, gw->method.ptr, gw->method.len);
-    p += gw->method.len;
-    *p++ = ' ';
-    memcpy(p, gw->uri.ptr, gw->uri.len);
-    memcpy(p + gw->uri.len, version.ptr, version.len);
-    p = gw->buf + gw->line_room - line;
-    r = stk_http1_parse(head, p, end - gw->line_room + line, gw->limits);
-    if (r == STK_HTTP1_PARTIAL || (r == STK_HTTP1_OK && head->len != end - gw->line_room + line))
-        return STK_HTTP1_E_BAD_PACKET; /* no variable makes an empty line or a control */
+    if (line + gw->fields_len + 2 > gw->limits->head_max)
+        return STK_HTTP1_E_HEAD_TOO_LARGE;
+    at = gw->len;
+    gateway_put(gw, gw->method);
+    gateway_put(gw, STK_SPAN_LIT(" "));
+    gateway_put(gw, gw->uri);
+    gateway_put(gw, version);
+    if (gw->error != STK_HTTP1_OK)
+        return gw->error;
+    memcpy(head->fields, gw->fields, gw->nfields * sizeof *gw->fields);
+    r = stk_http1_assemble(head, gw->buf, stk_span_make(gw->buf + at, line), gw->nfields,
+                           gw->limits);
     if (r != STK_HTTP1_OK)
-        return r;
+        return r == STK_HTTP1_PARTIAL ? STK_HTTP1_E_BAD_PACKET : r;
     head->keep_alive = false;
     head->expect_continue = false;
     gw->secure = gw->https.ptr != NULL ? gateway_is_on(gw->https) : gateway_is_on(gw->scheme);

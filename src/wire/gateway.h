@@ -1,8 +1,8 @@
 /*
  * What the gateway protocols (uwsgi, SCGI, FastCGI) have in common: a front end sends a request as
- * CGI variables (RFC 3875 4.1). They are written out as the HTTP/1 head that they stand for, and
- * that is parsed like any other: so what HTTP refuses the gateways refuse, and all who look at a
- * head need not know how it came. Pure: no I/O, and no memory but what the caller gives.
+ * CGI variables (RFC 3875 4.1). They become the head that an HTTP/1 request of the same meaning
+ * would become, by the same functions: so what HTTP refuses the gateways refuse, and all who look
+ * at a head need not know how it came. Pure: no I/O, and no memory but what the caller gives.
  */
 #pragma once
 
@@ -23,30 +23,38 @@ enum {
  * and of a packet that is held in buf only.
  */
 struct stk_gateway {
-    char *buf; /* the head, the path, and the packet if it is held */
-    size_t cap, len;
+    char *buf;       /* the head, the path, and the packet if it is held */
+    size_t room;     /* bytes at buf */
+    size_t cap, len; /* of what is made here */
     char *held;
     size_t held_len;
-    uint64_t serial;  /* of the head that the held packet became; 0: it became none */
-    size_t line_room; /* the fields begin behind it */
+    uint64_t serial; /* of the head that the held packet became; 0: it became none */
     const struct stk_http1_limits *limits;
     enum stk_http1_result error; /* of the variables so far; STK_HTTP1_OK */
     bool magic;                  /* a variable was left out that would have changed the server */
 
+    /* Of those that have not come `ptr` is NULL. */
     stk_span method, uri, document_uri, path_info, script_name, query, protocol;
     stk_span content_length, http_length, content_type;
     stk_span remote_addr, remote_port, server_name, server_port, scheme, https;
-    bool has_path_info, has_query, has_host, strip;
+    bool has_host, strip;
 
     stk_span mount; /* of stk_gateway_finish: SCRIPT_NAME, the beginning of the path */
     bool secure;    /* likewise: the client speaks https with the front end */
+
+    unsigned nfields;
+    size_t fields_len; /* of the fields as HTTP has them */
     size_t nvars;
+    struct stk_head_field fields[STK_HEAD_FIELDS_MAX]; /* offsets into buf */
     struct stk_var vars[STK_GATEWAY_VARS_MAX];
 };
 
 /* The bytes that buf needs for heads within the limits. */
 size_t stk_gateway_room(const struct stk_http1_limits *limits);
-/* Begins a request; buf has stk_gateway_room() bytes and outlives it. */
+/*
+ * Begins a request; buf has stk_gateway_room() bytes and outlives it. It was zeroed before the
+ * first one, and keeps what is known of the names of variables.
+ */
 void stk_gateway_begin(struct stk_gateway *gw, char *buf, const struct stk_http1_limits *limits);
 /*
  * Holds a packet of at most limits->head_max bytes, whose variables come next: it is copied into

@@ -28,6 +28,9 @@
 
 #define H1_E(id) STK_HTTP1_E_##id
 
+/* What the parser of whole heads and that of parts share is inlined in the one that is hot. */
+#define H1_INLINE static inline __attribute__((always_inline))
+
 enum {
     H1_EMPTY_LINES_MAX = 4,
     H1_MEMO_MISSES = 16, /* after so many misses in a row only each 16th head is remembered */
@@ -201,8 +204,8 @@ static inline enum stk_http1_result h1_method(struct stk_head *h, const char **p
 }
 
 /* The request line, CR LF included; *pos moves behind it. */
-static inline enum stk_http1_result h1_line(struct stk_head *h, const char **pos, const char *end,
-                                            uint32_t line_max)
+H1_INLINE enum stk_http1_result h1_line(struct stk_head *h, const char **pos, const char *end,
+                                        uint32_t line_max)
 {
     const char *start = *pos, *p = start, *target, *stop = end;
     enum stk_http1_result r;
@@ -327,8 +330,8 @@ static void h1_connection(struct h1_facts *facts, stk_span list)
 }
 
 /* A complete field that the server itself looks at; `f` is not counted yet. */
-static inline enum stk_http1_result h1_known_field(struct stk_head *h, struct h1_facts *facts,
-                                                   const struct stk_head_field *f)
+H1_INLINE enum stk_http1_result h1_known_field(struct stk_head *h, struct h1_facts *facts,
+                                               const struct stk_head_field *f)
 {
     stk_span value = stk_head_field_value(h, f);
 
@@ -377,9 +380,9 @@ static inline enum stk_http1_result h1_line_end(const char **pos, const char *en
 }
 
 /* The field lines and the empty line behind them; *pos moves behind it. */
-static inline enum stk_http1_result h1_fields(struct stk_head *h, struct h1_facts *facts,
-                                              const char **pos, const char *end,
-                                              const struct stk_http1_limits *limits)
+H1_INLINE enum stk_http1_result h1_fields(struct stk_head *h, struct h1_facts *facts,
+                                          const char **pos, const char *end,
+                                          const struct stk_http1_limits *limits)
 {
     unsigned max =
         limits->fields_max < STK_HEAD_FIELDS_MAX ? limits->fields_max : STK_HEAD_FIELDS_MAX;
@@ -459,7 +462,7 @@ static STK_COLD enum stk_http1_result h1_absolute(struct stk_head *h)
 }
 
 /* The head is complete: what can only be said of all of it. */
-static inline enum stk_http1_result h1_finish(struct stk_head *h, const struct h1_facts *facts)
+H1_INLINE enum stk_http1_result h1_finish(struct stk_head *h, const struct h1_facts *facts)
 {
     unsigned host = h->known[STK_HEAD_HOST];
 
@@ -509,8 +512,16 @@ static STK_COLD enum stk_http1_result h1_empty_lines(const char **pos, const cha
     return *pos < end ? STK_HTTP1_OK : STK_HTTP1_PARTIAL;
 }
 
-static inline enum stk_http1_result h1_head(struct stk_head *h, const char *end,
-                                            const struct stk_http1_limits *limits)
+/* What fields only ever add to. */
+static inline void h1_clear(struct stk_head *h)
+{
+    memset(h->known, 0, sizeof(h->known));
+    h->has_content_length = false;
+    h->expect_continue = false;
+}
+
+H1_INLINE enum stk_http1_result h1_head(struct stk_head *h, const char *end,
+                                        const struct stk_http1_limits *limits)
 {
     struct h1_facts facts = {0};
     const char *p = h->base;
@@ -521,9 +532,7 @@ static inline enum stk_http1_result h1_head(struct stk_head *h, const char *end,
         H1_TRY(h1_other_protocol(p, (size_t)(end - p)));
     if (stk_unlikely(*p == '\r' || *p == '\n'))
         H1_TRY(h1_empty_lines(&p, end));
-    memset(h->known, 0, sizeof(h->known));
-    h->has_content_length = false;
-    h->expect_continue = false;
+    h1_clear(h);
     H1_TRY(h1_line(h, &p, end, limits->line_max));
     H1_TRY(h1_fields(h, &facts, &p, end, limits));
     H1_TRY(h1_finish(h, &facts));
@@ -543,6 +552,33 @@ STK_HOT enum stk_http1_result stk_http1_parse(struct stk_head *ret_head, const c
     ret_head->records = false;
     r = h1_head(ret_head, buf + (full ? limits->head_max : len), limits);
     return stk_unlikely(full && r == STK_HTTP1_PARTIAL) ? H1_E(HEAD_TOO_LARGE) : r;
+}
+
+enum stk_http1_result stk_http1_assemble(struct stk_head *ret_head, const char *base, stk_span line,
+                                         unsigned nfields, const struct stk_http1_limits *limits)
+{
+    struct h1_facts facts = {0};
+    const char *p = line.ptr, *end = p + line.len;
+    unsigned max =
+        limits->fields_max < STK_HEAD_FIELDS_MAX ? limits->fields_max : STK_HEAD_FIELDS_MAX;
+
+    ret_head->base = base;
+    ret_head->serial = 0;
+    ret_head->path_apart = false;
+    h1_clear(ret_head);
+    H1_TRY(h1_line(ret_head, &p, end, limits->line_max));
+    if (nfields > max)
+        return H1_E(TOO_MANY_FIELDS);
+    for (unsigned i = 0; i < nfields; i++) {
+        const struct stk_head_field *f = &ret_head->fields[i];
+
+        if (!f->known)
+            continue;
+        H1_TRY(h1_known_field(ret_head, &facts, f));
+        ret_head->known[f->known] = (uint16_t)(i + 1);
+    }
+    ret_head->nfields = (uint16_t)nfields;
+    return h1_finish(ret_head, &facts);
 }
 
 /* Parses, and remembers the bytes; rarely, when that has not paid for a while. */

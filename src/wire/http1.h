@@ -66,6 +66,15 @@ enum stk_http1_result stk_http1_parse(struct stk_head *ret_head, const char *buf
                                       const struct stk_http1_limits *limits);
 
 /*
+ * The same of a head that comes in parts, by another protocol: its fields are in ret_head->fields
+ * (of name and value, hash and known), and `line` is a request line with its CR LF, as offsets from
+ * base and within it. Names are tokens, values are trimmed and have passed
+ * stk_http1_is_field_value. Sets all but `len`; counts no bytes against limits->head_max.
+ */
+enum stk_http1_result stk_http1_assemble(struct stk_head *ret_head, const char *base, stk_span line,
+                                         unsigned nfields, const struct stk_http1_limits *limits);
+
+/*
  * What a client asks for every second it asks for in the same words: the bytes of the last head
  * that was parsed, for which `head` still holds the result. Zeroed, it remembers nothing.
  */

@@ -210,6 +210,47 @@ static void test_again(void **state)
     assert_false(stk_gateway_again(&gw, &head, packet, len));
 }
 
+/* More names than are kept, and longer ones: which they are does not depend on what came before. */
+static void test_names(void **state)
+{
+    char names[100][80], values[100][8], packet[PACKET];
+
+    for (unsigned turn = 0; turn < 20; turn++) {
+        struct request r = {{"REQUEST_METHOD", "GET", "REQUEST_URI", "/"}};
+        unsigned n = 4;
+
+        for (unsigned i = 0; i < 15; i++) {
+            unsigned which = turn * 7 + i * (turn + 1);
+
+            (void)snprintf(names[i], sizeof names[i], "%sX_%.*s%u", i % 3 == 2 ? "" : "HTTP_",
+                           i % 5 == 0 ? 50 : 0,
+                           "LONG_LONG_LONG_LONG_LONG_LONG_LONG_LONG_LONG_LONG_LONG", which);
+            (void)snprintf(values[i], sizeof values[i], "%u", i);
+            r.vars[n++] = names[i];
+            r.vars[n++] = values[i];
+        }
+        assert_int_equal(parse(stk_uwsgi_parse, packet, uwsgi_packet(packet, &r, 0)), STK_HTTP1_OK);
+        assert_int_equal(head.nfields, 10);
+        assert_int_equal(gw.nvars, 5);
+        for (unsigned i = 0, f = 0, v = 0; i < 15; i++) {
+            stk_span name;
+
+            if (i % 3 == 2) {
+                assert_span(gw.vars[v].name, names[i]);
+                assert_span(gw.vars[v++].value, values[i]);
+                continue;
+            }
+            name = stk_head_field_name(&head, &head.fields[f]);
+            assert_int_equal(name.len, strlen(names[i]) - 5);
+            for (size_t k = 0; k < name.len; k++)
+                assert_int_equal(name.ptr[k],
+                                 names[i][k + 5] == '_' ? '-' : names[i][k + 5] | 0x20);
+            assert_int_equal(head.fields[f].hash, stk_http1_field_hash(name));
+            assert_span(stk_head_field_value(&head, &head.fields[f++]), values[i]);
+        }
+    }
+}
+
 static void test_paths(void **state)
 {
     static const struct {
@@ -274,6 +315,8 @@ static void test_refused(void **state)
         {"HTTP_X", "a\nb", STK_HTTP1_E_BAD_FIELD_VALUE},
         {"HTTP_X Y", "a", STK_HTTP1_E_BAD_FIELD_NAME},
         {"HTTP_X:Y", "a", STK_HTTP1_E_BAD_FIELD_NAME},
+        {"HTTP_Transfer-Encoding", "chunked", STK_HTTP1_E_BAD_FIELD_NAME},
+        {"HTTP_content_length", "5", STK_HTTP1_E_BAD_FIELD_NAME},
         {"HTTP_HOST", "a b", STK_HTTP1_E_BAD_HOST},
         {"CONTENT_LENGTH", "5, 5", STK_HTTP1_E_BAD_CONTENT_LENGTH},
         {"CONTENT_LENGTH", "-1", STK_HTTP1_E_BAD_CONTENT_LENGTH},
@@ -408,6 +451,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_split),
         cmocka_unit_test(test_again),
+        cmocka_unit_test(test_names),
         cmocka_unit_test(test_paths),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_lengths_that_differ),
@@ -419,7 +463,7 @@ int main(void)
     };
     int r;
 
-    scratch = malloc(stk_gateway_room(&limits));
+    scratch = calloc(1, stk_gateway_room(&limits));
     assert_non_null(scratch);
     r = cmocka_run_group_tests(tests, NULL, NULL);
     free(scratch);
