@@ -49,6 +49,7 @@ void stk_gateway_begin(struct stk_gateway *gw, char *buf, const struct stk_http1
     gw->room = stk_gateway_room(limits);
     gw->limits = limits;
     gw->len = sizeof(struct stk_gateway_names);
+    gateway_names(gw)->turn++;
     gw->error = STK_HTTP1_OK;
 }
 

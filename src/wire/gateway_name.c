@@ -165,11 +165,16 @@ const struct stk_gateway_name *stk_gateway_name_keep(struct stk_gateway_names *n
 
     if (name.len == 0 || name.len > sizeof n->name)
         return NULL;
-    while (n->len != 0 && n < &names->kept[slot + STK_GATEWAY_NAMES_WAYS - 1])
-        n++;
-    if (n->len != 0) /* no free one: any, by the name it has, so that two do not always change */
-        n = &names->kept[slot + (n->hash ^ name.len) % STK_GATEWAY_NAMES_WAYS];
+    for (unsigned i = 1; i < STK_GATEWAY_NAMES_WAYS && n->len != 0; i++) {
+        struct stk_gateway_name *other = &names->kept[slot + i];
+
+        if (other->len == 0 || names->turn - other->turn > names->turn - n->turn)
+            n = other; /* free, or longer not used */
+    }
+    if (n->len != 0 && n->turn == names->turn)
+        return NULL;
     stk_gateway_name_look(n, name);
+    n->turn = names->turn;
     n->len = (uint16_t)name.len;
     memcpy(n->name, name.ptr, name.len);
     if (n->kind == STK_GATEWAY_FIELD)

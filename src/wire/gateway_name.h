@@ -36,19 +36,24 @@ struct stk_gateway_name {
     bool path;          /* it is left out if it is of other bytes than values have */
     bool shown;         /* the application gets it as well */
     uint32_t hash;      /* of the field's name */
+    uint32_t turn;      /* the last packet that had it: heads refer to `field` */
     char name[STK_GATEWAY_NAME_MAX];
     char field[STK_GATEWAY_NAME_MAX]; /* the field's name */
 };
 
 /* Names that have been seen; all zero at first. */
 struct stk_gateway_names {
+    uint32_t turn; /* counts packets */
     struct stk_gateway_name kept[STK_GATEWAY_NAMES];
     struct stk_gateway_name host, content_type, content_length; /* fields of the server's making */
 };
 
 /* Looks a name up; `n` keeps no name then, nor the field's. */
 void stk_gateway_name_look(struct stk_gateway_name *n, stk_span name);
-/* A name that is not kept: where it is kept from now on; NULL: it is too long. `slot` is its. */
+/*
+ * A name that is not kept: where it is kept from now on; NULL: it is too long, or its slots are
+ * taken by others of this packet. `slot` is the first one.
+ */
 const struct stk_gateway_name *stk_gateway_name_keep(struct stk_gateway_names *names, unsigned slot,
                                                      stk_span name);
 /* A field by its name of at most STK_GATEWAY_NAME_MAX bytes in lower case. */
@@ -94,8 +99,13 @@ static inline const struct stk_gateway_name *stk_gateway_name_get(struct stk_gat
 {
     unsigned slot = stk_gateway_name_slot(name);
 
-    for (unsigned i = 0; i < STK_GATEWAY_NAMES_WAYS; i++)
-        if (stk_gateway_name_is(&names->kept[slot + i], name))
-            return &names->kept[slot + i];
+    for (unsigned i = 0; i < STK_GATEWAY_NAMES_WAYS; i++) {
+        struct stk_gateway_name *n = &names->kept[slot + i];
+
+        if (stk_gateway_name_is(n, name)) {
+            n->turn = names->turn;
+            return n;
+        }
+    }
     return stk_gateway_name_keep(names, slot, name);
 }
