@@ -103,6 +103,21 @@ void stk_log_tee(int fd)
     atomic_store_explicit(&log_state.tee, fd, memory_order_relaxed);
 }
 
+int stk_log_tee_fd(void)
+{
+    return atomic_load_explicit(&log_state.tee, memory_order_relaxed);
+}
+
+void stk_log_plain(const char *text)
+{
+    int fd = stk_log_tee_fd();
+
+    fprintf(stderr, "%s\n", text);
+    if (fd >= 0 &&
+        (stk_fd_write_all(fd, text, strlen(text)) < 0 || stk_fd_write_all(fd, "\n", 1) < 0))
+        stk_log_tee(-1);
+}
+
 int stk_log_fd(void)
 {
     return log_state.sink.kind == STK_LOG_SINK_SYSLOG ? STDERR_FILENO : log_state.sink.fd;

@@ -44,6 +44,10 @@ void stk_log_set_process(const char *name);
  * given: how a process that fails to start tells its parent why.
  */
 void stk_log_tee(int fd);
+/* That descriptor, or -1. */
+int stk_log_tee_fd(void);
+/* A line while there is no log yet: bare to standard error, and to the tee. */
+void stk_log_plain(const char *text);
 
 /* Logs one message; a new line inside starts a line with the same prefix. errno is preserved. */
 void stk_log(enum stk_log_level level, const char *fmt, ...) STK_PRINTF(2, 3);

@@ -106,7 +106,7 @@ static int main_file_error(void)
     text = exc ? PyObject_Str(exc) : NULL;
     message = text ? PyUnicode_AsUTF8(text) : NULL;
     if (message)
-        fprintf(stderr, "%s\n", message);
+        stk_log_plain(message);
     Py_XDECREF(text);
     Py_XDECREF(exc);
     return message ? STK_CLI_EXIT_CONFIG : -1;
@@ -160,7 +160,7 @@ static int main_errors(const struct stk_load *load)
     const struct stk_strv *errors = stk_load_errors(load);
 
     for (size_t i = 0; i < errors->n; i++)
-        fprintf(stderr, "%s\n", errors->items[i]);
+        stk_log_plain(errors->items[i]);
     if (errors->n > 0)
         fputs("stoker --help shows the common options, stoker --help all every one\n", stderr);
     return errors->n > 0 ? STK_CLI_EXIT_CONFIG : 0;
@@ -194,6 +194,26 @@ static int main_command(struct stk_cli *cli, const struct main_strings *argv,
     return cli->args.check ? stk_check_run(cli) : stk_run_server(cli);
 }
 
+/* Names the exception for the server that this one was to follow; it stays raised. */
+static void main_note_exception(void)
+{
+    int fd = stk_log_tee_fd();
+    PyObject *exc, *text;
+    const char *words;
+
+    if (fd < 0)
+        return;
+    exc = stk_py_take_exception();
+    text = exc ? PyUnicode_FromFormat("%s: %S\n", Py_TYPE(exc)->tp_name, exc) : NULL;
+    words = text ? PyUnicode_AsUTF8(text) : NULL;
+    if (words && stk_fd_write_all(fd, words, strlen(words)) < 0)
+        stk_log_tee(-1);
+    Py_XDECREF(text);
+    PyErr_Clear();
+    if (exc)
+        stk_py_raise_taken(exc);
+}
+
 PyObject *stk_main_entry(PyObject *module, PyObject *args)
 {
     STK_CLEANUP(main_strings_deinit) struct main_strings argv = {0};
@@ -208,7 +228,12 @@ PyObject *stk_main_entry(PyObject *module, PyObject *args)
         /* There is no /dev/null, and perhaps no standard error to say so. */
     }
     cli.load = stk_load_new();
+    stk_startup_note_errors();
     r = main_command(&cli, &argv, read_settings);
+    if (r < 0)
+        main_note_exception();
+    if (r != 0)
+        stk_startup_say_why(-1);
     stk_args_deinit(&cli.args);
     cli.load = stk_load_free(cli.load);
     return r < 0 ? NULL : PyLong_FromLong(r);

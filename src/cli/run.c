@@ -201,6 +201,8 @@ int stk_run_server(struct stk_cli *cli)
     if (code == 0)
         code = run_serve(cli, &run);
     stk_daemon_report(&run.daemon_fd, code);
+    if (code != 0 && cli->startup.predecessor > 0)
+        stk_startup_say_why(cli->startup.control);
     stk_startup_deinit(&cli->startup);
     return code;
 }

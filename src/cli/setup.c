@@ -25,7 +25,10 @@ static int setup_fail(const struct stk_load *load, enum stk_option_id id, const 
     char *where = stk_load_origin_text(&stk_load_provenance(load, opt)->top);
     STK_CLEANUP(stk_mem_freep) char *value = stk_load_text(load, opt, 0);
 
-    fprintf(stderr, "%s: %s = '%s': %s\n", where, opt->name, value, reason);
+    STK_CLEANUP(stk_mem_freep)
+    char *text = stk_mem_printf("%s: %s = '%s': %s", where, opt->name, value, reason);
+
+    stk_log_plain(text);
     return STK_CLI_EXIT_CONFIG;
 }
 
@@ -115,7 +118,7 @@ int stk_setup_startup(struct stk_cli *cli)
 
     PyErr_Clear();
     if (stk_startup_take(program, &cli->startup, &error) < 0) {
-        fprintf(stderr, "%s\n", error);
+        stk_log_plain(error);
         return STK_CLI_EXIT_CONFIG;
     }
     if (setup_drop_variables() < 0) {

@@ -481,6 +481,8 @@ int stk_master_run(const struct stk_master_params *params)
         master_serve(m);
         code = m->exit_code;
     }
+    if (code != 0)
+        stk_upgrade_say_why(m);
     master_destroy(m);
     return code;
 }

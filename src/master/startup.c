@@ -19,12 +19,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/assert.h"
 #include "base/fd.h"
+#include "base/log.h"
 #include "base/mem.h"
+
+enum {
+    STARTUP_WORDS_MAX = 256,
+    STARTUP_ERRORS_MAX = 64 * 1024,
+};
 
 const char *const stk_startup_variables[] = {
     STK_STARTUP_UPGRADE, "LISTEN_PID",   "LISTEN_FDS",    "LISTEN_FDNAMES",
@@ -230,6 +238,83 @@ int stk_startup_take(const char *program, struct stk_startup *ret_startup, char 
     }
     *ret_startup = s;
     return 0;
+}
+
+/*
+ * The line of a traceback that says it: the first that is not indented behind the last that is; of
+ * other texts the first line. *ret_len: its bytes.
+ */
+static const char *startup_last_words(const char *text, size_t *ret_len)
+{
+    const char *found = text;
+    bool indented = true;
+
+    for (const char *line = text; *line != '\0'; line += strcspn(line, "\n"), line += *line != 0) {
+        if (*line == '\n')
+            continue;
+        if (indented && *line != ' ')
+            found = line;
+        indented = *line == ' ';
+    }
+    *ret_len = strcspn(found, "\n");
+    return found;
+}
+
+void stk_startup_tell(int control, const char *text)
+{
+    char words[STARTUP_WORDS_MAX];
+    size_t len;
+    const char *reason = startup_last_words(text, &len);
+    int n = snprintf(words, sizeof words, "because %.*s",
+                     (int)(len < sizeof words - 9 ? len : sizeof words - 9), reason);
+
+    if (len > 0 && n > 0 && send(control, words, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
+        /* Its exit code says that it has failed. */
+    }
+}
+
+/* The socket to the predecessor while nobody has taken it, else -1. */
+static int startup_control(void)
+{
+    const char *text = getenv(STK_STARTUP_UPGRADE);
+    const char *to = text != NULL ? strstr(text, " to=") : NULL;
+    const char *control = text != NULL ? strstr(text, " control=") : NULL;
+
+    if (to == NULL || control == NULL || strtol(to + 4, NULL, 10) != getpid())
+        return -1;
+    return (int)strtol(control + 9, NULL, 10);
+}
+
+void stk_startup_note_errors(void)
+{
+    if (startup_control() >= 0)
+        stk_log_tee(memfd_create("errors", MFD_CLOEXEC));
+}
+
+void stk_startup_forget_errors(void)
+{
+    int fd = stk_log_tee_fd();
+
+    stk_log_tee(-1);
+    stk_fd_close(&fd);
+}
+
+void stk_startup_say_why(int control)
+{
+    int fd = stk_log_tee_fd();
+    char *text;
+    ssize_t n;
+
+    if (control < 0)
+        control = startup_control();
+    if (fd < 0 || control < 0)
+        return;
+    text = stk_mem_zalloc(STARTUP_ERRORS_MAX + 1);
+    n = pread(fd, text, STARTUP_ERRORS_MAX, 0);
+    if (n > 0)
+        stk_startup_tell(control, text);
+    free(text);
+    stk_startup_forget_errors();
 }
 
 static void startup_free_strings(char ***strings)

@@ -42,5 +42,17 @@ extern const char *const stk_startup_variables[]; /* ends with NULL */
  */
 int stk_startup_take(const char *program, struct stk_startup *ret_startup, char **ret_error)
     STK_MUST_CHECK;
+/*
+ * For a successor that cannot start: from the first of these on, errors are noted; the second tells
+ * the predecessor what they say, once, on `control`, or when that is -1 on the socket that the
+ * environment names, if nobody has taken it yet; the third forgets them, as all is well. They do
+ * nothing in a process that is no successor.
+ */
+void stk_startup_note_errors(void);
+void stk_startup_say_why(int control);
+void stk_startup_forget_errors(void);
+/* Tells the predecessor the line of a text, which may end with a traceback, that says what is
+ * wrong. */
+void stk_startup_tell(int control, const char *text);
 /* Closes what is left and frees all; harmless for a zeroed one. */
 void stk_startup_deinit(struct stk_startup *startup);

@@ -66,6 +66,8 @@ bool stk_upgrade_is_waiting(const struct stk_master *m);
 void stk_upgrade_on_ready(struct stk_master *m);
 /* As the new server: the application could not be loaded; `text` is what was logged about it. */
 void stk_upgrade_on_load_failed(struct stk_master *m, const char *text);
+/* As the new server, which ends without having served: tells the old one what was logged. */
+void stk_upgrade_say_why(struct stk_master *m);
 /* The server stops: what has been started is given up. */
 void stk_upgrade_on_stop(struct stk_master *m);
 /* Waits for the successor, if it has died. */

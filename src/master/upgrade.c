@@ -11,9 +11,9 @@
  *
  * The messages are words, because the ends may be of different versions:
  *   new to old   "ready"; "failed SENTENCE" (it could not even be executed); "because LINE" (why
- * the application could not be loaded); "successor PID" (it has handed over itself, to be heard by
- * a process 1 that waits for its end); "takes connections 1" old to new   "go"; "abort";
- * "connection served", "connection new": with a descriptor, if taken
+ * it could not start, or not load the application); "successor PID" (it has handed over itself, to
+ * be heard by a process 1 that waits for its end); "takes connections 1" old to new   "go";
+ * "abort"; "connection served", "connection new": with a descriptor, if taken
  *
  * As process 1 the old master cannot go: it stays, serving nobody, passes signals on, and ends with
  * the exit code of the last successor.
@@ -610,43 +610,25 @@ void stk_upgrade_on_ready(struct stk_master *m)
     if (u->told || u->predecessor.fd < 0)
         return;
     u->told = true;
+    stk_startup_forget_errors();
     upgrade_send(u->predecessor.fd, UPGRADE_TAKES);
     upgrade_send(u->predecessor.fd, "ready");
-}
-
-/*
- * The line of a traceback that says it: the first that is not indented behind the last that is; of
- * other texts the first line. *ret_len: its bytes.
- */
-static const char *upgrade_last_words(const char *text, size_t *ret_len)
-{
-    const char *found = text;
-    bool indented = true;
-
-    for (const char *line = text; *line != '\0'; line += strcspn(line, "\n"), line += *line != 0) {
-        if (*line == '\n')
-            continue;
-        if (indented && *line != ' ')
-            found = line;
-        indented = *line == ' ';
-    }
-    *ret_len = strcspn(found, "\n");
-    return found;
 }
 
 void stk_upgrade_on_load_failed(struct stk_master *m, const char *text)
 {
     struct stk_upgrade *u = m->upgrade;
-    char words[UPGRADE_MESSAGE_MAX];
-    size_t len;
-    const char *reason;
 
-    if (u == NULL || !u->waiting || u->told)
-        return;
-    reason = upgrade_last_words(text, &len);
-    if (len > 0 && snprintf(words, sizeof words, "because %.*s",
-                            (int)(len < sizeof words / 2 ? len : sizeof words / 2), reason) > 0)
-        upgrade_send(u->predecessor.fd, words);
+    if (u != NULL && u->waiting && !u->told)
+        stk_startup_tell(u->predecessor.fd, text);
+}
+
+void stk_upgrade_say_why(struct stk_master *m)
+{
+    const struct stk_upgrade *u = m->upgrade;
+
+    if (u != NULL && u->waiting && !u->told)
+        stk_startup_say_why(u->predecessor.fd);
 }
 
 int stk_upgrade_init(struct stk_master *m)

@@ -367,7 +367,9 @@ static void deadline_expire(struct stk_deadline *d, struct stk_serve_request *rq
     w->stage = WATCH_EXPIRED;
     w->cancelled_at = now;
     stk_scoreboard_add(d->server->row, STK_COUNTER_request_timeouts, 1);
-    if (!__atomic_load_n(&rq->committed, __ATOMIC_ACQUIRE)) {
+    if (rq->fate == STK_FATE_LEFT) {
+        done = "nothing was sent, because it had left, to";
+    } else if (!__atomic_load_n(&rq->committed, __ATOMIC_ACQUIRE)) {
         deadline_answer(d, rq);
         done = rq->fate == STK_FATE_ANSWERED ? "504 was sent to" : "the connection was closed to";
     } else if (!__atomic_load_n(&rq->ended, __ATOMIC_RELAXED)) {
@@ -472,6 +474,8 @@ static stk_msec deadline_inspect(struct stk_deadline *d, struct stk_serve_reques
         if (deadline_has_left(rq)) {
             w->stage = WATCH_LEFT;
             w->cancelled_at = now;
+            if (!__atomic_load_n(&rq->committed, __ATOMIC_ACQUIRE))
+                rq->fate = STK_FATE_LEFT;
             stk_scoreboard_add(d->server->row, STK_COUNTER_requests_left, 1);
             deadline_cancel(d, rq->t, w, STK_HOST_CANCEL_DISCONNECTED);
         }

@@ -31,6 +31,7 @@ enum stk_fate {
     STK_FATE_NONE,
     STK_FATE_ANSWERED, /* 504 was sent: whatever else it writes is refused */
     STK_FATE_CUT,      /* a part of its response has left: the connection was ended */
+    STK_FATE_LEFT,     /* its client has left before an answer: what it writes is refused */
 };
 
 /* Of a server with a lead. Without a stand-by thread: *ret_deadline is NULL. 0 or a negative errno.

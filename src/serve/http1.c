@@ -42,7 +42,10 @@
 #include "wire/http1.h"
 #include "wire/uwsgi.h"
 
-enum { HTTP1_LINGER_BYTES = 32 * 1024 }; /* a larger response may not leave at once */
+enum {
+    HTTP1_LINGER_BYTES = 32 * 1024, /* a larger response may not leave at once */
+    HTTP1_CLIENT_LEFT = 499,        /* the status that logs show, nginx's number */
+};
 
 void stk_http1_continue(struct stk_conn *conn, const struct stk_head *head)
 {
@@ -145,7 +148,7 @@ enum http1_step stk_http1_finish_close(struct stk_conn *conn, struct stk_lead_th
     return STEP_DONE;
 }
 
-/* The end of a call whose connection was answered, or cut, by the stand-by. */
+/* The end of a call whose connection was answered, cut, or found left, by the stand-by. */
 static STK_COLD enum http1_step http1_expired(struct stk_serve_request *rq,
                                               struct stk_lead_thread *thread, enum stk_fate fate)
 {
@@ -154,12 +157,19 @@ static STK_COLD enum http1_step http1_expired(struct stk_serve_request *rq,
     stk_gather_end(rq->t);
     stk_compress_release(rq);
     rq->t->out.len = 0;
-    if (fate == STK_FATE_CUT)
+    if (fate == STK_FATE_LEFT) {
+        rq->status = HTTP1_CLIENT_LEFT;
+        rq->base.status = HTTP1_CLIENT_LEFT;
+        rq->body_bytes = 0;
+        rq->failed = false;
+    }
+    if (fate != STK_FATE_ANSWERED)
         stk_http1_account(rq);
     conn->served = true;
     if (rq->body != NULL)
         conn->body = stk_body_free(rq->body, conn->server);
-    return stk_http1_finish_close(conn, thread, STK_CLOSE_REQUEST_TIMEOUT);
+    return stk_http1_finish_close(
+        conn, thread, fate == STK_FATE_LEFT ? STK_CLOSE_RESET : STK_CLOSE_REQUEST_TIMEOUT);
 }
 
 /* Calls the application and ends its response; the connection is busy from here to its release. */

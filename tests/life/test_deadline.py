@@ -360,8 +360,32 @@ def test_cancel_on_disconnect(serve):
         client.send(b"GET /nap HTTP/1.1\r\nHost: a\r\n\r\n")
         client.half_close()
         assert client.read_response().status == 200
-    server.wait_log(r'"GET /spin HTTP/1\.1" 500', out=True)
+    server.wait_log(r'"GET /spin HTTP/1\.1" 499 0 ', out=True)
     assert "error:" not in server.log()
+
+
+def test_a_client_that_left_is_no_error_of_the_application(serve):
+    """It is counted among those who left, not among the responses of the server's errors; also one
+    that has left when its time is over."""
+    server = serve(APP, "--workers", "1", "--cancel-on-disconnect", "--request-timeout", "3",
+                   "--metrics", "/metrics")
+    for path in ("lock", "swallow"):
+        with server.connect() as client:
+            client.send("GET /%s HTTP/1.1\r\nHost: a\r\n\r\n" % path)
+            assert client.is_quiet(0.3)
+            client.reset()
+        server.wait_log(r'"GET /%s HTTP/1\.1" 499 0 ' % path, out=True)
+
+    def counted():
+        text = server.get("/metrics").text
+        return all(line in text.splitlines() for line in (
+            "stoker_requests_left_total 2",
+            'stoker_responses_total{class="4xx"} 2',
+            'stoker_responses_total{class="5xx"} 0',
+            "stoker_exceptions_total 0",
+        ))
+
+    assert until(counted), server.get("/metrics").text
 
 
 def test_disconnected(serve):

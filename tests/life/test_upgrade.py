@@ -404,8 +404,28 @@ def test_a_wrong_configuration(site, tmp_path):
     old = one.pid
     (tmp_path / "stoker.toml").write_text("wrokers = 2\n")
     os.kill(old, signal.SIGUSR2)
-    one.server.wait_log(r"ended with exit code 1 before it was ready: this server goes on")
-    one.server.wait_log(r"did you mean 'workers'")
+    one.server.wait_log(r"ended with exit code 1 before it was ready \(\S*stoker.toml:1: .*wrokers.*"
+                        r"did you mean 'workers'.*\): this server goes on")
+    assert one.server.get("/").text.split()[1] == str(old)
+
+
+@pytest.mark.parametrize(
+    "setting, reason",
+    [
+        ('user = "nobody-of-this-name"', "nobody-of-this-name"),
+        ('error-log = "missing/error.log"', "No such file or directory"),
+        ('access-log = "missing/access.log"', "missing/access.log"),
+        ('stats = "192.0.2.1:81"', r"192\.0\.2\.1:81"),
+    ],
+    ids=["user", "error-log", "access-log", "stats"],
+)
+def test_why_the_new_server_could_not_start(site, tmp_path, setting, reason):
+    one = site(APP)
+    old = one.pid
+    (tmp_path / "stoker.toml").write_text(setting + "\n")
+    os.kill(old, signal.SIGUSR2)
+    one.server.wait_log(r"the upgrade failed, because the new server \(\d+\) ended with exit code \d "
+                        r"before it was ready \(.*%s.*\): this server goes on" % reason)
     assert one.server.get("/").text.split()[1] == str(old)
 
 
