@@ -226,6 +226,11 @@ int stk_tls_open(struct stk_master *m) STK_MUST_CHECK;
 int stk_tls_watch(struct stk_master *m) STK_MUST_CHECK;
 /* Reads them again, and says why they are not taken. */
 void stk_tls_reload(struct stk_master *m);
+/*
+ * In a successor that is about to be executed: appends what it has to know to the text of the
+ * upgrade, and leaves the descriptors open that are named. Returns `text` or a longer one.
+ */
+char *stk_tls_hand_over(const struct stk_master *m, char *text);
 /* In a template: takes those of a CERTS message, for the workers that it forks. */
 void stk_tls_take(struct stk_master *m, int fd);
 /* In a child: closes descriptors and wipes what only the master needs. */

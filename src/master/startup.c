@@ -180,6 +180,10 @@ static void startup_take_word(struct stk_startup *s, const char *word, pid_t *re
         s->control = startup_fd(value);
     else if (startup_is_named(word, "pidfile"))
         s->pidfile = startup_fd(value);
+    else if (startup_is_named(word, STK_STARTUP_TLS_TICKETS))
+        s->tls_tickets = startup_fd(value);
+    else if (startup_is_named(word, STK_STARTUP_TLS_FILES))
+        s->tls_files = startup_fd(value);
     else if (startup_is_named(word, "socket") && stk_inherit_add_text(&s->sockets, value) < 0)
         s->predecessor = -1;
 }
@@ -208,7 +212,7 @@ static int startup_take_upgrade(struct stk_startup *s, const char *text, char **
 
 int stk_startup_take(const char *program, struct stk_startup *ret_startup, char **ret_error)
 {
-    struct stk_startup s = {.control = -1, .pidfile = -1};
+    struct stk_startup s = {.control = -1, .pidfile = -1, .tls_tickets = -1, .tls_files = -1};
     const char *upgrade = getenv(STK_STARTUP_UPGRADE);
     const char *notify = getenv("NOTIFY_SOCKET");
     int r = 0;
@@ -330,6 +334,8 @@ void stk_startup_deinit(struct stk_startup *startup)
     if (startup->predecessor != 0) {
         stk_fd_close(&startup->control);
         stk_fd_close(&startup->pidfile);
+        stk_fd_close(&startup->tls_tickets);
+        stk_fd_close(&startup->tls_files);
     }
     startup_free_strings(&startup->argv);
     startup_free_strings(&startup->environ);

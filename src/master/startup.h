@@ -13,6 +13,9 @@
 /* The variable by which a server hands itself to its successor, and the version of its text. */
 #define STK_STARTUP_UPGRADE         "_STOKER_UPGRADE"
 #define STK_STARTUP_UPGRADE_VERSION "1"
+/* Words of that text: descriptors, and in which form what they hold is. */
+#define STK_STARTUP_TLS_TICKETS "tls-tickets-1"
+#define STK_STARTUP_TLS_FILES   "tls-files-1"
 
 struct stk_startup {
     struct stk_inherit sockets;
@@ -30,6 +33,8 @@ struct stk_startup {
     pid_t predecessor; /* 0: this is none */
     int control;       /* socket to the predecessor, else -1 */
     int pidfile;       /* open and locked, else -1 */
+    int tls_tickets;   /* of net/tls_store.h, as the next; else -1 */
+    int tls_files;
 };
 
 /* The variables that stk_startup_take reads: nobody below this process should see them. */

@@ -10,6 +10,7 @@
  */
 #include <errno.h>
 #include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -18,6 +19,7 @@
 #include "base/mem.h"
 #include "ipc/channel.h"
 #include "master/master_priv.h"
+#include "master/startup.h"
 #include "master/watch.h"
 #include "net/addr.h"
 
@@ -51,7 +53,122 @@ static void tls_warn(const struct stk_master *m, const struct stk_tls_store *sto
     }
 }
 
-int stk_tls_open(struct stk_master *m)
+/* Sessions that the server before this one has begun are resumed here. */
+static void tls_take_tickets(struct stk_master *m)
+{
+    const struct stk_startup *startup = m->params->startup;
+    int r;
+
+    if (startup == NULL || startup->predecessor == 0 || startup->tls_tickets < 0)
+        return;
+    r = stk_tls_tickets_load(m->tls.tickets, startup->tls_tickets);
+    if (r < 0)
+        stk_log_debug("the keys of TLS tickets of the old server are not taken: %s", strerror(-r));
+}
+
+/* Whether a path is what an option names, or in the directory that it names. */
+static bool tls_is_named(const char *item, const char *path)
+{
+    size_t len = item != NULL ? strlen(item) : 0;
+
+    return len > 0 && strncmp(path, item, len) == 0 &&
+           (path[len] == '\0' || path[len] == '/' || item[len - 1] == '/');
+}
+
+/* Whether the configuration and some files agree on what there is to read. */
+struct tls_agreement {
+    const struct stk_config *config;
+    const char *item; /* NULL: every file is to be named; else this is, by some file */
+    bool agreed;
+};
+
+static void tls_compare(void *arg, const char *path)
+{
+    struct tls_agreement *a = arg;
+    const struct stk_config *config = a->config;
+    bool named = tls_is_named(config->tls_client_ca, path);
+
+    for (size_t i = 0; i < config->tls_cert.n; i++)
+        named = named || tls_is_named(config->tls_cert.items[i], path);
+    for (size_t i = 0; i < config->tls_key.n; i++)
+        named = named || tls_is_named(config->tls_key.items[i], path);
+    if (a->item == NULL)
+        a->agreed = a->agreed && named;
+    else
+        a->agreed = a->agreed || tls_is_named(a->item, path);
+}
+
+static bool tls_has_file(const struct stk_config *config, const struct stk_tls_files *files,
+                         const char *item)
+{
+    struct tls_agreement a = {.config = config, .item = item, .agreed = item == NULL};
+
+    stk_tls_files_each(files, tls_compare, &a);
+    return a.agreed;
+}
+
+/* Whether files are those that the configuration names: all of them, and no others. */
+static bool tls_fits(const struct stk_config *config, const struct stk_tls_files *files)
+{
+    bool fits =
+        tls_has_file(config, files, NULL) &&
+        (config->tls_client_ca == NULL || tls_has_file(config, files, config->tls_client_ca));
+
+    for (size_t i = 0; i < config->tls_cert.n; i++)
+        fits = fits && tls_has_file(config, files, config->tls_cert.items[i]);
+    for (size_t i = 0; i < config->tls_key.n; i++)
+        fits = fits && tls_has_file(config, files, config->tls_key.items[i]);
+    return fits;
+}
+
+/* What the old server has read. False: it is not what the configuration names. */
+static bool tls_take_files(struct stk_master *m)
+{
+    const struct stk_startup *startup = m->params->startup;
+    struct stk_tls_files files = {0};
+
+    if (startup == NULL || startup->predecessor == 0 || startup->tls_files < 0 ||
+        stk_tls_files_load(startup->tls_files, &files) < 0)
+        return false;
+    if (!tls_fits(m->config, &files)) {
+        stk_tls_files_deinit(&files);
+        return false;
+    }
+    m->tls.files = files;
+    return true;
+}
+
+/*
+ * Reads the files; where this is the successor of a server that had other rights when it read them,
+ * what it has read.
+ */
+static int tls_read_first(struct stk_master *m, char **ret_error)
+{
+    if (stk_tls_files_read(m->config, &m->tls.files, ret_error) == 0)
+        return 0;
+    if (!tls_take_files(m))
+        return -1;
+    stk_log_warning("%s: the certificates of the old server stay", *ret_error);
+    free(stk_steal(ret_error));
+    return 0;
+}
+
+char *stk_tls_hand_over(const struct stk_master *m, char *text)
+{
+    int tickets = -1, files = -1;
+    char *more;
+
+    if (m->tls.store == NULL || stk_tls_tickets_save(m->tls.tickets, &tickets) < 0 ||
+        stk_fd_set_cloexec(tickets, false) < 0 || stk_tls_files_save(&m->tls.files, &files) < 0 ||
+        stk_fd_set_cloexec(files, false) < 0)
+        return text; /* it reads the files itself, and begins new sessions */
+    more = stk_mem_printf("%s " STK_STARTUP_TLS_TICKETS "=%d " STK_STARTUP_TLS_FILES "=%d", text,
+                          tickets, files);
+    free(text);
+    return more;
+}
+
+static int tls_open(struct stk_master *m)
 {
     STK_CLEANUP(stk_mem_freep) char *error = NULL;
     bool bound = tls_is_bound(m);
@@ -64,7 +181,8 @@ int stk_tls_open(struct stk_master *m)
         stk_log_critical("the keys of TLS tickets cannot be made: %s", strerror(-r));
         return STK_MASTER_EXIT_CONFIG;
     }
-    if (stk_tls_files_read(m->config, &m->tls.files, &error) != 0 ||
+    tls_take_tickets(m);
+    if (tls_read_first(m, &error) != 0 ||
         stk_tls_store_new(&m->tls.store, &m->tls.files, m->config, m->tls.tickets, &error) != 0) {
         stk_log_critical("%s", error);
         return STK_MASTER_EXIT_CONFIG;
@@ -73,6 +191,18 @@ int stk_tls_open(struct stk_master *m)
     if (!bound)
         stk_log_warning("tls-cert is given, but no --bind begins with https://");
     return 0;
+}
+
+int stk_tls_open(struct stk_master *m)
+{
+    struct stk_startup *startup = m->params->startup;
+    int code = tls_open(m);
+
+    if (startup != NULL && startup->predecessor != 0) { /* no child is to have them */
+        stk_fd_close(&startup->tls_tickets);
+        stk_fd_close(&startup->tls_files);
+    }
+    return code;
 }
 
 /* Sends them to every process that may serve or fork. */

@@ -289,7 +289,8 @@ static char *upgrade_text(struct stk_master *m, pid_t from, int control)
         text = more;
     }
     text = upgrade_add_sockets(text, &m->listeners);
-    return upgrade_add_sockets(text, &m->stats_listeners);
+    text = upgrade_add_sockets(text, &m->stats_listeners);
+    return stk_tls_hand_over(m, text);
 }
 
 static int upgrade_keep_set(const struct stk_listen_set *set)

@@ -53,6 +53,16 @@ int stk_tls_tickets_rotate(struct stk_tls_tickets *tickets)
     return 0;
 }
 
+int stk_tls_tickets_save(const struct stk_tls_tickets *tickets, int *ret_fd)
+{
+    return -ENOTSUP;
+}
+
+int stk_tls_tickets_load(struct stk_tls_tickets *tickets, int fd)
+{
+    return -ENOTSUP;
+}
+
 struct stk_tls_tickets *stk_tls_tickets_free(struct stk_tls_tickets *tickets)
 {
     return NULL;

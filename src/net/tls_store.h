@@ -64,5 +64,11 @@ enum { STK_TLS_TICKETS_ROTATE_MS = 6 * 3600 * 1000 }; /* two rotations outlive a
 int stk_tls_tickets_new(struct stk_tls_tickets **ret_tickets) STK_MUST_CHECK;
 /* A new key for new tickets; those of the last two keys are still taken. 0 or a negative errno. */
 int stk_tls_tickets_rotate(struct stk_tls_tickets *tickets) STK_MUST_CHECK;
+/*
+ * The keys as an anonymous, sealed file, for a server that takes this one's place; and back, in the
+ * place of those that are there. The descriptors are the caller's. 0 or a negative errno.
+ */
+int stk_tls_tickets_save(const struct stk_tls_tickets *tickets, int *ret_fd) STK_MUST_CHECK;
+int stk_tls_tickets_load(struct stk_tls_tickets *tickets, int fd) STK_MUST_CHECK;
 /* Accepts NULL; returns NULL. */
 struct stk_tls_tickets *stk_tls_tickets_free(struct stk_tls_tickets *tickets);

@@ -6,6 +6,7 @@
  * and copies again when the number has changed meanwhile, or is odd.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <openssl/core_names.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
@@ -14,7 +15,9 @@
 #include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
+#include "base/fd.h"
 #include "net/tls_priv.h"
 #include "net/tls_store.h"
 
@@ -30,6 +33,15 @@ struct tickets_key {
     unsigned char cipher[TICKETS_KEY];
     unsigned char mac[TICKETS_KEY];
 };
+
+/* What crosses to another server. */
+struct tickets_file {
+    char magic[8];
+    uint32_t n, size; /* keys that are there, and bytes of one */
+    struct tickets_key keys[TICKETS_KEPT];
+};
+
+static const char tickets_magic[8] = {'s', 't', 'k', 't', 'i', 'c', 'k', '1'};
 
 struct stk_tls_tickets {
     _Atomic uint32_t sequence;
@@ -67,6 +79,46 @@ int stk_tls_tickets_rotate(struct stk_tls_tickets *tickets)
     tickets->n += tickets->n < TICKETS_KEPT;
     atomic_store(&tickets->sequence, sequence + 2);
     OPENSSL_cleanse(&fresh, sizeof fresh);
+    return 0;
+}
+
+/* By the one who writes the keys, so they do not change meanwhile. */
+int stk_tls_tickets_save(const struct stk_tls_tickets *tickets, int *ret_fd)
+{
+    STK_CLEANUP(stk_fd_closep) int fd = memfd_create("tickets", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    struct tickets_file file = {.n = tickets->n, .size = sizeof file.keys[0]};
+    int r;
+
+    if (fd < 0)
+        return -errno;
+    memcpy(file.magic, tickets_magic, sizeof file.magic);
+    memcpy(file.keys, tickets->keys, sizeof file.keys);
+    r = stk_fd_write_all(fd, (const char *)&file, sizeof file);
+    OPENSSL_cleanse(&file, sizeof file);
+    if (r == 0 &&
+        fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0)
+        r = -errno;
+    if (r == 0)
+        *ret_fd = stk_fd_steal(&fd);
+    return r;
+}
+
+int stk_tls_tickets_load(struct stk_tls_tickets *tickets, int fd)
+{
+    struct tickets_file file;
+    ssize_t n = pread(fd, &file, sizeof file, 0);
+    uint32_t sequence = atomic_load(&tickets->sequence);
+
+    if (n < 0)
+        return -errno;
+    if (n != (ssize_t)sizeof file || memcmp(file.magic, tickets_magic, sizeof file.magic) != 0 ||
+        file.size != sizeof file.keys[0] || file.n == 0 || file.n > TICKETS_KEPT)
+        return -EINVAL;
+    atomic_store(&tickets->sequence, sequence + 1);
+    memcpy(tickets->keys, file.keys, sizeof tickets->keys);
+    tickets->n = file.n;
+    atomic_store(&tickets->sequence, sequence + 2);
+    OPENSSL_cleanse(&file, sizeof file);
     return 0;
 }
 

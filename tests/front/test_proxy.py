@@ -6,17 +6,13 @@ import shutil
 import socket
 import ssl
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
+from tests.front.proxying import LOCAL, SIGNATURE, UNIX, UNKNOWN, block, ssl_tlv, tlv, v1, v2
+from tests.front.test_gateways import BASE, parse, scgi, uwsgi
 from tests.lib.server import Connection, free_port, test_command
-
-sys.path.insert(0, str(Path(__file__).parent))
-from proxying import LOCAL, SIGNATURE, UNIX, UNKNOWN, block, ssl_tlv, tlv, v1, v2  # noqa: E402
-from test_gateways import BASE, parse, scgi, uwsgi  # noqa: E402
 
 APP = """
 import json
