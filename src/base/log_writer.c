@@ -34,6 +34,7 @@ enum {
     WRITER_SIZE_MIN = 4 * STK_LOG_LINE_MAX,
     WRITER_BUSY = 256,     /* bytes of a round after which the next needs no waking */
     WRITER_STALL_MS = 100, /* how often a stalled writer looks up */
+    WRITER_CRASH_TRIES = 20,
 };
 #define WRITER_GATHER       (50 * STK_NSEC_PER_MSEC)
 #define WRITER_REPORT_EVERY STK_NSEC_PER_SEC
@@ -288,6 +289,37 @@ static bool writer_drain(struct stk_log_writer *w, uint64_t end)
             return false;
     }
     return true;
+}
+
+void stk_log_writer_crash(struct stk_log_writer *w)
+{
+    const struct timespec pause = {.tv_nsec = STK_NSEC_PER_MSEC};
+
+    if (w == NULL || w->pid != getpid() || w->sink.kind == STK_LOG_SINK_SYSLOG)
+        return;
+    /* Held for good: neither the thread nor anybody else adds to what is written here. */
+    for (int tries = 0; pthread_mutex_trylock(&w->lock) != 0; tries++) {
+        if (tries == WRITER_CRASH_TRIES)
+            return;
+        (void)nanosleep(&pause, NULL);
+    }
+    while (w->tail != w->head) {
+        size_t at = (size_t)w->tail & (w->size - 1);
+        size_t len = (size_t)(w->head - w->tail);
+        size_t max = stk_log_sink_write_max(&w->sink);
+        const char *nl;
+        ssize_t n;
+
+        len = len < w->size - at ? len : w->size - at;
+        len = len < max ? len : max;
+        nl = memrchr(w->ring + at, '\n', len);
+        if (nl != NULL)
+            len = (size_t)(nl - (w->ring + at)) + 1;
+        n = stk_log_sink_write(&w->sink, STK_LOG_INFO, w->ring + at, len);
+        if (n <= 0)
+            return;
+        w->tail += (size_t)n;
+    }
 }
 
 /* Sleeps until there is something to do. Locked. */

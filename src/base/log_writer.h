@@ -34,6 +34,11 @@ struct stk_log_writer *stk_log_writer_free(struct stk_log_writer *writer);
  */
 void stk_log_writer_finish(struct stk_log_writer *writer);
 /*
+ * From the handler of a fatal signal: writes out what is in memory, unless the thread that crashed
+ * is appending, or the target takes no more, and nothing after it. Not to syslog. Accepts NULL.
+ */
+void stk_log_writer_crash(struct stk_log_writer *writer);
+/*
  * Appends one line, its new line included, of at most STK_LOG_LINE_MAX bytes. From any thread;
  * never waits for I/O. False: there was no room, the line is dropped and counted.
  */

@@ -34,11 +34,33 @@ static const char *death_killer(struct stk_master *m)
                 : " (somebody's, or the kernel's when memory ran out: see its log)";
 }
 
+/* The requests that it was in, as far as they had lasted long enough to be noted; free it. */
+static char *death_requests(const struct stk_proc *p)
+{
+    struct stk_scoreboard_running request;
+    char *text = stk_mem_strdup("");
+    double now = (double)stk_time_mono_ns();
+
+    for (unsigned i = 0; i < STK_SCOREBOARD_RUNNING; i++) {
+        char *more;
+
+        if (!stk_scoreboard_read_running(p->row, i, &request))
+            continue;
+        more = stk_mem_printf("%s%s%s %s for %.1f s", text, *text == '\0' ? ", in " : ", ",
+                              request.method, request.target,
+                              (now - (double)request.started_ns) / 1e9);
+        free(text);
+        text = more;
+    }
+    return text;
+}
+
 /* One line on a death that nobody ordered. */
 static void death_log(const struct stk_proc *p, int status, const char *then)
 {
     STK_CLEANUP(stk_mem_freep) char *name = stk_proc_name(p);
     STK_CLEANUP(stk_mem_freep) char *how = stk_reap_describe(status);
+    STK_CLEANUP(stk_mem_freep) char *in = death_requests(p);
     const char *hint = "";
     bool clean = status >= 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0;
     unsigned long long requests = stk_scoreboard_get(p->row, STK_COUNTER_requests);
@@ -46,9 +68,9 @@ static void death_log(const struct stk_proc *p, int status, const char *then)
     if (status >= 0 && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
         hint = death_killer(p->master);
     stk_log(clean ? STK_LOG_WARNING : STK_LOG_ERROR,
-            "%s %s%s after %.1f s and %llu request%s, with %llu connection%s open; %s", name, how,
+            "%s %s%s after %.1f s and %llu request%s, with %llu connection%s open%s; %s", name, how,
             hint, death_uptime(p), requests, requests == 1 ? "" : "s", (unsigned long long)p->cut,
-            p->cut == 1 ? "" : "s", then);
+            p->cut == 1 ? "" : "s", in, then);
 }
 
 static void death_log_ordered_end(const struct stk_proc *p, int status)

@@ -82,6 +82,12 @@ void stk_access_log_finish(struct stk_access_log *log)
         stk_log_writer_finish(log->writer);
 }
 
+void stk_access_log_crash(struct stk_access_log *log)
+{
+    if (log != NULL)
+        stk_log_writer_crash(log->writer);
+}
+
 void stk_access_log_write(struct stk_access_log *log, const struct stk_access_entry *entry)
 {
     char line[STK_LOG_LINE_MAX];

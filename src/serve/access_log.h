@@ -22,6 +22,8 @@ int stk_access_log_new(struct stk_access_log **ret_log, const char *target, cons
 struct stk_access_log *stk_access_log_free(struct stk_access_log *log);
 /* The same without freeing, for a process that ends while other threads still answer requests. */
 void stk_access_log_finish(struct stk_access_log *log);
+/* As stk_log_writer_crash. */
+void stk_access_log_crash(struct stk_access_log *log);
 /* Appends the line of one request; from any thread, never waits for I/O. */
 void stk_access_log_write(struct stk_access_log *log, const struct stk_access_entry *entry);
 /* Opens a file again by its path, after a rotation; done by the writer's thread. */

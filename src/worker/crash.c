@@ -4,6 +4,9 @@
  * allocate. The Python stacks are taken by the host from a snapshot of the process (see
  * app/host.h), so that a damaged frame ends the snapshot and not the report.
  *
+ * Last come the requests that were in the application, found where their threads have them, so that
+ * requests pay nothing for it, and the lines of the access log that were to be written soon.
+ *
  * Then the handler before this one is put back and the signal raised again: the default ends the
  * process with the signal's number and a core file, the one of a sanitizer or of the application's
  * faulthandler reports in its own way. An application that enables faulthandler later is called
@@ -12,17 +15,24 @@
 #include "worker/crash.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
+#include "loop/lead.h"
+#include "serve/access_log.h"
+#include "serve/request.h"
+#include "serve/server.h"
 
 #if defined(__has_include)
 #    if __has_include(<execinfo.h>)
@@ -35,6 +45,7 @@ enum {
     CRASH_FRAMES = 64,
     CRASH_STACK = 128 * 1024,
     CRASH_PATIENCE_S = 5,
+    CRASH_SHOWN = 200, /* bytes of a path */
 };
 
 static const struct crash_signal {
@@ -50,6 +61,8 @@ static struct {
     char name[32];
     const struct stk_host_ops *ops;
     void *host;
+    struct stk_server *server; /* NULL: not yet, or no more */
+    pid_t pid;              /* of the worker: a child that the application forks has its memory */
     _Atomic pid_t reporter; /* the thread that reports; 0: none has */
     struct sigaction before[STK_ARRAY_LEN(crash_signals)];
 } crash_state;
@@ -84,6 +97,70 @@ static void crash_backtrace(int fd)
 #endif
 }
 
+/*
+ * Copies memory that may be damaged, without another fault. Where a sandbox forbids the call the
+ * memory is read as it is: all the rest of the report is out by then.
+ */
+static bool crash_copy(void *to, const void *from, size_t size)
+{
+    struct iovec local = {to, size};
+    struct iovec remote = {(void *)(uintptr_t)from, size};
+    ssize_t n = process_vm_readv(getpid(), &local, 1, &remote, 1, 0);
+
+    if (n < 0 && (errno == ENOSYS || errno == EPERM)) {
+        memcpy(to, from, size);
+        return true;
+    }
+    return n == (ssize_t)size;
+}
+
+/* Text of a client, cut, and without what could forge a line. */
+static void crash_put_text(int fd, const char *from, size_t len)
+{
+    char text[CRASH_SHOWN + 1];
+
+    if (len > CRASH_SHOWN)
+        len = CRASH_SHOWN;
+    if (!crash_copy(text, from, len))
+        len = 0;
+    for (size_t i = 0; i < len; i++)
+        if (text[i] <= ' ' || text[i] >= 0x7f)
+            text[i] = '?';
+    text[len] = '\0';
+    crash_puts(fd, len > 0 ? text : "?");
+}
+
+/* The requests that were in the application: what the threads say of themselves. */
+static void crash_put_requests(int fd)
+{
+    const struct stk_server *server = crash_state.server;
+    bool any = false;
+    clockid_t here = 0;
+
+    if (pthread_getcpuclockid(pthread_self(), &here) != 0)
+        here = 0;
+    for (unsigned i = 0; server != NULL && i < server->nthreads; i++) {
+        const struct stk_serve_thread *t = &server->threads[i];
+        const struct stk_serve_request *rq = atomic_load(&t->running);
+        const struct stk_head *at;
+        struct stk_head head;
+
+        if (rq == NULL || !crash_copy(&at, &rq->base.head, sizeof at) ||
+            !crash_copy(&head, at, offsetof(struct stk_head, query_off)))
+            continue;
+        if (!any)
+            crash_puts(fd, "Requests in the application:\n");
+        any = true;
+        crash_puts(fd, "  ");
+        crash_put_text(fd, head.base + head.method_off, head.method_len);
+        crash_puts(fd, " ");
+        crash_put_text(fd, head.base + head.path_off, head.path_len);
+        crash_puts(fd, here != 0 && t->lead_thread != NULL && t->lead_thread->cpu_clock == here
+                           ? ", in the thread that crashed\n"
+                           : "\n");
+    }
+}
+
 static void crash_report(const struct crash_signal *sig, const siginfo_t *info)
 {
     int fd = stk_log_fd();
@@ -107,7 +184,10 @@ static void crash_report(const struct crash_signal *sig, const siginfo_t *info)
         crash_puts(fd, "Python stacks:\n");
         crash_state.ops->stacks(crash_state.host, NULL, fd);
     }
+    crash_put_requests(fd);
     crash_puts(fd, "[end of the report]\n");
+    if (crash_state.server != NULL && crash_state.pid == getpid())
+        stk_access_log_crash(crash_state.server->access_log);
 }
 
 /*
@@ -163,6 +243,11 @@ void stk_crash_thread(void)
         munmap(ss.ss_sp, size);
 }
 
+void stk_crash_set_server(struct stk_server *server)
+{
+    crash_state.server = server;
+}
+
 int stk_crash_init(const char *name, const struct stk_host_ops *ops, void *host)
 {
     struct sigaction sa = {.sa_sigaction = crash_on_signal,
@@ -172,6 +257,7 @@ int stk_crash_init(const char *name, const struct stk_host_ops *ops, void *host)
     strncpy(crash_state.name, name, sizeof crash_state.name - 1);
     crash_state.ops = ops;
     crash_state.host = host;
+    crash_state.pid = getpid();
 #ifdef CRASH_HAS_BACKTRACE
     {
         void *frame;

@@ -614,6 +614,7 @@ static int worker_build(struct worker *w)
     if (r < 0)
         return r;
     stk_server_attach_lead(w->server, w->lead);
+    stk_crash_set_server(w->server);
     return worker_build_move(w);
 }
 
@@ -643,6 +644,7 @@ static int worker_connect(struct worker *w)
 static void worker_destroy(struct worker *w)
 {
     stk_fork_guard_clear();
+    stk_crash_set_server(NULL);
     w->lead = stk_lead_free(w->lead);
     if (w->server != NULL)
         w->server->move = stk_move_free(w->server->move);

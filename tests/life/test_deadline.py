@@ -9,6 +9,7 @@ import time
 import pytest
 
 from tests.lib.server import ProtocolError
+from tests.life.steady import command
 
 APP = """
 import ctypes
@@ -495,16 +496,38 @@ def test_stuck_among_good(serve, threads):
 @pytest.mark.parametrize("path, name", [("/segfault", "SIGSEGV"), ("/abort", "SIGABRT")])
 def test_crash_report(serve, path, name):
     server = serve(APP, "--workers", "1", "--threads", "2")
-    with pytest.raises((ProtocolError, ConnectionResetError)):
-        server.get(path)
+    with server.connect() as client:
+        client.send("GET /other/path?secret=1 HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert client.read_response().status == 200
+        client.send("GET /sleep HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert until(lambda: "sleep" in server.get("/begun").text)
+        with pytest.raises((ProtocolError, ConnectionResetError)):
+            server.get(path + "?secret=1")
     report = server.wait_log(
         r"(?s)\[worker 1 \d+\] critical: the process dies of %s.*\[end of the report\]" % name
     ).group(0)
     assert "C stack of the thread" in report
     assert re.search(r"Current thread 0x[0-9a-f]+ .*\n(?:  File [^\n]*\n)*  File [^\n]*app\.py\", line \d+ in app", report)
     assert len(re.findall(r"^(?:Current t|T)hread 0x", report, re.MULTILINE)) == 2
+    requests = report.partition("Requests in the application:\n")[2].splitlines()
+    assert sorted(requests[:2]) == sorted(["  GET /sleep", "  GET %s, in the thread that crashed" % path])
+    assert "secret" not in report
     server.wait_log(r"worker 1 \(\d+\) was killed by %s" % name)
     assert server.get("/").status == 200
+    # What it had answered a moment ago is in the access log.
+    assert "GET /other/path" in server.stdout() and "GET /begun" in server.stdout()
+
+
+def test_a_worker_that_is_killed_is_said_to_have_been_in_a_request(serve, tmp_path):
+    control = tmp_path / "control.sock"
+    server = serve(APP, "--workers", "1", "--control", control, ready="/", check=False)
+    with server.connect() as client:
+        client.send("GET /sleep?secret=1 HTTP/1.1\r\nHost: a\r\n\r\n")
+        # Those that last are noted.
+        assert until(lambda: '"/sleep"' in command(control, "status", "--json").stdout)
+        os.kill(server.worker_pids()[0], signal.SIGKILL)
+        line = server.wait_log(r"worker 1 \(\d+\) was killed by SIGKILL.*").group(0)
+    assert re.search(r"with \d+ connections? open, in GET /sleep for \d+\.\d s; ", line), line
 
 
 @pytest.mark.skipif(sanitized, reason="a sanitizer reports instead")
