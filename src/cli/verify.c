@@ -66,6 +66,16 @@ static void verify_gateway(struct stk_load *load, const struct stk_config *confi
         config->bind.items[i]);
 }
 
+/* The PROXY protocol is taken from trusted peers only. */
+static void verify_proxy(struct stk_load *load, const struct stk_config *config, int64_t how,
+                         const struct stk_origin *origin)
+{
+    if (how > STK_PROXY_PROTOCOL_OFF && config->forwarded_allow.n == 0)
+        stk_load_fail(load, origin,
+                      "proxy-protocol: forwarded-allow is empty, so nobody may send it: name the "
+                      "balancer there");
+}
+
 static void verify_bind(struct stk_load *load, const struct stk_config *config)
 {
     const struct stk_option *opt = verify_row(STK_OPTION_ID_BIND);
@@ -82,6 +92,7 @@ static void verify_bind(struct stk_load *load, const struct stk_config *config)
                           config->bind.items[i]);
         else
             verify_gateway(load, config, i, &spec);
+        verify_proxy(load, config, spec.proxy_protocol, verify_origin(load, opt, i));
         stk_addr_spec_deinit(&spec);
     }
 }
@@ -115,10 +126,8 @@ static void verify_forwarded(struct stk_load *load, const struct stk_config *con
             stk_load_fail(load, verify_origin(load, opt, i), "forwarded-allow: %s", error);
     }
     stk_cidr_set_deinit(&set);
-    if (config->proxy_protocol != STK_PROXY_PROTOCOL_OFF && config->forwarded_allow.n == 0)
-        stk_load_fail(load, verify_origin(load, verify_row(STK_OPTION_ID_PROXY_PROTOCOL), 0),
-                      "proxy-protocol: forwarded-allow is empty, so nobody may send it: name the "
-                      "balancer there");
+    verify_proxy(load, config, config->proxy_protocol,
+                 verify_origin(load, verify_row(STK_OPTION_ID_PROXY_PROTOCOL), 0));
 }
 
 static void verify_access_format(struct stk_load *load, const struct stk_config *config)

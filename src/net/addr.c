@@ -19,6 +19,7 @@
 #include "base/assert.h"
 #include "base/mem.h"
 #include "base/span.h"
+#include "config/config.h"
 
 /* What may stand before "://". */
 static const struct addr_scheme {
@@ -63,11 +64,38 @@ static int addr_parse_port(const char *text, const char *port, size_t len, uint1
     return 0;
 }
 
-/* One "key=value" of a unix spec. */
+/* How the PROXY protocol is to be taken at this address. */
+static int addr_parse_proxy(const char *text, stk_span value, struct stk_addr_spec *spec,
+                            char **ret_error)
+{
+    static const struct {
+        const char *word;
+        enum stk_proxy_protocol how;
+    } words[] = {
+        {"off", STK_PROXY_PROTOCOL_OFF},
+        {"optional", STK_PROXY_PROTOCOL_OPTIONAL},
+        {"required", STK_PROXY_PROTOCOL_REQUIRED},
+    };
+
+    for (size_t i = 0; i < STK_ARRAY_LEN(words); i++)
+        if (stk_span_eq(value, stk_span_str(words[i].word))) {
+            spec->proxy_protocol = (int)words[i].how;
+            return 0;
+        }
+    return addr_fail(
+        ret_error, stk_mem_printf("\"%s\": proxy-protocol= takes off, optional or required", text),
+        STK_ADDR_E_INVALID);
+}
+
+/* One "key=value" behind the question mark of a spec. */
 static int addr_parse_option(const char *text, const char *option, size_t len,
                              struct stk_addr_spec *spec, char **ret_error)
 {
-    if (len > 5 && memcmp(option, "mode=", 5) == 0) {
+    bool is_unix = spec->kind == STK_ADDR_UNIX;
+
+    if (len > 15 && memcmp(option, "proxy-protocol=", 15) == 0)
+        return addr_parse_proxy(text, stk_span_make(option + 15, len - 15), spec, ret_error);
+    if (is_unix && len > 5 && memcmp(option, "mode=", 5) == 0) {
         int64_t mode = 0;
 
         for (size_t i = 5; i < len; i++) {
@@ -84,26 +112,47 @@ static int addr_parse_option(const char *text, const char *option, size_t len,
         spec->mode = mode;
         return 0;
     }
-    if (len > 6 && memcmp(option, "owner=", 6) == 0) {
+    if (is_unix && len > 6 && memcmp(option, "owner=", 6) == 0) {
         free(spec->owner);
         spec->owner = stk_mem_strndup(option + 6, len - 6);
         return 0;
     }
-    return addr_fail(
-        ret_error,
-        stk_mem_printf("\"%s\": \"%.*s\" is no option of a unix socket: there are mode=660 and "
-                       "owner=user:group",
-                       text, (int)len, option),
-        STK_ADDR_E_INVALID);
+    return addr_fail(ret_error,
+                     stk_mem_printf("\"%s\": \"%.*s\" is no option of %s: there %s"
+                                    "proxy-protocol=required",
+                                    text, (int)len, option,
+                                    is_unix ? "a unix socket" : "this kind of address",
+                                    is_unix ? "are mode=660, owner=user:group and " : "is "),
+                     STK_ADDR_E_INVALID);
 }
 
-/* `rest` is the path or "@name", with options behind a question mark. */
+/* What stands behind a question mark. */
+static int addr_parse_options(const char *text, const char *option, struct stk_addr_spec *spec,
+                              char **ret_error)
+{
+    while (*option != '\0') {
+        size_t n = strcspn(++option, "&");
+        int r = addr_parse_option(text, option, n, spec, ret_error);
+
+        if (r != 0)
+            return r;
+        option += n;
+    }
+    if (spec->path != NULL && *spec->path == '@' && (spec->mode >= 0 || spec->owner != NULL))
+        return addr_fail(ret_error,
+                         stk_mem_printf("\"%s\": an abstract socket has no file, so neither mode "
+                                        "nor owner",
+                                        text),
+                         STK_ADDR_E_INVALID);
+    return 0;
+}
+
+/* `rest` is the path or "@name". */
 static int addr_parse_unix(const char *text, const char *rest, struct stk_addr_spec *spec,
                            char **ret_error)
 {
     size_t max = sizeof((struct sockaddr_un *)NULL)->sun_path - 1;
-    size_t len = strcspn(rest, "?");
-    const char *option = rest + len;
+    size_t len = strlen(rest);
 
     spec->kind = STK_ADDR_UNIX;
     if (len == 0 || (len == 1 && *rest == '@'))
@@ -118,20 +167,6 @@ static int addr_parse_unix(const char *text, const char *rest, struct stk_addr_s
     spec->path = stk_mem_strndup(rest, len);
     if (!spec->scheme_given)
         memcpy(spec->scheme, "auto", sizeof "auto");
-    while (*option != '\0') {
-        size_t n = strcspn(++option, "&");
-        int r = addr_parse_option(text, option, n, spec, ret_error);
-
-        if (r != 0)
-            return r;
-        option += n;
-    }
-    if (*rest == '@' && (spec->mode >= 0 || spec->owner != NULL))
-        return addr_fail(ret_error,
-                         stk_mem_printf("\"%s\": an abstract socket has no file, so neither mode "
-                                        "nor owner",
-                                        text),
-                         STK_ADDR_E_INVALID);
     return 0;
 }
 
@@ -288,9 +323,10 @@ static bool addr_skip_prefix(const char **rest, const char *prefix)
 
 int stk_addr_spec_parse(const char *text, struct stk_addr_spec *ret_spec, char **ret_error)
 {
-    struct stk_addr_spec spec = {.mode = -1, .fd = -1};
-    const char *rest = text;
-    int r = addr_parse_scheme(text, &rest, &spec, ret_error);
+    struct stk_addr_spec spec = {.mode = -1, .fd = -1, .proxy_protocol = -1};
+    STK_CLEANUP(stk_mem_freep) char *bare = stk_mem_strndup(text, strcspn(text, "?"));
+    const char *rest = bare;
+    int r = addr_parse_scheme(bare, &rest, &spec, ret_error);
 
     if (r == 0) {
         if (addr_skip_prefix(&rest, "fd://") || addr_skip_prefix(&rest, "fd:"))
@@ -301,6 +337,8 @@ int stk_addr_spec_parse(const char *text, struct stk_addr_spec *ret_spec, char *
         else
             r = addr_parse_tcp(text, rest, &spec, ret_error);
     }
+    if (r == 0)
+        r = addr_parse_options(text, text + strlen(bare), &spec, ret_error);
     if (r != 0) {
         stk_addr_spec_deinit(&spec);
         return r;

@@ -37,20 +37,22 @@ enum stk_addr_kind {
 /* A parsed spec. */
 struct stk_addr_spec {
     enum stk_addr_kind kind;
-    char scheme[8];    /* as "uwsgi", canonical; "auto": told by the first byte */
-    bool scheme_given; /* else it is what fits the kind: "http", for unix: "auto" */
-    char *host;        /* TCP: as written, without brackets; NULL: all interfaces */
-    uint16_t port;     /* TCP: 0 means that the kernel chooses */
-    char *path;        /* unix: the path, or "@name" for an abstract one; fd: the name, or NULL */
-    int64_t mode;      /* unix: of the socket file; -1: not given */
-    char *owner;       /* unix: "user", "user:group", ":group", numbers too; NULL: not given */
-    int fd;            /* fd: -1 when it is named */
+    char scheme[8];     /* as "uwsgi", canonical; "auto": told by the first byte */
+    bool scheme_given;  /* else it is what fits the kind: "http", for unix: "auto" */
+    char *host;         /* TCP: as written, without brackets; NULL: all interfaces */
+    uint16_t port;      /* TCP: 0 means that the kernel chooses */
+    char *path;         /* unix: the path, or "@name" for an abstract one; fd: the name, or NULL */
+    int64_t mode;       /* unix: of the socket file; -1: not given */
+    char *owner;        /* unix: "user", "user:group", ":group", numbers too; NULL: not given */
+    int fd;             /* fd: -1 when it is named */
+    int proxy_protocol; /* enum stk_proxy_protocol of config.h; -1: not given */
 };
 
 /*
  * Parses "host:port", "host", ":port", "*:port", "[v6]:port", "unix:/path?mode=660&owner=www:www",
- * "/path", "unix:@name", "@name", "fd://3", "fd://name"; each may have "http://" before it. 0, or
- * STK_ADDR_E_* with *ret_error (free it): one sentence that names the mistake and the remedy.
+ * "/path", "unix:@name", "@name", "fd://3", "fd://name"; each may have "http://" before it, and
+ * "?proxy-protocol=required" behind it. 0, or STK_ADDR_E_* with *ret_error (free it): one sentence
+ * that names the mistake and the remedy.
  */
 int stk_addr_spec_parse(const char *text, struct stk_addr_spec *ret_spec, char **ret_error)
     STK_MUST_CHECK;

@@ -75,6 +75,7 @@ static struct stk_listener *listen_new(const struct listen_ctx *ctx, bool shared
     l->spec = stk_mem_strdup(ctx->text);
     l->scheme = stk_mem_strdup(ctx->spec->scheme[0] != '\0' ? ctx->spec->scheme : "http");
     l->scheme_given = ctx->spec->scheme_given;
+    l->proxy_protocol = ctx->spec->proxy_protocol;
     l->shared = shared;
     l->nslots = nslots;
     l->slots = stk_new0_array(int, nslots);

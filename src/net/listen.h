@@ -24,10 +24,11 @@ struct stk_listener {
     char *server_port;    /* decimal; "" for unix: */
     struct stk_addr addr; /* as bound: with the port that the kernel chose */
     bool is_unix;
-    bool is_wildcard; /* all interfaces */
-    bool shared;      /* one socket for all workers (unix:, fd://): every slot has the same fd */
-    unsigned nslots;  /* at least those asked for; more when more sockets were inherited */
-    int *slots;       /* non-blocking, close-on-exec, listening; -1 once closed */
+    bool is_wildcard;   /* all interfaces */
+    int proxy_protocol; /* as in the spec; -1: as the option says */
+    bool shared;        /* one socket for all workers (unix:, fd://): every slot has the same fd */
+    unsigned nslots;    /* at least those asked for; more when more sockets were inherited */
+    int *slots;         /* non-blocking, close-on-exec, listening; -1 once closed */
 
     /* the socket file of unix:, removed by the process that made it */
     char *unlink_path;

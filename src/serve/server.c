@@ -354,7 +354,9 @@ static void server_make_endpoints(struct stk_server *server, const struct stk_se
         };
         server->endpoints[i].proto = (uint8_t)stk_proto_of_scheme(from->scheme);
         if (params->handlers_address == NULL || strcmp(from->spec, params->handlers_address) != 0)
-            server->endpoints[i].proxy_protocol = (uint8_t)params->config->proxy_protocol;
+            server->endpoints[i].proxy_protocol =
+                (uint8_t)(from->proxy_protocol >= 0 ? from->proxy_protocol
+                                                    : params->config->proxy_protocol);
         for (unsigned s = 0; s < slots; s++) {
             server->listeners[server->nlisteners++] = (struct stk_server_listener){
                 .src = {.fn = server_on_accept, .fd = from->slots[s]},

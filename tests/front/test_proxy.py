@@ -12,6 +12,7 @@ import pytest
 
 from tests.front.proxying import LOCAL, SIGNATURE, UNIX, UNKNOWN, block, ssl_tlv, tlv, v1, v2
 from tests.front.test_gateways import BASE, parse, scgi, uwsgi
+from tests.lib import fastcgi
 from tests.lib.server import Connection, free_port, test_command
 
 APP = """
@@ -60,7 +61,7 @@ class Site:
     """A server with proxy-protocol at an address of each kind; the test's own peer is 127.0.0.1."""
 
     def __init__(self, serve, where, mode, *args):
-        self.ports = {name: free_port() for name in ("uwsgi", "scgi", "auto", "https", "metrics")}
+        self.ports = {name: free_port() for name in ("uwsgi", "scgi", "fastcgi", "auto", "https", "metrics")}
         self.path = str(where / "site.sock")
         cert, key = certificate(where)
         binds = ["--bind=unix:" + self.path, "--metrics=127.0.0.1:%d" % self.ports["metrics"]]
@@ -278,6 +279,41 @@ def test_before_gateways(required, kind, make, header):
     with required.connect(kind) as conn:
         conn.send(make(BASE))
         assert parse(conn.read_to_end())[0] == 400
+
+
+@pytest.mark.parametrize("kind", ["fastcgi", "auto", "unix"])
+def test_before_fastcgi(required, kind):
+    told = [pair for pair in BASE if pair[0] not in ("REMOTE_ADDR", "REMOTE_PORT")]
+    with required.connect(kind) as conn:
+        conn.send(v2())
+        for variables, client in ((BASE, "192.0.2.9"), (told, "203.0.113.7"), (BASE, "192.0.2.9")):
+            conn.send(fastcgi.request(variables))
+            answer = fastcgi.answer(conn)
+            assert json.loads(answer.body)["REMOTE_ADDR"] == client
+
+
+def test_at_one_address(serve):
+    """The option is for all addresses; one of them may say otherwise."""
+    port = free_port()
+    server = serve(APP, "-w1", "--bind", "127.0.0.1:%d?proxy-protocol=required" % port, ready="/")
+    with Connection(("127.0.0.1", port)) as conn:
+        conn.send(v1() + GET)
+        assert conn.read_response().json()["REMOTE_ADDR"] == "203.0.113.7"
+    with Connection(("127.0.0.1", port)) as conn:
+        conn.send(GET)
+        assert conn.read_response().status == 400
+    assert server.send_raw(GET)[0].status == 200
+    assert server.send_raw(v1() + GET)[0].status == 400
+    port = free_port()
+    other = serve(APP, "-w1", "--proxy-protocol", "required", "--bind", "127.0.0.1:%d?proxy-protocol=off" % port)
+    assert other.send_raw(v1() + GET)[0].status == 200
+    with Connection(("127.0.0.1", port)) as conn:
+        conn.send(GET)
+        assert conn.read_response().status == 200
+    for wrong, words in (("", "no option"), ("on", "off, optional or required")):
+        bad = serve(APP, "--bind", "127.0.0.1:%d?proxy-protocol=%s" % (port, wrong), start=False, check=False)
+        bad.spawn()
+        assert bad.wait() != 0 and words in bad.log()
 
 
 @pytest.mark.parametrize("kind", ["https", "auto"])

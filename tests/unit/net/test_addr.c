@@ -13,6 +13,7 @@
 #include <sys/un.h>
 
 #include "base/macros.h"
+#include "config/config.h"
 #include "net/addr.h"
 
 static struct stk_addr addr_of(const char *text, uint16_t port)
@@ -108,6 +109,34 @@ static void test_unix_specs(void **state)
     }
 }
 
+static void test_proxy_protocol(void **state)
+{
+    static const struct {
+        const char *text;
+        enum stk_addr_kind kind;
+        int how;
+    } rows[] = {
+        {"127.0.0.1:80", STK_ADDR_TCP, -1},
+        {"127.0.0.1:80?proxy-protocol=required", STK_ADDR_TCP, STK_PROXY_PROTOCOL_REQUIRED},
+        {"https://:443?proxy-protocol=optional", STK_ADDR_TCP, STK_PROXY_PROTOCOL_OPTIONAL},
+        {"[::1]:80?proxy-protocol=off", STK_ADDR_TCP, STK_PROXY_PROTOCOL_OFF},
+        {"unix:/a?mode=660&proxy-protocol=required", STK_ADDR_UNIX, STK_PROXY_PROTOCOL_REQUIRED},
+        {"@a?proxy-protocol=required", STK_ADDR_UNIX, STK_PROXY_PROTOCOL_REQUIRED},
+        {"fd://web?proxy-protocol=required", STK_ADDR_FD, STK_PROXY_PROTOCOL_REQUIRED},
+        {"fd://3?proxy-protocol=off", STK_ADDR_FD, STK_PROXY_PROTOCOL_OFF},
+    };
+
+    for (size_t i = 0; i < STK_ARRAY_LEN(rows); i++) {
+        struct stk_addr_spec spec;
+        char *error = NULL;
+
+        assert_int_equal(stk_addr_spec_parse(rows[i].text, &spec, &error), 0);
+        assert_int_equal(spec.kind, rows[i].kind);
+        assert_int_equal(spec.proxy_protocol, rows[i].how);
+        stk_addr_spec_deinit(&spec);
+    }
+}
+
 static void test_fd_specs(void **state)
 {
     struct stk_addr_spec spec;
@@ -159,6 +188,11 @@ static void test_refused(void **state)
         {"unix:/a?", "no option", STK_ADDR_E_INVALID},
         {"unix:/a?user=www", "no option", STK_ADDR_E_INVALID},
         {"unix:@a?mode=660", "abstract", STK_ADDR_E_INVALID},
+        {"127.0.0.1:80?", "no option", STK_ADDR_E_INVALID},
+        {"127.0.0.1:80?mode=660", "no option", STK_ADDR_E_INVALID},
+        {"fd://3?owner=www", "no option", STK_ADDR_E_INVALID},
+        {":80?proxy-protocol=", "no option", STK_ADDR_E_INVALID},
+        {":80?proxy-protocol=on", "off, optional or required", STK_ADDR_E_INVALID},
         {"fd://", "fd://3", STK_ADDR_E_INVALID},
         {"fd://a/b", "fd://3", STK_ADDR_E_INVALID},
         {"fd://-1", "fd://3", STK_ADDR_E_INVALID},
@@ -339,17 +373,12 @@ static void test_eq(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tcp_specs),
-        cmocka_unit_test(test_unix_specs),
-        cmocka_unit_test(test_fd_specs),
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_long_unix_path),
-        cmocka_unit_test(test_resolve),
-        cmocka_unit_test(test_resolve_unknown),
-        cmocka_unit_test(test_format),
-        cmocka_unit_test(test_format_all_bytes),
-        cmocka_unit_test(test_format_unix_peer),
-        cmocka_unit_test(test_eq),
+        cmocka_unit_test(test_tcp_specs),        cmocka_unit_test(test_unix_specs),
+        cmocka_unit_test(test_proxy_protocol),   cmocka_unit_test(test_fd_specs),
+        cmocka_unit_test(test_refused),          cmocka_unit_test(test_long_unix_path),
+        cmocka_unit_test(test_resolve),          cmocka_unit_test(test_resolve_unknown),
+        cmocka_unit_test(test_format),           cmocka_unit_test(test_format_all_bytes),
+        cmocka_unit_test(test_format_unix_peer), cmocka_unit_test(test_eq),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
