@@ -29,6 +29,16 @@ static inline ssize_t stk_sys_sendmsg(int fd, const struct msghdr *msg, int flag
     return syscall(SYS_sendmsg, fd, msg, flags);
 }
 
+static inline int stk_sys_accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
+{
+    return (int)syscall(SYS_accept4, fd, addr, len, flags);
+}
+
+static inline int stk_sys_close(int fd)
+{
+    return (int)syscall(SYS_close, fd);
+}
+
 static inline int stk_sys_epoll_wait(int epfd, struct epoll_event *events, int max, int timeout)
 {
     return (int)syscall(SYS_epoll_pwait, epfd, events, max, timeout, NULL, 8);

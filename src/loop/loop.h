@@ -75,6 +75,8 @@ struct stk_deferred {
 
 /* Calls free_fn before the next batch is taken. */
 void stk_loop_defer(struct stk_loop *loop, struct stk_deferred *deferred);
+/* Frees what stk_loop_defer has gathered: only between two batches. */
+void stk_loop_reap(struct stk_loop *loop);
 
 /*
  * One turn, for those who drive a loop alone (the master): waits at most `timeout` milliseconds

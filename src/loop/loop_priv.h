@@ -36,5 +36,3 @@ static inline void stk_loop_dispatch(struct epoll_event *ev, void *who)
     if (stk_likely(__atomic_load_n(&src->events, __ATOMIC_RELAXED) != 0))
         src->fn(src, ev->events, who);
 }
-/* Frees what stk_loop_defer has gathered: only between two batches. */
-void stk_loop_reap(struct stk_loop *loop);

@@ -48,6 +48,13 @@ enum {
     STK_CONN_FILE_AHEAD = 4 << 20,      /* of a file, read ahead of a slow client */
 };
 
+/* Connections whose memory is kept; none where a checker is to see who touches it afterwards. */
+#ifdef __SANITIZE_ADDRESS__
+#    define CONN_SPARE 0
+#else
+#    define CONN_SPARE STK_SERVE_SPARE_CONNS
+#endif
+
 _Static_assert((int)STK_CLOSE_WORKER_DIED == STK_SCOREBOARD_REASON_DIED, "the master's reason");
 
 static const bool close_lingers[STK_CLOSE_REASONS] = {
@@ -148,6 +155,7 @@ static void conn_gone(struct stk_conn *conn)
 static void conn_free(struct stk_deferred *deferred)
 {
     struct stk_conn *conn = stk_container_of(deferred, struct stk_conn, deferred);
+    struct stk_server *server = conn->server;
 
     STK_CHECK_MAGIC(conn, STK_CONN_MAGIC);
     conn->magic = 0;
@@ -155,7 +163,17 @@ static void conn_free(struct stk_deferred *deferred)
     stk_tls_free(conn->tls);
     stk_proxied_free(conn->proxied);
     free(conn->in);
-    free(conn);
+    if (server->nspare < CONN_SPARE)
+        server->spare[server->nspare++] = conn;
+    else
+        free(conn);
+}
+
+/* Memory for a connection: that of one which has ended, where a front end opens one a request. */
+static struct stk_conn *conn_alloc(struct stk_server *server)
+{
+    return stk_likely(server->nspare > 0) ? server->spare[--server->nspare]
+                                          : stk_try_alloc(sizeof(struct stk_conn));
 }
 
 /* Takes the connection out of everything; by the owner of the loop, not busy. */
@@ -174,7 +192,8 @@ static void conn_destroy(struct stk_conn *conn)
     if (conn->copied && shutdown(conn->src.fd, SHUT_RDWR) < 0) {
         /* The client has left first. */
     }
-    stk_fd_close(&conn->src.fd);
+    (void)stk_sys_close(conn->src.fd); /* Linux releases it even when that fails */
+    conn->src.fd = -1;
     conn->body = stk_body_free(conn->body, server);
     stk_scoreboard_set(server->row, STK_COUNTER_connections_open, server->nconns);
     stk_scoreboard_close_reason(server->row, conn->close_reason);
@@ -461,7 +480,7 @@ void stk_conn_check_timer(struct stk_conn *conn)
 int stk_conn_open(struct stk_server *server, const struct stk_endpoint *endpoint, int fd,
                   const struct stk_peer *peer, bool trusted, struct stk_conn **ret_conn)
 {
-    struct stk_conn *conn = stk_try_alloc(sizeof *conn);
+    struct stk_conn *conn = conn_alloc(server);
 
     if (conn == NULL) {
         stk_fd_close(&fd);

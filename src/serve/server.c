@@ -21,6 +21,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/sys.h"
 #include "config/config.h"
 #include "ipc/scoreboard.h"
 #include "net/addr.h"
@@ -258,6 +259,18 @@ static void server_take(struct stk_server_listener *l, struct stk_lead_thread *t
         stk_secure_begin(conn, thread, NULL, 0);
 }
 
+/* As accept4(), of a connection that does not block; the client's address, or that it has none. */
+static int server_accept(const struct stk_server_listener *l, struct stk_addr *ret_addr)
+{
+    ret_addr->len = sizeof ret_addr->ss;
+    if (!l->endpoint->is_unix)
+        return stk_sys_accept4(l->src.fd, (struct sockaddr *)&ret_addr->ss, &ret_addr->len,
+                               SOCK_NONBLOCK | SOCK_CLOEXEC);
+    ret_addr->ss.ss_family = AF_UNIX;
+    ret_addr->len = sizeof ret_addr->ss.ss_family;
+    return stk_sys_accept4(l->src.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+}
+
 /* Takes all that wait in a socket which nobody will accept from again; their requests come as
  * events. */
 static void server_accept_rest(struct stk_server_listener *l)
@@ -265,9 +278,8 @@ static void server_accept_rest(struct stk_server_listener *l)
     struct stk_lead_thread nobody = {.own = true};
 
     for (;;) {
-        struct stk_addr addr = {.len = sizeof addr.ss};
-        int fd = accept4(l->src.fd, (struct sockaddr *)&addr.ss, &addr.len,
-                         SOCK_NONBLOCK | SOCK_CLOEXEC);
+        struct stk_addr addr;
+        int fd = server_accept(l, &addr);
         struct stk_conn *conn;
 
         if (fd < 0) {
@@ -294,7 +306,7 @@ static void server_on_accept(struct stk_source *src, uint32_t events, void *who)
     struct stk_lead_thread *thread = who;
 
     for (int i = 0; i < SERVER_ACCEPT_BATCH; i++) {
-        struct stk_addr addr = {.len = sizeof addr.ss};
+        struct stk_addr addr;
         int fd;
 
         if (stk_unlikely(server->nconns >= server->max_connections)) {
@@ -306,8 +318,7 @@ static void server_on_accept(struct stk_source *src, uint32_t events, void *who)
                 return;
             }
         }
-        fd = accept4(l->src.fd, (struct sockaddr *)&addr.ss, &addr.len,
-                     SOCK_NONBLOCK | SOCK_CLOEXEC);
+        fd = server_accept(l, &addr);
         if (fd >= 0) {
             uint64_t before = server->nconns;
 
@@ -523,6 +534,9 @@ static void server_destroy_conns(struct stk_server *server)
         atomic_store(&conn->word, STK_CONN_GONE);
         stk_conn_close(conn, &nobody, STK_CLOSE_DRAINING);
     }
+    stk_loop_reap(server->loop);
+    while (server->nspare > 0)
+        free(server->spare[--server->nspare]);
 }
 
 struct stk_server *stk_server_free(struct stk_server *server)

@@ -65,7 +65,8 @@ enum {
     STK_SERVE_COPY_MAX = 16 * 1024, /* larger blocks are sent from where they are */
     STK_SERVE_DATE_LINE = 6 + STK_HTTP_DATE_LEN + 2,
     STK_SERVE_SERVER_LINE = 256,
-    STK_SERVE_CONN_VARS = 12, /* STK_SECURE_VARS and the server's address */
+    STK_SERVE_SPARE_CONNS = 64, /* as many as are accepted in a turn */
+    STK_SERVE_CONN_VARS = 12,   /* STK_SECURE_VARS and the server's address */
     STK_SERVE_PROXIED_SENTENCES = 4,
 };
 
@@ -99,6 +100,8 @@ struct stk_server {
     struct stk_server_listener *listeners; /* nslots for each endpoint that has its own sockets */
     size_t nlisteners;
 
+    struct stk_conn *spare[STK_SERVE_SPARE_CONNS]; /* memory; of the owner of the loop, as conns */
+    unsigned nspare;
     struct stk_list conns; /* struct stk_conn.link; of the owner of the loop */
     uint64_t nconns;
     struct stk_timer
