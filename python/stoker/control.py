@@ -448,9 +448,10 @@ def _stack(client: Client, args: argparse.Namespace) -> list[Answer]:
         return [client.call("stack", worker=args.worker, request=args.request)]
     if args.request is not None:
         raise ControlError("--request needs the worker: requests are numbered in each")
-    workers = [w for w in client.call("status")["workers"] if w["state"] in ("ready", "draining")]
+    states = ("starting", "ready", "draining")
+    workers = [w for w in client.call("status")["workers"] if w["state"] in states and w["pid"]]
     if not workers:
-        raise ControlError("no worker serves at the moment")
+        raise ControlError("no worker is there at the moment")
     answers = []
     for worker in workers:
         client.send("stack", pid=worker["pid"])

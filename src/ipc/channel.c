@@ -100,6 +100,17 @@ static bool channel_is_valid(const struct channel_frame *frame, size_t size, int
     return nfds == (channel_types[frame->type].has_fd ? 1 : 0);
 }
 
+int stk_channel_peek(int fd)
+{
+    struct channel_frame frame;
+    ssize_t n;
+
+    do /* without room for its descriptor, which stays with it */
+        n = recv(fd, &frame, sizeof frame, MSG_DONTWAIT | MSG_PEEK);
+    while (n < 0 && errno == EINTR);
+    return n == (ssize_t)sizeof frame && frame.mark == CHANNEL_MARK ? (int)frame.type : -EAGAIN;
+}
+
 int stk_channel_recv(int fd, enum stk_channel_role role, struct stk_message *ret_msg)
 {
     struct channel_frame frame;

@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -64,6 +65,14 @@ int stk_channel_send(int fd, const struct stk_message *msg) STK_MUST_CHECK;
 /* The same of a message without descriptor. */
 int stk_channel_send_simple(int fd, enum stk_message_type type, uint32_t slot, int64_t value)
     STK_MUST_CHECK;
+/*
+ * A worker that is loading its application does not read its channel: this signal has it look for a
+ * STACK message. Before and after that it is ignored.
+ */
+#define STK_CHANNEL_LOOK SIGURG
+/* The type of the message that comes next, which stays there; -EAGAIN: there is none, or what is
+ * there is no message. May be called in the handler of a signal, as may stk_channel_recv. */
+int stk_channel_peek(int fd);
 /* Receives one message for `role`. 0; -EAGAIN: none there; STK_CHANNEL_E_*; a negative errno. */
 int stk_channel_recv(int fd, enum stk_channel_role role, struct stk_message *ret_msg)
     STK_MUST_CHECK;

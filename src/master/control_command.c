@@ -416,9 +416,11 @@ static void command_stack(struct stk_control_client *c, const struct command_req
 
     if (p == NULL || !command_integer(c, req, "request", 1, INT64_MAX, &msg.value))
         return;
-    if (p->channel.fd < 0 || (p->state != STK_PROC_READY && p->state != STK_PROC_DRAINING)) {
-        stk_control_answer_error(c, "worker %u (%d) does not serve: it is starting or ending",
-                                 p->slot + 1, (int)p->pid);
+    if (p->channel.fd < 0 || p->pid == 0 ||
+        (p->state != STK_PROC_STARTING && p->state != STK_PROC_READY &&
+         p->state != STK_PROC_DRAINING)) {
+        stk_control_answer_error(c, "worker %u (%d) is being forked, or ending", p->slot + 1,
+                                 (int)p->pid);
         return;
     }
     c->stacks = stk_try_alloc(STK_CONTROL_STACKS);
@@ -437,6 +439,8 @@ static void command_stack(struct stk_control_client *c, const struct command_req
         msg.fd = out;
         r = stk_channel_send(p->channel.fd, &msg);
     }
+    if (r == 0 && p->state == STK_PROC_STARTING && kill(p->pid, STK_CHANNEL_LOOK) < 0)
+        stk_log_debug("worker %d cannot be asked for its stacks: %m", (int)p->pid);
     if (r == 0) {
         stk_timer_set(m->loop, &c->timer, COMMAND_STACKS_MS);
         return;

@@ -43,6 +43,7 @@
 #include "serve/server.h"
 #include "worker/crash.h"
 #include "worker/fork_guard.h"
+#include "worker/loading.h"
 #include "worker/services.h"
 #include "worker/wear.h"
 
@@ -500,9 +501,11 @@ static int worker_load(struct worker *w)
     int r;
 
     stk_log_tee(errors);
+    stk_loading_begin(w->heritage->channel, w->params->host_ops, w->params->host);
     r = w->heritage->preloaded ? 0 : w->params->host_ops->load(w->params->host, &params);
     if (r == 0 && w->params->host_ops->startup != NULL)
         r = w->params->host_ops->startup(w->params->host);
+    stk_loading_end();
     stk_log_tee(-1);
     worker_send_sources(w);
     if (r != 0 && stk_channel_send_failure(w->heritage->channel, w->heritage->slot,

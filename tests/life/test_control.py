@@ -321,6 +321,49 @@ def test_stack_of_all_and_of_none(controlled):
     assert result.returncode == 1 and "no worker" in result.stderr
 
 
+HELD = """
+    import os
+    import time
+
+    def wait_in_import():
+        while os.path.exists("hold"):
+            time.sleep(0.01)
+
+    wait_in_import()
+""" + HELLO
+
+
+def test_stack_of_workers_that_load(serve, tmp_path):
+    """Before any of them serves, and of the one that is to take over."""
+
+    def shown(*args):
+        deadline = time.monotonic() + 20
+        while True:
+            result = c.run("stack", *args)
+            if "wait_in_import" in result.stdout:
+                return result.stdout
+            assert time.monotonic() < deadline, result
+
+    (tmp_path / "hold").touch()
+    c = Controlled(serve, tmp_path, "-w2", app=HELD)
+    assert re.findall(r"^worker (\d), process \d+$", shown(), re.M) == ["1"]  # the first comes alone
+    assert "app.py" in shown("1")
+    (tmp_path / "hold").unlink()
+    c.ready()
+    assert c.server.get("/").body == b"hello"
+    assert "wait_in_import" not in c.done("stack", "1")
+    (tmp_path / "hold").touch()
+    c.server.send_signal(signal.SIGHUP)
+    deadline = time.monotonic() + 20
+    following = []
+    while not following:
+        assert time.monotonic() < deadline
+        following = [w["pid"] for w in c.json("status")["workers"] if w["role"] == "next"]
+    assert "app.py" in shown("--pid", str(following[0]))
+    (tmp_path / "hold").unlink()
+    c.server.wait_log("the reload is complete")
+
+
 def test_stack_of_a_worker_that_dies_meanwhile(controlled):
     c = controlled("-w2")
     pid = c.pids()[0]
