@@ -1,4 +1,4 @@
-"""uwsgi and SCGI by packets of our own, and protocols told apart by the first byte."""
+"""uwsgi, SCGI and FastCGI by packets of our own, and protocols told apart by the first byte."""
 
 import json
 import random
@@ -8,6 +8,7 @@ import struct
 
 import pytest
 
+from tests.lib import fastcgi as records
 from tests.lib.server import Connection, free_port
 
 APP = """
@@ -57,6 +58,10 @@ def scgi(variables, body=b""):
     return b"%d:%s,%s" % (len(packed), packed, body)
 
 
+def fastcgi(variables, body=b""):
+    return records.request(variables, body, keep=False)
+
+
 def changed(*pairs):
     """The usual variables with these in their place; None takes one out."""
     result = dict(BASE)
@@ -68,7 +73,7 @@ class Gateways:
     """A server with an address of each kind."""
 
     def __init__(self, serve, tmp_path, *args):
-        self.ports = {name: free_port() for name in ("uwsgi", "scgi", "auto")}
+        self.ports = {name: free_port() for name in ("uwsgi", "scgi", "fastcgi", "auto")}
         self.path = str(tmp_path / "site.sock")
         binds = ["--bind=unix:" + self.path]
         binds += ["--bind=%s://127.0.0.1:%d" % pair for pair in self.ports.items()]
@@ -85,6 +90,10 @@ class Gateways:
 
 
 def parse(data):
+    if data[:1] == b"\x01":
+        found = records.split(data)
+        assert found[-1].kind == records.END
+        data = b"".join(record.content for record in found if record.kind == records.STDOUT)
     head, _, body = data.partition(b"\r\n\r\n")
     lines = head.decode("latin-1").split("\r\n")
     status = re.match(r"(?:HTTP/1\.1|Status:) (\d{3}) ", lines[0])
@@ -92,7 +101,8 @@ def parse(data):
     return int(status.group(1)), [line.split(": ", 1) for line in lines[1:]], body
 
 
-ROADS = [("uwsgi", uwsgi), ("scgi", scgi), ("auto", uwsgi), ("auto", scgi), ("unix", uwsgi), ("unix", scgi)]
+ROADS = [("uwsgi", uwsgi), ("scgi", scgi), ("fastcgi", fastcgi)]
+ROADS += [(kind, make) for kind in ("auto", "unix") for make in (uwsgi, scgi, fastcgi)]
 IDS = ["%s-%s" % (kind, make.__name__) for kind, make in ROADS]
 
 
@@ -128,7 +138,7 @@ def test_bodies(site, kind, make, size):
     assert answer["environ"]["CONTENT_LENGTH"] == str(size)
 
 
-@pytest.mark.parametrize("kind, make", [("uwsgi", uwsgi), ("unix", scgi)])
+@pytest.mark.parametrize("kind, make", [("uwsgi", uwsgi), ("unix", scgi), ("unix", fastcgi)])
 def test_bytes_that_dribble(site, kind, make):
     data = make(changed(("REQUEST_METHOD", "POST"), ("CONTENT_LENGTH", "5")), b"hello")
     with site.connect(kind) as conn:
@@ -196,7 +206,7 @@ def test_magic_variables_do_nothing(site):
     site.server.wait_log(r"variable of uwsgi")
 
 
-@pytest.mark.parametrize("kind, make", [("uwsgi", uwsgi), ("unix", scgi)])
+@pytest.mark.parametrize("kind, make", [("uwsgi", uwsgi), ("unix", scgi), ("unix", fastcgi)])
 def test_forwarded_fields_are_the_clients(site, kind, make):
     """What the front end's client says of itself counts only if that is a trusted proxy."""
     forged = [("HTTP_X_FORWARDED_FOR", "203.0.113.1"), ("HTTP_X_FORWARDED_PROTO", "http"),
@@ -264,7 +274,7 @@ def test_limits_and_deadlines(serve, tmp_path):
     site = Gateways(serve, tmp_path, "-w1", "--limit-request-body=10", "--request-timeout=500ms",
                     "--health-path=/healthz")
     site.server.check = False
-    for kind, make in (("uwsgi", uwsgi), ("scgi", scgi)):
+    for kind, make in (("uwsgi", uwsgi), ("scgi", scgi), ("fastcgi", fastcgi)):
         variables = changed(("REQUEST_METHOD", "POST"), ("CONTENT_LENGTH", "11"))
         assert site.answer(kind, make(variables, b"x" * 11))[0] == 413
         assert site.answer(kind, make(changed(("QUERY_STRING", "sleep=30"))))[0] == 504
@@ -278,7 +288,7 @@ def test_clients_in_the_log(serve, tmp_path):
     site.server.wait_log(r'192\.0\.2\.9 - - \[.*"GET /a%20b\?x=1 HTTP/1\.1" 200', out=True)
 
 
-@pytest.mark.parametrize("scheme", ["uwsgi", "scgi", "auto"])
+@pytest.mark.parametrize("scheme", ["uwsgi", "scgi", "fastcgi", "fcgi", "auto"])
 def test_public_addresses(serve, scheme):
     server = serve(APP, "--bind=%s://0.0.0.0:%d" % (scheme, free_port()), start=False)
     server.check = False

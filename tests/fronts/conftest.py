@@ -22,8 +22,8 @@ from tests.fronts import fronts
 from tests.lib.server import Server
 
 APPS = Path(__file__).parent
-PROTOCOLS = {"http": "proxy", "uwsgi": "uwsgi", "scgi": "scgi"}
-HEADINGS = {"http": "HTTP with keep-alive", "uwsgi": "uwsgi", "scgi": "SCGI"}
+PROTOCOLS = {"http": "proxy", "uwsgi": "uwsgi", "fastcgi": "fastcgi", "scgi": "scgi"}
+HEADINGS = {"http": "HTTP with keep-alive", "uwsgi": "uwsgi", "fastcgi": "FastCGI", "scgi": "SCGI"}
 
 
 @pytest.fixture(scope="session")
@@ -133,9 +133,9 @@ def nginx_site(protocol, over, backend, certificate, plain, tls):
     elif over == "tcp":
         changes["%s_request_buffering off" % word] = "%s_request_buffering on; %s_buffering off" % (word, word)
     text = fronts.substitute(text.replace(redirect, ""), changes)
-    if protocol == "uwsgi":  # the block for a prefix goes into the same server
-        prefix = fronts.block("behind-nginx.md", "uwsgi", "nginx", 1)
-        changes = {"include uwsgi_params": changes["include uwsgi_params"], "uwsgi_pass mysite": "uwsgi_pass " + name}
+    if protocol in ("uwsgi", "fastcgi"):  # the block for a prefix goes into the same server
+        prefix = fronts.block("behind-nginx.md", HEADINGS[protocol], "nginx", 1)
+        changes = {old: changes[old] for old in ("include %s_params" % word, "%s_pass mysite" % word)}
         text = text.rstrip()[:-1] + fronts.substitute(prefix, changes) + "}\n"
     return text
 
@@ -200,9 +200,9 @@ class Roads:
                 plain,
                 tls,
                 buffers=True,
-                keeps=name == "http",
+                keeps=name in ("http", "fcgi"),
                 large=12000 if name == "http" else 7000,
-                chunked=name == "http",
+                chunked=name in ("http", "fcgi"),
             )
             listening += [plain, tls]
         modules = ["proxy_" + name for name in APACHE]
@@ -222,7 +222,7 @@ class Roads:
         return fronts.haproxy(self.where / "haproxy", [text], [plain, tls])
 
 
-APACHE = ("http", "uwsgi", "scgi")
+APACHE = ("http", "uwsgi", "fcgi", "scgi")
 NAMES = ["direct"] + ["nginx-%s-%s" % (protocol, over) for protocol in tuple(PROTOCOLS) for over in ("unix", "tcp")]
 NAMES += ["apache-" + name for name in APACHE] + ["haproxy-http"]
 

@@ -87,6 +87,17 @@ def stream(request, name, count):
     return StreamingHttpResponse(generate(), content_type="application/octet-stream")
 
 
+def cut(request, count):
+    """Ends with an error before it is complete."""
+
+    def generate():
+        for _ in range(count):
+            yield BLOCK
+        raise OSError("what was to come is not there")
+
+    return StreamingHttpResponse(generate(), content_type="application/octet-stream")
+
+
 def events(request):
     """A block, and a second one when another request has asked for it."""
 
@@ -120,6 +131,7 @@ urlpatterns = [
     path("upload/<name>", upload),
     path("blocks/<int:count>", blocks),
     path("stream/<name>/<int:count>", stream),
+    path("cut/<int:count>", cut),
     path("events", events),
     path("release", release),
     path("fields/<int:size>", fields),

@@ -9,6 +9,7 @@ import zlib
 import pytest
 
 from tests.fronts.fronts import BLOCK, CLIENT, HOST
+from tests.lib.server import ProtocolError
 
 PATH = "/tell/caf%C3%A9/a%20b/%25/%E2%82%AC/x;y=1/%2e%2E."
 QUERY = "q=%C3%BC+1&q=2&e=&sp%20ace=a%26b"
@@ -108,7 +109,7 @@ def test_methods_without_a_body(road):
     assert road.request("OPTIONS", "/tell").json()["method"] == "OPTIONS"
     response = road.request("HEAD", "/blocks/4")
     assert (response.status, response.body) == (200, b"")
-    if road.name != "apache-scgi":  # Apache takes it away there
+    if road.name not in ("apache-fcgi", "apache-scgi"):  # Apache takes it away there
         assert response.header("content-length") == "262144"
     response = road.request("HEAD", "/stream/head/2")
     assert (response.status, response.body) == (200, b"")
@@ -208,6 +209,19 @@ def test_client_leaves_in_the_middle_of_a_download(road, backend):
     assert road.get("/").body == b"front"
 
 
+@pytest.mark.parametrize("count", [1, 40])
+@pytest.mark.parametrize("name", ["direct", "nginx-http-unix", "nginx-fastcgi-unix", "nginx-fastcgi-tcp", "apache-fcgi"])
+def test_a_response_that_is_cut_is_not_taken_for_whole(roads, name, count):
+    """Where the protocol can tell; the client of a front end sees it as one of stoker does."""
+    with roads(name).connect() as conn:
+        conn.send(roads(name).head("GET", "/cut/%d" % count))
+        try:
+            status = conn.read_response().status
+        except (ProtocolError, ConnectionResetError):
+            return
+        assert status == 502
+
+
 def test_body_that_is_too_large(road):
     """Refused by stoker, not by the front end: before the body is sent where it is not buffered."""
     with road.connect() as conn:
@@ -222,9 +236,9 @@ def test_head_with_too_many_fields(road):
     assert road.get("/tell", fields=fields).status == 431
 
 
-@pytest.mark.parametrize("name", ["nginx-uwsgi-unix", "nginx-uwsgi-tcp"])
+@pytest.mark.parametrize("name", ["nginx-uwsgi-unix", "nginx-uwsgi-tcp", "nginx-fastcgi-unix", "nginx-fastcgi-tcp"])
 def test_application_below_a_prefix(roads, name):
-    """uwsgi_modifier1 30: the prefix is in SCRIPT_NAME and no longer in the path."""
+    """The prefix is in SCRIPT_NAME and no longer in the path."""
     found = roads(name).get("/shop/tell/x?y=1").json()
     assert (found["script"], found["path"], found["query"]) == ("/shop", "/tell/x", "y=1")
     assert found["absolute"] == "http://%s/shop/tell/x?y=1" % HOST

@@ -10,6 +10,7 @@ import re
 import pytest
 
 from tests.front.test_gateways import scgi, uwsgi
+from tests.lib import fastcgi
 from tests.lib.server import Connection
 
 LONG = "v" * 40_000
@@ -73,6 +74,8 @@ def status(path, data):
     with Connection(path) as conn:
         conn.send(data)
         head = conn.read_available()
+    if data[:1] == b"\x01":  # FastCGI's record of it
+        head = head[8:]
     found = re.match(rb"(?:HTTP/1\.[01]|Status:) (\d{3}) ", head)
     assert found, head[:200]
     return int(found.group(1))
@@ -81,7 +84,7 @@ def status(path, data):
 # A NUL ends a variable of SCGI, so there can be none within.
 ROWS = [
     pytest.param(protocol, name, id="%s-%s" % (protocol, name))
-    for protocol in ("http", "uwsgi", "scgi")
+    for protocol in ("http", "uwsgi", "fastcgi", "scgi")
     for name in FAULTS
     if (protocol, name) != ("scgi", "nul")
 ]
@@ -94,6 +97,8 @@ def test_refused_alike(backend, protocol, name):
         data = http(method, path, fields)
     elif protocol == "uwsgi":
         data = uwsgi(variables(method, path, fields))
+    elif protocol == "fastcgi":
+        data = fastcgi.request(variables(method, path, fields), keep=False)
     else:
         data = by_scgi(variables(method, path, fields))
     assert status(str(backend.unix), data) == expected

@@ -45,6 +45,18 @@ def test_upload_of_100_mb(road, backend, framing):
     assert resident_kb(worker, "VmHWM") - before < MEMORY_KB
 
 
+@pytest.mark.parametrize("kind", ["blocks", "stream/large"])
+@pytest.mark.parametrize("name", ["nginx-http-unix", "nginx-fastcgi-unix", "apache-fcgi"])
+def test_download_of_100_mb(roads, name, kind):
+    """As one piece and as a stream: more than every buffer on the way holds."""
+    with roads(name).connect() as conn:
+        conn.send(roads(name).head("GET", "/%s/%d" % (kind, UPLOAD)))
+        response = conn.read_response()
+    assert response.status == 200 and len(response.body) == UPLOAD * len(BLOCK)
+    assert response.body[: len(BLOCK)] == response.body[-len(BLOCK) :] == BLOCK
+    assert zlib.crc32(response.body) == zlib.crc32(BLOCK * UPLOAD)
+
+
 def test_connections_are_used_again(front, backend):
     """Where nginx keeps connections, 40 requests one after the other take few."""
     accepted = backend.metric("stoker_connections_accepted_total")
