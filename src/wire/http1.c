@@ -518,6 +518,7 @@ static inline void h1_clear(struct stk_head *h)
     memset(h->known, 0, sizeof(h->known));
     h->has_content_length = false;
     h->expect_continue = false;
+    h->records = false;
 }
 
 H1_INLINE enum stk_http1_result h1_head(struct stk_head *h, const char *end,
@@ -549,7 +550,6 @@ STK_HOT enum stk_http1_result stk_http1_parse(struct stk_head *ret_head, const c
     ret_head->base = buf;
     ret_head->serial = 0;
     ret_head->path_apart = false;
-    ret_head->records = false;
     r = h1_head(ret_head, buf + (full ? limits->head_max : len), limits);
     return stk_unlikely(full && r == STK_HTTP1_PARTIAL) ? H1_E(HEAD_TOO_LARGE) : r;
 }

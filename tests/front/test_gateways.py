@@ -246,6 +246,13 @@ def test_one_request_does_not_see_another(site):
         path = changed(("REQUEST_URI", "/same"), ("PATH_INFO", "/p%d" % number))
         environ = json.loads(site.answer("unix", scgi(path))[2])["environ"]
         assert environ["PATH_INFO"] == "/p%d" % number and "SECRET" not in environ
+        post = changed(("REQUEST_METHOD", "POST"), ("CONTENT_LENGTH", "5"))
+        for make in (fastcgi, uwsgi, fastcgi, scgi):
+            assert json.loads(site.answer("unix", make(post, b"hello"))[2])["body"] == "hello"
+        environ = json.loads(site.answer("unix", fastcgi(BASE))[2])["environ"]
+        assert "CONTENT_LENGTH" not in environ and "SECRET" not in environ
+        upload = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello"
+        assert json.loads(site.answer("unix", upload)[2])["body"] == "hello"
 
 
 def test_packets_that_come_again(site):
