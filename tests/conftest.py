@@ -13,6 +13,7 @@
 
 import os
 import platform
+import re
 import sys
 import textwrap
 from importlib import metadata
@@ -41,6 +42,44 @@ APPLICATIONS = {
 }
 
 
+# What a reason for skipping names, and the Debian package that has it.
+PACKAGES = {
+    "nginx's stream module": "libnginx-mod-stream",
+    "nginx": "nginx-light",
+    "Apache": "apache2-bin",
+    "apache": "apache2-bin",
+    "haproxy": "haproxy",
+    "openssl": "openssl",
+    "curl": "curl",
+    "pmccabe": "pmccabe",
+    "compiler": "gcc",
+    "git": "git",
+}
+
+
+def write_wanted(terminalreporter):
+    """Says how to get what tests were skipped for want of."""
+    wanted = {}
+    for report in terminalreporter.stats.get("skipped", ()):
+        # Three parts, as a tuple or from another process as a list.
+        reason = report.longrepr if isinstance(report.longrepr, str) else str(report.longrepr[2])
+        module = re.search(r"could not import '([\w.]+)'", reason)
+        package = next(
+            (PACKAGES[word] for word in PACKAGES if re.search(r"\b" + word, reason)), None
+        )
+        if module:
+            package = "the Python module " + module[1]
+        if package:
+            wanted[package] = wanted.get(package, 0) + 1
+    if not wanted:
+        return
+    counts = ", ".join("%s (%d)" % item for item in sorted(wanted.items()))
+    terminalreporter.write_line("skipped for want of: " + counts)
+    debian = sorted(name for name in wanted if " " not in name)
+    if debian:
+        terminalreporter.write_line("to run them: apt-get install " + " ".join(debian))
+
+
 def write_failed(path, terminalreporter):
     """Adds the ids of what failed to a file, one a line, for tools/rerun_failed."""
     with open(path, "a") as file:
@@ -56,6 +95,7 @@ def pytest_terminal_summary(terminalreporter):
     worker = hasattr(terminalreporter.config, "workerinput")  # one of xdist's: it tells the controller
     if os.environ.get("STOKER_TEST_FAILED") and not worker:
         write_failed(os.environ["STOKER_TEST_FAILED"], terminalreporter)
+    write_wanted(terminalreporter)
     counts = {}
     for report in terminalreporter.stats.get("passed", ()):
         name = report.nodeid.partition("::")[0].rpartition("/")[2]
