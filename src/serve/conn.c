@@ -198,6 +198,8 @@ static void conn_destroy(struct stk_conn *conn)
     stk_scoreboard_set(server->row, STK_COUNTER_connections_open, server->nconns);
     stk_scoreboard_close_reason(server->row, conn->close_reason);
     stk_loop_defer(server->loop, &conn->deferred);
+    if (stk_unlikely(server->accept_paused))
+        stk_server_resume(server);
     if (server->nconns == 0 && atomic_load(&server->draining) && server->on_drained != NULL)
         server->on_drained(server->on_drained_arg);
 }

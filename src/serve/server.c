@@ -55,6 +55,9 @@ enum {
     SERVER_DRAIN_FIRST_MS = 1000, /* for the first request of a connection that was accepted late */
 };
 
+/* What requests of new connections may take before those of others have their turn. */
+#define SERVER_ACCEPT_TURN STK_NSEC_PER_MSEC
+
 bool stk_server_is_patient(const struct stk_server *server)
 {
     return stk_loop_now(server->loop) < atomic_load(&server->patient_until);
@@ -201,14 +204,11 @@ static void server_pause(struct stk_server *server)
     stk_timer_set(server->loop, &server->accept_timer, SERVER_ACCEPT_PAUSE_MS);
 }
 
-static void server_on_accept_timer(struct stk_timer *timer, void *who)
+void stk_server_resume(struct stk_server *server)
 {
-    struct stk_server *server = stk_container_of(timer, struct stk_server, accept_timer);
-
-    if (atomic_load(&server->draining)) {
-        server_close_idle(server);
+    if (atomic_load(&server->draining))
         return;
-    }
+    stk_timer_stop(server->loop, &server->accept_timer);
     server->accept_paused = false;
     for (size_t i = 0; i < server->nlisteners; i++) {
         struct stk_server_listener *l = &server->listeners[i];
@@ -218,6 +218,16 @@ static void server_on_accept_timer(struct stk_timer *timer, void *who)
             return;
         }
     }
+}
+
+static void server_on_accept_timer(struct stk_timer *timer, void *who)
+{
+    struct stk_server *server = stk_container_of(timer, struct stk_server, accept_timer);
+
+    if (atomic_load(&server->draining))
+        server_close_idle(server);
+    else
+        stk_server_resume(server);
 }
 
 /* Makes a connection of an accepted socket; NULL: it was closed, the reason logged. */
@@ -242,16 +252,19 @@ static struct stk_conn *server_open(struct stk_server_listener *l, int fd,
 
 /*
  * Takes a connection and serves what it has sent already: a client that sends as it connects, and
- * closes after the answer, never enters the epoll set.
+ * closes after the answer, never enters the epoll set. `later`: what it has sent comes as an event,
+ * behind those that are there.
  */
 static void server_take(struct stk_server_listener *l, struct stk_lead_thread *thread, int fd,
-                        const struct stk_addr *addr)
+                        const struct stk_addr *addr, bool later)
 {
     struct stk_conn *conn = server_open(l, fd, addr);
 
     if (conn == NULL)
         return;
-    if (stk_likely(!l->begins))
+    if (stk_unlikely(later && !l->begins))
+        stk_conn_release(conn, thread);
+    else if (stk_likely(!l->begins))
         stk_http1_readable(conn, thread);
     else if (l->endpoint->proxy_protocol != STK_PROXY_PROTOCOL_OFF)
         stk_proxied_begin(conn, thread);
@@ -304,6 +317,9 @@ static void server_on_accept(struct stk_source *src, uint32_t events, void *who)
     struct stk_server_listener *l = stk_container_of(src, struct stk_server_listener, src);
     struct stk_server *server = l->server;
     struct stk_lead_thread *thread = who;
+    /* Without a stand-by thread their requests are served in a row: others wait behind them. */
+    stk_nsec turn = stk_server_has_standby(server) ? 0 : stk_time_mono_ns() + SERVER_ACCEPT_TURN;
+    bool later = false;
 
     for (int i = 0; i < SERVER_ACCEPT_BATCH; i++) {
         struct stk_addr addr;
@@ -322,13 +338,14 @@ static void server_on_accept(struct stk_source *src, uint32_t events, void *who)
         if (fd >= 0) {
             uint64_t before = server->nconns;
 
-            server_take(l, thread, fd, &addr);
+            server_take(l, thread, fd, &addr, later);
             if (!thread->own)
                 return; /* its request took long: the loop has gone to another thread */
             /* One that ended with its request is no burden that workers should have even parts of.
              */
             if (l->shared && server->nconns > before)
                 return;
+            later = later || (turn != 0 && stk_time_mono_ns() > turn);
             continue;
         }
         if (errno == EAGAIN)

@@ -257,6 +257,8 @@ static inline void stk_server_note_fd(struct stk_server *server, int fd, bool us
         server->conn_fds[fd] = used;
 }
 
+/* Accepts again, after running out of descriptors: one has been closed. By the loop's owner. */
+void stk_server_resume(struct stk_server *server);
 /* Whether a stand-by thread turns the loop while the application runs. */
 static inline bool stk_server_has_standby(const struct stk_server *server)
 {

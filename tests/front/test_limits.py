@@ -175,6 +175,21 @@ def test_connections_beyond_the_limit(serve, plain):
         conn.close()
 
 
+def test_room_that_new_connections_leave_is_taken_at_once(serve, plain):
+    """All have just come, so none is closed to make room; whoever leaves makes it."""
+    server = serve("probe:app", "-w1", "--max-connections", "4", cwd=plain.cwd)
+    for _ in range(5):
+        silent = [server.connect() for _ in range(4)]
+        waiting = [server.connect() for _ in range(4)]
+        for conn in waiting:
+            conn.send(get("", "/a"))
+        for conn, other in zip(silent, waiting):
+            conn.close()
+            assert other.read_response().status == 200
+        for conn in waiting:
+            conn.close()
+
+
 def test_many_connections_at_once(plain):
     conns = [plain.connect() for _ in range(300)]
     for number, conn in enumerate(conns):

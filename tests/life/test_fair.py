@@ -14,7 +14,10 @@ import time
 def app(environ, start_response):
     if environ["QUERY_STRING"] == "wait":
         wait_at_gate()
-    time.sleep(0.001)
+    time.sleep(0.005 if environ["QUERY_STRING"] == "slow" else 0.001)
+    if environ["QUERY_STRING"] in ("old", "slow"):
+        with open("served", "a") as file:
+            file.write(environ["QUERY_STRING"] + " ")
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [b"ok"]
 """
@@ -47,6 +50,28 @@ def test_connections_get_the_same_share(serve, args):
     assert counts[0] >= 20, counts
     for conn in conns:
         conn.close()
+
+
+@pytest.mark.parametrize("option", ["--takeover", "--no-takeover"])
+def test_new_connections_do_not_go_before_an_older_one(serve, tmp_path, option):
+    """They come first to the accept queue, and have their turns with it."""
+    server = serve(APP, "-w1", option, ready="/")
+    with Gate(tmp_path) as gate, server.connect() as old, server.connect() as holder:
+        old.send(get())
+        assert old.read_response().status == 200
+        holder.send(get("", "/?wait"))
+        assert holder.is_quiet(0.1)
+        new = [server.connect() for _ in range(40)]
+        for conn in new:
+            conn.send(get("", "/?slow"))
+        old.send(get("", "/?old"))
+        gate.let_go()
+        assert old.read_response().status == 200
+        for conn in new:
+            assert conn.read_response().status == 200
+            conn.close()
+    served = (tmp_path / "served").read_text().split()
+    assert served.index("old") <= 44 if option == "--takeover" else served.index("old") < 10, served
 
 
 @pytest.mark.parametrize("workers, slow", [(2, 1), (4, 3)])
