@@ -453,6 +453,22 @@ def test_a_reload_keeps_the_client(serve):
             time.sleep(0.02)
 
 
+def test_a_connection_without_a_word_holds_up_no_reload(serve):
+    server = serve(APP, "-w1", "--proxy-protocol", "required", "--head-timeout", "600")
+    conns = [server.connect() for _ in range(3)]
+    conns[1].send(v1()[:20])
+    conns[2].send(LOCAL)
+    server.send_raw(LOCAL + GET)
+    server.send_signal(1)
+    server.wait_log("the reload is complete")
+    for conn in conns[:2]:
+        assert conn.read_to_end() == b""
+    conns[2].send(GET)  # has moved to the new worker
+    assert conns[2].read_response().status == 200
+    for conn in conns:
+        conn.close()
+
+
 def test_an_upgrade_ends_proxied_connections_well(serve, tmp_path):
     """A descriptor tells nothing of the header: each idle connection gets one more request."""
     server = serve(APP, "-w1", "--proxy-protocol", "required", "--pidfile", str(tmp_path / "pid"))
