@@ -5,11 +5,13 @@ import re
 import shutil
 import signal
 import ssl
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
-from tests.front.test_tls import Load, ask, certs, client, connect, https, pair, response  # noqa: F401
+from tests.front.test_tls import APP, Load, ask, certs, client, connect, https, pair, response  # noqa: F401
 from tests.lib.users import why_not
 
 TAKEN = r"this server has taken over from process (\d+)"
@@ -76,19 +78,26 @@ def test_other_rules_for_clients_resume_nothing(https, certs, tmp_path):  # noqa
         assert ask(conn) == b"hello"
 
 
+@pytest.fixture
+def public():
+    """A directory that every user may enter; those of the tests may be closed by the next run of pytest."""
+    where = Path(tempfile.mkdtemp(prefix="stoker-tls-"))
+    where.chmod(0o755)
+    yield where
+    shutil.rmtree(where, ignore_errors=True)
+
+
 @pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
 @pytest.mark.parametrize("folder", [False, True], ids=["files", "directory"])
-def test_keys_that_only_root_can_read_stay(https, certs, tmp_path, folder):  # noqa: F811
-    where = tmp_path / "live"
-    where.mkdir()
+def test_keys_that_only_root_can_read_stay(https, certs, public, folder):  # noqa: F811
+    (public / "app.py").write_text(APP)
+    (public / "live").mkdir()
     for end in (".pem", ".key"):
-        shutil.copy(certs / ("main" + end), where / ("c" + end))
-    os.chmod(where / "c.key", 0o600)
-    for parent in (where, *where.parents):
-        if parent.stat().st_mode & 0o5 != 0o5:
-            os.chmod(parent, parent.stat().st_mode | 0o5)
+        shutil.copy(certs / ("main" + end), public / "live" / ("c" + end))
+    os.chmod(public / "live" / "c.pem", 0o644)
+    os.chmod(public / "live" / "c.key", 0o600)
     options = ["--tls-cert", "live"] if folder else ["--tls-cert", "live/c.pem", "--tls-key", "live/c.key"]
-    server = https(*options, "--user", "nobody")
+    server = https(*options, "--user", "nobody", app="app:app", cwd=public)
     with connect(server, client(certs)) as conn:
         pid = ask(conn, "/pid")
     upgrade(server)
