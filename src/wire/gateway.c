@@ -406,6 +406,8 @@ static void gateway_set_path(struct stk_gateway *gw, struct stk_head *head)
     stk_span whole = stk_head_path(head), script, path;
     size_t at;
 
+    head->path_apart = true;
+    gw->mount = stk_span_make(gw->buf, 0);
     if (head->target_form >= STK_TARGET_AUTHORITY)
         return;
     if (head->path_escaped) {
@@ -430,7 +432,6 @@ static void gateway_set_path(struct stk_gateway *gw, struct stk_head *head)
     head->path_off = (uint32_t)at;
     head->path_len = (uint32_t)(script.len + path.len);
     head->path_escaped = false;
-    head->path_apart = true;
     if (gw->query.ptr == NULL || stk_span_eq(gw->query, stk_head_query(head)))
         return;
     head->query_off = gateway_at(gw, gw->query);

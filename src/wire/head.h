@@ -8,6 +8,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/span.h"
@@ -132,6 +133,15 @@ static inline stk_span stk_head_field_value(const struct stk_head *h,
 {
     return stk_span_make(h->base + f->value_off, f->value_len);
 }
+
+/*
+ * Copies a head with all that it refers to, for requests that outlive the buffers of their thread:
+ * *to has room for from->nfields fields, and `text` for as many bytes as the first function says.
+ * Of HTTP that is the text of the head; what a gateway protocol tells lies here and there behind
+ * `base`.
+ */
+size_t stk_head_text_size(const struct stk_head *h);
+void stk_head_copy(struct stk_head *to, const struct stk_head *from, char *text);
 
 /* The value of the last field of a known kind; a span of length 0 and ptr NULL if there is none. */
 static inline stk_span stk_head_known_value(const struct stk_head *h, enum stk_head_known id)

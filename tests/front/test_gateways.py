@@ -277,6 +277,15 @@ def test_packets_that_come_again(site):
     assert status == 400
 
 
+def test_requests_about_no_path(site):
+    variables = changed(("REQUEST_METHOD", "OPTIONS"), ("REQUEST_URI", "*"), ("PATH_INFO", None),
+                        ("QUERY_STRING", ""), ("SECRET", "m"))
+    environ = json.loads(site.answer("unix", uwsgi(variables))[2])["environ"]
+    assert environ["REQUEST_METHOD"] == "OPTIONS" and environ["PATH_INFO"] == ""
+    assert environ["REMOTE_ADDR"] == "192.0.2.9" and environ["SECRET"] == "m"
+    assert environ["wsgi.url_scheme"] == "https"
+
+
 def test_limits_and_deadlines(serve, tmp_path):
     site = Gateways(serve, tmp_path, "-w1", "--limit-request-body=10", "--request-timeout=500ms",
                     "--health-path=/healthz")

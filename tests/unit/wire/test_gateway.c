@@ -155,6 +155,52 @@ static void check_full(size_t len)
         assert_false(stk_span_eq(gw.vars[i].name, STK_SPAN_LIT("HTTP_PROXY")));
 }
 
+/* The same of a copy that is made when the buffers are no more. */
+static void check_copy(void)
+{
+    size_t size = stk_head_text_size(&head);
+    char *text = malloc(size + 1);
+    struct stk_head was = head;
+
+    stk_head_copy(&head, &was, text);
+    assert_ptr_equal(head.base, text);
+    for (size_t i = 0; i < was.nfields; i++) {
+        stk_span name = stk_head_field_name(&was, &was.fields[i]);
+        stk_span value = stk_head_field_value(&was, &was.fields[i]);
+
+        assert_true(stk_span_eq(stk_head_field_name(&head, &head.fields[i]), name));
+        assert_true(stk_span_eq(stk_head_field_value(&head, &head.fields[i]), value));
+    }
+    assert_true(stk_span_eq(stk_head_method(&head), stk_head_method(&was)));
+    assert_true(stk_span_eq(stk_head_target(&head), stk_head_target(&was)));
+    assert_true(stk_span_eq(stk_head_path(&head), stk_head_path(&was)));
+    assert_true(stk_span_eq(stk_head_query(&head), stk_head_query(&was)));
+    assert_true(stk_span_eq(stk_head_host(&head), stk_head_host(&was)));
+    free(text);
+    head = was;
+}
+
+static void test_copies(void **state)
+{
+    static const char http[] = "GET http://h:1/p?q HTTP/1.1\r\nHost: h:1\r\nA: b\r\n\r\n";
+    struct request absolute = {{"REQUEST_METHOD", "GET", "REQUEST_URI", "http://h:1/p?q",
+                                "HTTP_HOST", "h:1", "HTTP_A", ""}};
+    struct request asterisk = {{"REQUEST_METHOD", "OPTIONS", "REQUEST_URI", "*"}};
+    char packet[PACKET];
+
+    assert_int_equal(parse(stk_uwsgi_parse, packet, uwsgi_packet(packet, &full, 0)), STK_HTTP1_OK);
+    check_copy();
+    assert_int_equal(parse(stk_uwsgi_parse, packet, uwsgi_packet(packet, &absolute, 0)),
+                     STK_HTTP1_OK);
+    check_copy();
+    assert_int_equal(parse(stk_uwsgi_parse, packet, uwsgi_packet(packet, &asterisk, 0)),
+                     STK_HTTP1_OK);
+    assert_true(head.path_apart);
+    check_copy();
+    assert_int_equal(stk_http1_parse(&head, http, sizeof http - 1, &limits), STK_HTTP1_OK);
+    check_copy();
+}
+
 static void test_every_split(void **state)
 {
     char packet[PACKET];
@@ -450,6 +496,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_split),
+        cmocka_unit_test(test_copies),
         cmocka_unit_test(test_again),
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_paths),
