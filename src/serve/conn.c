@@ -163,7 +163,7 @@ static void conn_free(struct stk_deferred *deferred)
     stk_tls_free(conn->tls);
     stk_proxied_free(conn->proxied);
     free(conn->in);
-    if (server->nspare < CONN_SPARE)
+    if (server->nspare != CONN_SPARE) /* 0 with sanitizers */
         server->spare[server->nspare++] = conn;
     else
         free(conn);

@@ -448,7 +448,7 @@ static stk_span sendfile_type(const struct stk_sendfile *sf, const struct sendfi
 
     if (type.len == 0)
         type = stk_static_type(sf->statics, stk_span_str(facts->base));
-    if (type.len == 0)
+    if (type.len == 0 || type.ptr == NULL)
         return STK_SPAN_LIT("application/octet-stream");
     if (facts->charset.len == 0 || memmem(type.ptr, type.len, "charset", 7) != NULL ||
         type.len < 5 || strncasecmp(type.ptr, "text/", 5) != 0)
