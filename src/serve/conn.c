@@ -29,6 +29,7 @@
 #include "config/config.h"
 #include "ipc/scoreboard.h"
 #include "serve/body.h"
+#include "serve/cold.h"
 #include "serve/conn_io.h"
 #include "serve/fcgi.h"
 #include "serve/http1.h"
@@ -185,6 +186,7 @@ static void conn_destroy(struct stk_conn *conn)
         stk_secure_end(conn);
     stk_loop_del(server->loop, &conn->src);
     stk_timer_stop(server->loop, &conn->timer);
+    stk_cold_forget(conn);
     stk_list_remove(&conn->link);
     server->nconns--;
     stk_conn_count(conn, STK_CONN_CLOSE);
@@ -351,6 +353,8 @@ static void conn_linger(struct stk_conn *conn, struct stk_serve_thread *t)
                                     : conn->linger_end);
 }
 
+static void conn_want(struct stk_conn *conn, uint32_t events);
+
 /* The response is complete and the socket takes bytes again; or the application is still writing
  * it. */
 static void conn_drain(struct stk_conn *conn, struct stk_lead_thread *thread, bool busy)
@@ -360,9 +364,12 @@ static void conn_drain(struct stk_conn *conn, struct stk_lead_thread *thread, bo
     bool sent = false;
     int r = q != NULL ? stk_outq_drain(q, conn->src.fd, conn->tls, &sent) : 0;
 
-    if (r == 1) {
+    if (r >= 1) {
         if (sent)
             conn_set_deadline(conn, stk_loop_now(server->loop) + server->config->send_timeout);
+        /* The socket has room, and would say so all the time: only hang-ups are heard. */
+        if (r == STK_OUTQ_DISK && stk_cold_wait(conn) == 0)
+            conn_want(conn, EPOLLERR);
         return;
     }
     if (busy) {
@@ -499,6 +506,7 @@ int stk_conn_open(struct stk_server *server, const struct stk_endpoint *endpoint
     conn->deferred.free_fn = conn_free;
     conn->job.run = stk_http1_job;
     conn->src_events = EPOLLIN;
+    stk_list_init(&conn->disk);
     stk_timer_init(&conn->timer, conn_on_timer);
     atomic_store_explicit(&conn->word, STK_CONN_DISARMED, memory_order_relaxed);
     stk_list_append(&server->conns, &conn->link);
@@ -544,6 +552,14 @@ static void conn_want(struct stk_conn *conn, uint32_t events)
 void stk_conn_want_output(struct stk_conn *conn, bool output)
 {
     conn_want(conn, output ? EPOLLOUT : EPOLLIN);
+}
+
+void stk_conn_look_again(struct stk_conn *conn)
+{
+    bool busy = atomic_load_explicit(&conn->word, memory_order_acquire) & STK_CONN_BUSY;
+
+    if ((busy || conn->state == STK_CONN_DRAIN) && stk_conn_has_queued(conn))
+        stk_conn_want_output(conn, true); /* an event of the next turn */
 }
 
 void stk_conn_want_input(struct stk_conn *conn)
@@ -671,18 +687,25 @@ STK_COLD int stk_conn_send_raw(struct stk_conn *conn, struct iovec *iov, int iov
 
 /*
  * The first bytes of a file straight to a plain socket with nothing queued: > 0 so many were sent,
- * of at most one turn's; 0: it takes none now; or a negative errno.
+ * of at most one turn's; 0: it takes none now, or they are not in memory; or a negative errno.
  */
 static int64_t conn_sendfile_now(struct stk_conn *conn, int fd, int64_t off, uint64_t len)
 {
     off_t at = (off_t)off;
-    uint64_t left = len < STK_CONN_FILE_TURN ? len : STK_CONN_FILE_TURN;
+    uint64_t left = len < STK_CONN_FILE_TURN ? len : STK_CONN_FILE_TURN, part = 0;
 
     while (left > 0) {
-        ssize_t n = stk_sigpipe_sendfile(conn->src.fd, fd, &at, (size_t)left);
+        ssize_t n;
 
+        if (part == 0) {
+            part = left < STK_COLD_PART ? left : STK_COLD_PART;
+            if (stk_cold_ask(fd, at, part))
+                break; /* the loop looks again, and waits in the end */
+        }
+        n = stk_sigpipe_sendfile(conn->src.fd, fd, &at, (size_t)part);
         if (n > 0) {
             left -= (uint64_t)n;
+            part -= (uint64_t)n;
             continue;
         }
         if (n == 0)
@@ -739,7 +762,7 @@ int stk_conn_sendfile(struct stk_conn *conn, int fd, int64_t off, uint64_t len, 
     if (r < 0)
         return r;
     r = idle && !plain ? stk_outq_drain(q, conn->src.fd, conn->tls, &sent) : 1;
-    if (r == 1) {
+    if (r >= 1) {
         stk_conn_want_output(conn, true);
         return 0;
     }

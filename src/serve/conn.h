@@ -51,6 +51,7 @@ struct stk_conn {
     const struct stk_endpoint *endpoint;
     struct stk_timer timer;
     struct stk_list link;
+    struct stk_list disk; /* while its output waits for one: serve/cold.c */
     struct stk_deferred deferred;
     struct stk_job job;
 
@@ -140,6 +141,8 @@ bool stk_conn_is_gone(struct stk_conn *conn);
 bool stk_conn_has_input(struct stk_conn *conn);
 /* Asks for output events (and no input) or the other way round. 0 or a negative errno. */
 void stk_conn_want_output(struct stk_conn *conn, bool output);
+/* Looks whether a disk has brought what comes next in the queue; by the owner of the loop. */
+void stk_conn_look_again(struct stk_conn *conn);
 /* Asks for input events, and makes one happen where TLS has input that the socket does not show. */
 void stk_conn_want_input(struct stk_conn *conn);
 

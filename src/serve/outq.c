@@ -23,11 +23,12 @@
 #include "base/sigpipe.h"
 #include "base/sys.h"
 #include "net/tls.h"
+#include "serve/cold.h"
 #include "wire/fastcgi.h"
 
 enum {
     OUTQ_CHUNK = 64 * 1024,
-    OUTQ_SENDFILE_MAX = 1024 * 1024,
+    OUTQ_SENDFILE_MAX = STK_COLD_PART,
     OUTQ_FILE_BLOCK = 64 * 1024,     /* of a file that TLS encrypts */
     OUTQ_TURN_MAX = 4 * 1024 * 1024, /* sent by one call */
     OUTQ_RECORD_MAX = 15 * 4096,     /* of a file, in a record of FastCGI: whole pages */
@@ -51,6 +52,7 @@ struct stk_outq {
     pthread_mutex_t mutex;
     struct stk_list segments;
     uint64_t memory;
+    unsigned looks; /* at what comes next, which was not in memory */
     int tmpfd;
     uint64_t tmplen;
     int error;
@@ -299,6 +301,15 @@ static ssize_t segment_send_tls(struct outq_segment *s, struct stk_tls *tls)
     return n < 0 ? -errno : n;
 }
 
+/* Whether the disk is to be waited for by looking again. */
+static bool outq_is_cold(struct stk_outq *q, const struct outq_segment *s, bool tls)
+{
+    uint64_t most = tls ? OUTQ_FILE_BLOCK : s->id != 0 ? OUTQ_RECORD_MAX : OUTQ_SENDFILE_MAX;
+
+    return s->fd >= 0 && q->looks < STK_COLD_LOOKS &&
+           stk_cold_ask(s->fd, s->off, s->len < most ? s->len : most);
+}
+
 int stk_outq_drain(struct stk_outq *q, int sock, struct stk_tls *tls, bool *ret_sent)
 {
     uint64_t total = 0;
@@ -317,6 +328,11 @@ int stk_outq_drain(struct stk_outq *q, int sock, struct stk_tls *tls, bool *ret_
             r = 1;
             break;
         }
+        if (outq_is_cold(q, s, tls != NULL)) {
+            q->looks++;
+            r = STK_OUTQ_DISK;
+            break;
+        }
         n = tls != NULL ? segment_send_tls(s, tls) : segment_send(s, sock);
         if (n < 0) {
             if (n == -EINTR)
@@ -325,6 +341,7 @@ int stk_outq_drain(struct stk_outq *q, int sock, struct stk_tls *tls, bool *ret_
             break;
         }
         total += (uint64_t)n;
+        q->looks = 0;
         s->off += n;
         s->len -= (uint64_t)n;
         if (s->len == 0)

@@ -12,6 +12,8 @@
 #include "base/macros.h"
 #include "base/span.h"
 
+enum { STK_OUTQ_DISK = 2 };
+
 struct stk_outq;
 struct stk_tls;
 
@@ -40,7 +42,8 @@ int stk_outq_append_file(struct stk_outq *q, int fd, int64_t off, uint64_t len, 
 /*
  * Sends what the socket takes, but only some MiB, so that other connections get their turn; by way
  * of a TLS session where there is one, whose own output leaves first. 0: empty now; 1: bytes are
- * left (*ret_sent: progress was made); -EPIPE or another negative errno: nothing more can be sent.
+ * left (*ret_sent: progress was made); STK_OUTQ_DISK: and those come next that a disk has to be
+ * waited for; -EPIPE or another negative errno: nothing more can be sent.
  */
 int stk_outq_drain(struct stk_outq *q, int sock, struct stk_tls *tls, bool *ret_sent)
     STK_MUST_CHECK;

@@ -30,6 +30,7 @@
 #include "serve/access_log.h"
 #include "serve/body.h"
 #include "serve/carry.h"
+#include "serve/cold.h"
 #include "serve/compress.h"
 #include "serve/conn.h"
 #include "serve/deadline.h"
@@ -572,6 +573,7 @@ struct stk_server *stk_server_free(struct stk_server *server)
         pthread_mutex_destroy(&server->threads[i].interfere_mutex);
     }
     stk_cidr_set_deinit(&server->trusted);
+    server->cold = stk_cold_free(server->cold);
     server->compress = stk_compress_free(server->compress);
     server->router = stk_router_free(server->router);
     server->tls = stk_tls_store_free(server->tls);

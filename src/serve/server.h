@@ -21,6 +21,7 @@
 
 struct stk_config;
 struct stk_coder;
+struct stk_cold;
 struct stk_compress;
 struct stk_deadline;
 struct stk_handler;
@@ -82,6 +83,7 @@ struct stk_server {
     struct stk_access_log *access_log; /* NULL: off */
     struct stk_move *move;             /* NULL: connections stay; set by the owner of the server */
     struct stk_compress *compress;     /* NULL: off */
+    struct stk_cold *cold;             /* NULL until a disk was waited for */
     bool response_rules;               /* heads of responses are looked at before they leave */
     struct stk_router *router;         /* NULL: every request is the application's */
     struct stk_tls_store *tls;         /* NULL: no TLS; a reference of its own */

@@ -285,6 +285,21 @@ def test_changes_are_seen(server):
     await_body(server, "/static/changing.txt", b"404 Not Found\n")
 
 
+def test_a_file_that_is_not_in_memory(server):
+    path = server.root / "cold.bin"
+    path.write_bytes(BIG)
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        assert fetch(server, "/static/cold.bin").body == BIG
+        for fields, expected in (("", BIG), ("Range: bytes=1000000-2999999\r\n", BIG[1000000:3000000])):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            with server.connect() as conn:
+                conn.send("GET /static/cold.bin HTTP/1.1\r\nHost: x\r\n%s\r\n" % fields)
+                assert fetch(server, "/static/a.txt").body == b"0123456789"
+                assert conn.read_response().body == expected
+    path.unlink()
+
+
 def test_pipelined_and_mixed(server):
     data = b"".join(
         b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % path
