@@ -512,7 +512,7 @@ static STK_COLD enum stk_http1_result h1_empty_lines(const char **pos, const cha
     return *pos < end ? STK_HTTP1_OK : STK_HTTP1_PARTIAL;
 }
 
-/* What fields only ever add to. */
+/* What fields only ever add to, and what no field says. */
 static inline void h1_clear(struct stk_head *h)
 {
     memset(h->known, 0, sizeof(h->known));

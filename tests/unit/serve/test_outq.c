@@ -176,6 +176,52 @@ static void files_stand_in_line(void **state)
     close(p.out);
 }
 
+/* A reader that takes a few bytes at a time sees whole records. */
+static void files_go_out_in_records(void **state)
+{
+    static const size_t lengths[] = {1, 61439, 61440, 61441, 200000};
+    struct stk_outq *q = stk_outq_new();
+    struct pair p = pair_open();
+    char *got = stk_mem_zalloc(1 << 20);
+    int fd = pattern_file(0, 200000);
+
+    assert_non_null(q);
+    for (size_t i = 0; i < STK_ARRAY_LEN(lengths); i++) {
+        size_t have = 0, at = 0, content = 0;
+        bool sent;
+        int r;
+
+        assert_int_equal(stk_outq_append_file(q, fd, 0, lengths[i], stk_span_make("", 0), 0x1234),
+                         0);
+        do {
+            ssize_t n;
+
+            r = stk_outq_drain(q, p.in, NULL, &sent);
+            assert_true(r >= 0);
+            while ((n = read(p.out, got + have, r == 1 && have % 3 != 0 ? 4099 : 65536)) > 0)
+                have += (size_t)n;
+        } while (r == 1);
+        while (at < have) {
+            size_t len = (size_t)(unsigned char)got[at + 4] << 8 | (unsigned char)got[at + 5];
+
+            assert_memory_equal(got + at, "\x01\x06\x12\x34", 4);
+            assert_int_equal(got[at + 6], 0);
+            assert_true(at + 8 + len <= have);
+            for (size_t k = 0; k < len; k++)
+                assert_int_equal(got[at + 8 + k], echo_pattern(content + k));
+            content += len;
+            at += 8 + len;
+        }
+        assert_int_equal(content, lengths[i]);
+        assert_true(stk_outq_is_empty(q));
+    }
+    free(got);
+    close(fd);
+    stk_outq_free(q);
+    close(p.in);
+    close(p.out);
+}
+
 static void a_file_that_shrank_is_an_error_for_good(void **state)
 {
     struct stk_outq *q = stk_outq_new();
@@ -253,6 +299,7 @@ int main(void)
         cmocka_unit_test(bytes_keep_their_order),
         cmocka_unit_test(a_full_queue_takes_nothing),
         cmocka_unit_test(files_stand_in_line),
+        cmocka_unit_test(files_go_out_in_records),
         cmocka_unit_test(a_file_that_shrank_is_an_error_for_good),
         cmocka_unit_test(a_reader_that_left_is_an_error),
         cmocka_unit_test(a_directory_that_is_missing_is_an_error),
