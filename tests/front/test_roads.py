@@ -1,4 +1,5 @@
-"""Static files, routes and compression by every road: HTTP, TLS, uwsgi and SCGI answer the same."""
+"""Static files, routes and compression by every road: HTTP, TLS, uwsgi, SCGI and FastCGI answer the
+same."""
 
 import gzip
 import shutil
@@ -9,6 +10,7 @@ import zlib
 import pytest
 
 from tests.front.test_gateways import changed, scgi, uwsgi
+from tests.lib import fastcgi
 from tests.lib.server import Connection, free_port
 
 pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
@@ -34,11 +36,16 @@ class Road:
 
     def ask(self, path, fields=(), method="GET"):
         with Connection(("127.0.0.1", self.port)) as conn:
-            if self.kind in ("uwsgi", "scgi"):
+            if self.kind in ("uwsgi", "scgi", "fastcgi"):
                 names = [("HTTP_" + name.upper().replace("-", "_"), value) for name, value in fields]
-                encode = uwsgi if self.kind == "uwsgi" else scgi
-                conn.send(encode(changed(("PATH_INFO", path), ("REQUEST_URI", path), ("QUERY_STRING", ""),
-                                         ("REQUEST_METHOD", method), *names)))  # fmt: skip
+                variables = changed(("PATH_INFO", path), ("REQUEST_URI", path), ("QUERY_STRING", ""),
+                                    ("REQUEST_METHOD", method), *names)  # fmt: skip
+                if self.kind == "fastcgi":
+                    conn.send(fastcgi.request(variables, keep=False))
+                    found = fastcgi.rest(conn)
+                    assert found.end is not None
+                    return found.status, {k: v.lower() for k, v in found.fields.items()}, found.body
+                conn.send((uwsgi if self.kind == "uwsgi" else scgi)(variables))
                 data = conn.read_to_end()
             else:
                 if self.kind == "https":
@@ -66,7 +73,7 @@ def roads(serve_module, tmp_path_factory):
          "-keyout", "key.pem", "-out", "cert.pem", "-days", "2", "-subj", "/CN=x"],
         cwd=where, check=True, capture_output=True,
     )  # fmt: skip
-    ports = {kind: free_port() for kind in ("https", "uwsgi", "scgi")}
+    ports = {kind: free_port() for kind in ("https", "uwsgi", "scgi", "fastcgi")}
     server = serve_module(
         "app:app", "--static", "/static=files", "--route", "prefix=/files static=files header='X-From: rule'",
         "--route", "path=/old redirect=/new", "--compress", "gzip", "--workers", "1",
@@ -79,7 +86,7 @@ def roads(serve_module, tmp_path_factory):
     return {kind: Road(kind, port, context) for kind, port in ports.items()}
 
 
-ROADS = pytest.mark.parametrize("kind", ["http", "https", "uwsgi", "scgi"])
+ROADS = pytest.mark.parametrize("kind", ["http", "https", "uwsgi", "scgi", "fastcgi"])
 
 
 @ROADS

@@ -9,6 +9,7 @@ import subprocess
 import pytest
 
 from tests.front.test_gateways import changed, parse, scgi, uwsgi
+from tests.lib import fastcgi
 from tests.lib.server import Connection, free_port
 
 APP = r'''
@@ -379,7 +380,7 @@ def test_by_every_road(serve, base, tmp_path):
          "-keyout", "key.pem", "-out", "cert.pem", "-days", "2", "-subj", "/CN=x"],
         cwd=tmp_path, check=True, capture_output=True,
     )  # fmt: skip
-    ports = {name: free_port() for name in ("uwsgi", "scgi", "https")}
+    ports = {name: free_port() for name in ("uwsgi", "scgi", "fastcgi", "https")}
     server = serve(
         APP, "--x-sendfile", str(base / "media"), "--tls-cert", "cert.pem", "--tls-key", "key.pem",
         *["--bind=%s://127.0.0.1:%d" % pair for pair in ports.items()],
@@ -394,6 +395,11 @@ def test_by_every_road(serve, base, tmp_path):
             conn.send(encode(changed(("QUERY_STRING", "X-Sendfile=a.txt"), ("HTTP_RANGE", "bytes=1-2"))))
             status, fields, body = parse(conn.read_to_end())
             assert (int(status), body) == (206, b"12")
+    with Connection(("127.0.0.1", ports["fastcgi"])) as conn:
+        for file, body in (("big.bin", BIG), ("a.txt", TEXT), ("big.bin", BIG)):
+            conn.send(fastcgi.request(changed(("QUERY_STRING", "X-Sendfile=" + file))))
+            found = fastcgi.answer(conn)
+            assert found.body == body and "x-sendfile" not in found.fields
     context = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
     context.check_hostname = False
     with Connection(("127.0.0.1", ports["https"])) as conn:
