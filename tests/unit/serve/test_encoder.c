@@ -193,6 +193,40 @@ static void test_codings(void **state)
     }
 }
 
+/* Two blocks, cut at every byte, with and without a flush between them. */
+static void test_every_split(void **state)
+{
+    enum { LEN = 400 };
+
+    for (int c = STK_CODING_GZIP; c < STK_CODINGS; c++) {
+        enum stk_coding coding = (enum stk_coding)c;
+        int lowest, highest, level;
+        struct stk_encoder *e;
+
+        if (!stk_encoder_has(coding))
+            continue;
+        stk_encoder_levels(coding, &lowest, &highest, &level);
+        e = stk_encoder_new(coding, lowest);
+        assert_non_null(e);
+        for (size_t cut = 0; cut <= LEN; cut++)
+            for (int flush = 0; flush < 2; flush++) {
+                size_t total = 0, got;
+                bool end = false;
+
+                assert_int_equal(stk_encoder_begin(e, flush ? -1 : LEN), 0);
+                run(e, text, cut, flush ? STK_ENCODER_FLUSH : STK_ENCODER_RUN, CODED / 4, &total);
+                if (flush) {
+                    got = decode(coding, total, &end);
+                    check(coding, cut, got, end, false);
+                }
+                run(e, text + cut, LEN - cut, STK_ENCODER_END, CODED / 4, &total);
+                got = decode(coding, total, &end);
+                check(coding, LEN, got, end, true);
+            }
+        stk_encoder_free(e);
+    }
+}
+
 /* A whole body in one call, and one that is given up in the middle. */
 static void test_reuse(void **state)
 {
@@ -261,6 +295,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_codings),
+        cmocka_unit_test(test_every_split),
         cmocka_unit_test(test_reuse),
         cmocka_unit_test(test_flush_left),
     };
