@@ -70,6 +70,8 @@ static void test_every_field_has_a_row(void **state)
             assert_int_equal(owner[rows[i].offset + b], 0);
             owner[rows[i].offset + b] = 1;
         }
+    /* What is no option, and is noted beside them. */
+    memset(owner + offsetof(struct stk_config, cwd), 1, sizeof(char *));
     for (size_t b = 0; b < sizeof(owner); b++) {
         gap = owner[b] ? 0 : gap + 1;
         assert_true(gap < 8);
