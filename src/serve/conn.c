@@ -31,6 +31,7 @@
 #include "serve/body.h"
 #include "serve/cold.h"
 #include "serve/conn_io.h"
+#include "serve/detach.h"
 #include "serve/fcgi.h"
 #include "serve/http1.h"
 #include "serve/outq.h"
@@ -319,7 +320,9 @@ static void conn_disarm(struct stk_conn *conn, uint32_t events)
         add |= STK_CONN_GONE;
     stk_loop_del(conn->server->loop, &conn->src);
     old = atomic_fetch_or(&conn->word, add);
-    if (!(old & STK_CONN_BUSY)) {
+    if (stk_unlikely(old & STK_CONN_DETACHED)) {
+        stk_detach_relisten(conn);
+    } else if (!(old & STK_CONN_BUSY)) {
         atomic_fetch_and(&conn->word, ~(uint32_t)STK_CONN_DISARMED);
         if (stk_loop_add(conn->server->loop, &conn->src, conn->src_events) < 0) {
             conn->close_reason = STK_CLOSE_IO_ERROR;
@@ -355,18 +358,25 @@ static void conn_linger(struct stk_conn *conn, struct stk_serve_thread *t)
 
 static void conn_want(struct stk_conn *conn, uint32_t events);
 
+int stk_conn_drain_queue(struct stk_conn *conn, bool *ret_sent)
+{
+    struct stk_server *server = conn->server;
+    struct stk_outq *q = atomic_load_explicit(&conn->outq, memory_order_acquire);
+    int r = q != NULL ? stk_outq_drain(q, conn->src.fd, conn->tls, ret_sent) : 0;
+
+    if (r >= 1 && *ret_sent)
+        conn_set_deadline(conn, stk_loop_now(server->loop) + server->config->send_timeout);
+    return r;
+}
+
 /* The response is complete and the socket takes bytes again; or the application is still writing
  * it. */
 static void conn_drain(struct stk_conn *conn, struct stk_lead_thread *thread, bool busy)
 {
-    struct stk_server *server = conn->server;
-    struct stk_outq *q = atomic_load_explicit(&conn->outq, memory_order_acquire);
     bool sent = false;
-    int r = q != NULL ? stk_outq_drain(q, conn->src.fd, conn->tls, &sent) : 0;
+    int r = stk_conn_drain_queue(conn, &sent);
 
     if (r >= 1) {
-        if (sent)
-            conn_set_deadline(conn, stk_loop_now(server->loop) + server->config->send_timeout);
         /* The socket has room, and would say so all the time: only hang-ups are heard. */
         if (r == STK_OUTQ_DISK && stk_cold_wait(conn) == 0)
             conn_want(conn, EPOLLERR);
@@ -388,10 +398,12 @@ static void conn_on_event(struct stk_source *src, uint32_t events, void *who)
 {
     struct stk_conn *conn = stk_container_of(src, struct stk_conn, src);
     struct stk_lead_thread *thread = who;
-    bool busy = atomic_load_explicit(&conn->word, memory_order_acquire) & STK_CONN_BUSY;
+    uint32_t word = atomic_load_explicit(&conn->word, memory_order_acquire);
 
-    if (stk_unlikely(busy)) {
-        if (events == EPOLLOUT)
+    if (stk_unlikely(word & STK_CONN_BUSY)) {
+        if (word & STK_CONN_DETACHED)
+            stk_detach_on_event(conn, thread, events);
+        else if (events == EPOLLOUT)
             conn_drain(conn, thread, true);
         else
             conn_disarm(conn, events);
@@ -439,9 +451,12 @@ static void conn_on_timer(struct stk_timer *timer, void *who)
     struct stk_conn *conn = stk_container_of(timer, struct stk_conn, timer);
     struct stk_server *server = conn->server;
     stk_msec look = conn_look(server);
+    uint32_t word = atomic_load_explicit(&conn->word, memory_order_acquire);
     stk_msec left;
 
-    if (atomic_load_explicit(&conn->word, memory_order_acquire) & STK_CONN_BUSY) {
+    if (word & STK_CONN_BUSY) {
+        if (word & STK_CONN_DETACHED)
+            look = stk_detach_on_timer(conn, who, look);
         stk_timer_set(server->loop, timer, look);
         return;
     }
@@ -532,6 +547,10 @@ static void conn_want(struct stk_conn *conn, uint32_t events)
     struct stk_loop *loop = conn->server->loop;
     bool output = events == EPOLLOUT;
 
+    if (stk_unlikely(atomic_load_explicit(&conn->word, memory_order_relaxed) & STK_CONN_DETACHED)) {
+        stk_detach_listen(conn);
+        return;
+    }
     conn->src_events = events;
     for (int tries = 0; tries < 1000; tries++) {
         if (atomic_load(&conn->word) & STK_CONN_DISARMED) {
@@ -556,9 +575,12 @@ void stk_conn_want_output(struct stk_conn *conn, bool output)
 
 void stk_conn_look_again(struct stk_conn *conn)
 {
-    bool busy = atomic_load_explicit(&conn->word, memory_order_acquire) & STK_CONN_BUSY;
+    uint32_t word = atomic_load_explicit(&conn->word, memory_order_acquire);
+    bool busy = word & STK_CONN_BUSY;
 
-    if ((busy || conn->state == STK_CONN_DRAIN) && stk_conn_has_queued(conn))
+    if (word & STK_CONN_DETACHED)
+        stk_detach_relisten(conn);
+    else if ((busy || conn->state == STK_CONN_DRAIN) && stk_conn_has_queued(conn))
         stk_conn_want_output(conn, true); /* an event of the next turn */
 }
 
@@ -626,6 +648,8 @@ static int conn_queue(struct stk_conn *conn, struct iovec *iov, int iovcnt, size
 
     if (q == NULL)
         return -ENOMEM;
+    if (stk_unlikely(conn->detached != NULL)) /* its host asks whether that is much, and waits */
+        limits.file = INT64_MAX;
     if (stk_outq_is_empty(q))
         conn_set_deadline(conn, stk_time_mono_coarse_ms() + config->send_timeout);
     r = stk_outq_append(q, iov, iovcnt, skip, &limits);

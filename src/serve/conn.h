@@ -5,6 +5,8 @@
  * The owner of the loop may touch a connection that is not busy. A busy one belongs to the thread
  * that runs its request, until that releases it; the owner of the loop only takes it out of the
  * epoll set when it has an event (STK_CONN_DISARMED), and remembers a hang-up (STK_CONN_GONE).
+ * While its request is detached (STK_CONN_DETACHED) both handle its events, under a mutex:
+ * serve/detach.h.
  */
 #pragma once
 
@@ -19,6 +21,7 @@
 #include "serve/server.h"
 
 struct stk_body;
+struct stk_detached;
 struct stk_outq;
 struct stk_proxied;
 struct stk_tls;
@@ -27,6 +30,7 @@ enum {
     STK_CONN_BUSY = 1,
     STK_CONN_DISARMED = 2,
     STK_CONN_GONE = 4,
+    STK_CONN_DETACHED = 8, /* and busy: `detached` waits in the application's event loop */
 };
 
 enum stk_conn_state {
@@ -80,6 +84,7 @@ struct stk_conn {
     uint32_t in_len, in_cap;
     uint32_t head_len; /* in state BODY: bytes of the head at in */
     struct stk_body *body;
+    struct stk_detached *detached;   /* its mutex */
     struct stk_tls *tls;             /* NULL: plain */
     struct stk_proxied *proxied;     /* what a PROXY header said; NULL: there was none */
     _Atomic(struct stk_outq *) outq; /* made by the first short write */
@@ -160,6 +165,8 @@ int stk_conn_sendfile(struct stk_conn *conn, int fd, int64_t off, uint64_t len, 
     STK_MUST_CHECK;
 /* Milliseconds until a client that takes none of the queued output is given up; >= 0. */
 stk_msec stk_conn_send_left(struct stk_conn *conn);
+/* Sends queued output. As stk_outq_drain. */
+int stk_conn_drain_queue(struct stk_conn *conn, bool *ret_sent) STK_MUST_CHECK;
 /* Whether queued output is left. */
 bool stk_conn_has_queued(struct stk_conn *conn);
 static inline bool stk_conn_has_output(struct stk_conn *conn)

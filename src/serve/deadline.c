@@ -236,7 +236,7 @@ static void deadline_describe_client(const struct stk_serve_request *rq, char *t
  * Ends the connection while its thread may be sending on it. Where the end of the connection would
  * be the end of a body that has begun it is reset, so that nobody takes the part for the whole.
  */
-static void deadline_cut(const struct stk_serve_request *rq, bool begun)
+void stk_deadline_cut(const struct stk_serve_request *rq, bool begun)
 {
     int fd = rq->conn->src.fd;
     struct sockaddr nobody = {.sa_family = AF_UNSPEC};
@@ -268,17 +268,16 @@ static int deadline_send_gathered(struct stk_serve_thread *t, struct stk_conn *c
     return r;
 }
 
-/* Answers 504 in the place of the application, from the stand-by's own buffer. Mutex held. */
-static void deadline_answer(struct stk_deadline *d, struct stk_serve_request *rq)
+/* In the place of the application. Mutex held. */
+void stk_deadline_answer(struct stk_serve_thread *t, struct stk_serve_request *rq)
 {
-    struct stk_serve_thread *t = &d->server->threads[d->server->nthreads - 1];
     struct stk_conn *conn = rq->conn;
     struct stk_serve_request answer = {.conn = conn, .t = t};
 
     rq->fate = STK_FATE_ANSWERED;
     if (deadline_send_gathered(rq->t, conn) < 0) {
         rq->fate = STK_FATE_CUT;
-        deadline_cut(rq, false);
+        stk_deadline_cut(rq, false);
         return;
     }
     /* One by one: the others change under its thread. */
@@ -349,6 +348,26 @@ static void deadline_log(struct stk_deadline *d, const struct stk_serve_request 
     free(message);
 }
 
+void stk_deadline_log_late(const struct stk_serve_request *rq, const char *done)
+{
+    char what[DEADLINE_SHOWN + 64], client[80];
+
+    deadline_describe(rq, what, sizeof what);
+    deadline_describe_client(rq, client, sizeof client);
+    stk_log_error("%s: not answered in time; %s client %s; its task is cancelled", what, done,
+                  client);
+}
+
+void stk_deadline_log_cut(const struct stk_serve_request *rq)
+{
+    char what[DEADLINE_SHOWN + 64], client[80];
+
+    deadline_describe(rq, what, sizeof what);
+    deadline_describe_client(rq, client, sizeof client);
+    stk_log_warning("%s: not finished when graceful-timeout was over: it is cut; client %s", what,
+                    client);
+}
+
 static void deadline_cancel(struct stk_deadline *d, const struct stk_serve_thread *t,
                             const struct deadline_watch *w, int why)
 {
@@ -370,11 +389,11 @@ static void deadline_expire(struct stk_deadline *d, struct stk_serve_request *rq
     if (rq->fate == STK_FATE_LEFT) {
         done = "nothing was sent, because it had left, to";
     } else if (!__atomic_load_n(&rq->committed, __ATOMIC_ACQUIRE)) {
-        deadline_answer(d, rq);
+        stk_deadline_answer(&d->server->threads[d->server->nthreads - 1], rq);
         done = rq->fate == STK_FATE_ANSWERED ? "504 was sent to" : "the connection was closed to";
     } else if (!__atomic_load_n(&rq->ended, __ATOMIC_RELAXED)) {
         rq->fate = STK_FATE_CUT;
-        deadline_cut(rq, true);
+        stk_deadline_cut(rq, true);
         done = "its response had begun, so the connection was closed to";
     }
     deadline_log(d, rq, w, now, done);
@@ -543,7 +562,7 @@ static bool deadline_job_is_late(void *arg, struct stk_job *job)
 {
     const stk_nsec *before = arg;
 
-    return job->since < *before;
+    return job->run == stk_http1_job && job->since < *before;
 }
 
 /* Answers the requests whose time is over before a thread had taken them. When to look again. */

@@ -82,3 +82,14 @@ static inline bool stk_deadline_commit(struct stk_serve_request *rq)
  */
 bool stk_deadline_lock(struct stk_serve_request *rq);
 void stk_deadline_unlock(struct stk_serve_request *rq);
+
+/*
+ * What is done at a deadline, for detached requests too, whose mutex is held then: answers 504 from
+ * the buffers of the calling thread, or ends the connection (rq->fate says which); ends it,
+ * `begun`: within a body; says in the log what was done.
+ */
+void stk_deadline_answer(struct stk_serve_thread *t, struct stk_serve_request *rq);
+void stk_deadline_cut(const struct stk_serve_request *rq, bool begun);
+void stk_deadline_log_late(const struct stk_serve_request *rq, const char *done);
+/* Says that it was not finished when graceful-timeout was over. */
+void stk_deadline_log_cut(const struct stk_serve_request *rq);

@@ -39,7 +39,8 @@ static bool encode_unlock(struct stk_serve_request *rq, uint64_t len)
 {
     const struct stk_server *server = rq->t->server;
 
-    if (len < ENCODE_UNLOCK || server->host_ops->unlock == NULL)
+    /* With a mutex of a detached request nobody may wait for the interpreter. */
+    if (len < ENCODE_UNLOCK || server->host_ops->unlock == NULL || rq->detached)
         return false;
     server->host_ops->unlock(server->host, rq->t->lead_thread->host_thread);
     return true;
@@ -157,7 +158,7 @@ static bool encode_may_gather(struct stk_serve_request *rq)
     stk_nsec now;
     bool fast;
 
-    if (rq->coder->each || stk_lead_standby(rq->t->lead_thread->lead) == NULL)
+    if (rq->coder->each || rq->detached || stk_lead_standby(rq->t->lead_thread->lead) == NULL)
         return false;
     now = stk_time_mono_ns();
     fast = rq->streamed && now - rq->last_block < ENCODE_GATHER_NS;

@@ -29,7 +29,9 @@
 #include "serve/conn.h"
 #include "serve/conn_io.h"
 #include "serve/deadline.h"
+#include "serve/detach.h"
 #include "serve/fcgi.h"
+#include "serve/http1_end.h"
 #include "serve/http1_priv.h"
 #include "serve/move.h"
 #include "serve/proto.h"
@@ -41,11 +43,6 @@
 #include "serve/trust.h"
 #include "wire/http1.h"
 #include "wire/uwsgi.h"
-
-enum {
-    HTTP1_LINGER_BYTES = 32 * 1024, /* a larger response may not leave at once */
-    HTTP1_CLIENT_LEFT = 499,        /* the status that logs show, nginx's number */
-};
 
 void stk_http1_continue(struct stk_conn *conn, const struct stk_head *head)
 {
@@ -114,15 +111,6 @@ void stk_http1_account(struct stk_serve_request *rq)
     }
 }
 
-/* Makes a connection's end visible as a truncation where the framing does not. */
-static void http1_reset_at_close(struct stk_conn *conn)
-{
-    struct linger linger = {.l_onoff = 1, .l_linger = 0};
-
-    if (setsockopt(conn->src.fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger) < 0)
-        stk_log_debug("SO_LINGER: %m");
-}
-
 /* Sends what the thread's buffer holds and closes; the connection is not to be touched afterwards.
  */
 enum http1_step stk_http1_finish_close(struct stk_conn *conn, struct stk_lead_thread *thread,
@@ -134,42 +122,20 @@ enum http1_step stk_http1_finish_close(struct stk_conn *conn, struct stk_lead_th
         t->out.len = 0;
         reason = STK_CLOSE_RESET;
     }
-    if (stk_conn_has_output(conn) && !stk_conn_is_gone(conn)) {
-        conn->close_reason = (uint8_t)reason;
-        conn->close_after_drain = true;
-        stk_conn_forget(conn);
-        stk_conn_set_state(conn, STK_CONN_DRAIN, conn->server->config->send_timeout);
-        if (thread->own)
-            stk_conn_check_timer(conn);
-        stk_conn_release(conn, thread);
-        return STEP_DONE;
-    }
-    stk_conn_close(conn, thread, reason);
+    stk_http1_close_sent(conn, thread, reason);
     return STEP_DONE;
 }
 
 /* The end of a call whose connection was answered, cut, or found left, by the stand-by. */
 static STK_COLD enum http1_step http1_expired(struct stk_serve_request *rq,
-                                              struct stk_lead_thread *thread, enum stk_fate fate)
+                                              struct stk_lead_thread *thread)
 {
     struct stk_conn *conn = rq->conn;
 
     stk_gather_end(rq->t);
     stk_compress_release(rq);
     rq->t->out.len = 0;
-    if (fate == STK_FATE_LEFT) {
-        rq->status = HTTP1_CLIENT_LEFT;
-        rq->base.status = HTTP1_CLIENT_LEFT;
-        rq->body_bytes = 0;
-        rq->failed = false;
-    }
-    if (fate != STK_FATE_ANSWERED)
-        stk_http1_account(rq);
-    conn->served = true;
-    if (rq->body != NULL)
-        conn->body = stk_body_free(rq->body, conn->server);
-    return stk_http1_finish_close(
-        conn, thread, fate == STK_FATE_LEFT ? STK_CLOSE_RESET : STK_CLOSE_REQUEST_TIMEOUT);
+    return stk_http1_finish_close(conn, thread, stk_http1_end_expired(rq));
 }
 
 /* Calls the application and ends its response; the connection is busy from here to its release. */
@@ -178,7 +144,8 @@ static enum http1_step http1_call(struct stk_serve_request *rq, struct stk_lead_
     struct stk_conn *conn = rq->conn;
     struct stk_server *server = conn->server;
     struct stk_serve_thread *t = rq->t;
-    enum stk_close_reason reason = STK_CLOSE_REQUESTED;
+    enum stk_close_reason reason;
+    enum stk_host_call how;
     enum stk_fate fate;
 
     stk_conn_acquire(conn);
@@ -192,40 +159,21 @@ static enum http1_step http1_call(struct stk_serve_request *rq, struct stk_lead_
         stk_gather_begin(t, conn); /* answers of pipelined requests do not wait for this one */
     stk_deadline_begin(rq);
     stk_lead_enter(thread);
-    server->host_ops->call(server->host, thread->host_thread, &rq->base);
+    how = server->host_ops->call(server->host, thread->host_thread, &rq->base);
     (void)stk_lead_leave(thread);
+    if (stk_unlikely(how == STK_HOST_PENDING)) {
+        if (thread->own)
+            stk_detach_check_timer(conn);
+        return STEP_DETACHED;
+    }
     fate = stk_deadline_end(rq);
     if (stk_unlikely(!stk_server_has_standby(server)))
         stk_lead_note_call(server->lead);
     if (stk_unlikely(fate != STK_FATE_NONE))
-        return http1_expired(rq, thread, fate);
+        return http1_expired(rq, thread);
     stk_response_end(rq);
-    stk_http1_account(rq);
-    conn->served = true;
-    conn->continued = false;
-    conn->hops = 0;
-    if (rq->body != NULL) {
-        if (!stk_body_is_complete(rq->body)) {
-            rq->keep_alive = false;
-            reason = STK_CLOSE_BODY_UNREAD;
-        }
-        conn->body = stk_body_free(rq->body, server);
-    }
-    if (stk_likely(rq->keep_alive))
+    if (stk_likely(stk_http1_end_call(rq, &reason)))
         return STEP_ANSWERED;
-    /* A byte that comes after the close resets the connection: what has not left then is lost. */
-    if (rq->body_bytes > HTTP1_LINGER_BYTES)
-        conn->lingers = true;
-    if (rq->gone)
-        reason = conn->stalled ? STK_CLOSE_SEND_TIMEOUT : STK_CLOSE_RESET;
-    else if (rq->truncated || (rq->has_length && rq->remaining > 0 && !rq->no_body))
-        reason = STK_CLOSE_TRUNCATED;
-    else if (atomic_load_explicit(&server->draining, memory_order_relaxed))
-        reason = STK_CLOSE_DRAINING;
-    else if (!rq->has_length && !rq->chunked && !rq->no_body && reason == STK_CLOSE_REQUESTED)
-        reason = STK_CLOSE_RESPONSE_END;
-    if (reason == STK_CLOSE_TRUNCATED && !rq->has_length && !rq->chunked)
-        http1_reset_at_close(conn);
     return stk_http1_finish_close(conn, thread, reason);
 }
 
@@ -287,7 +235,7 @@ static enum http1_step http1_answered(struct stk_serve_request *rq, struct stk_l
     conn->served = true;
     if (rq->keep_alive)
         return STEP_ANSWERED;
-    if (rq->body_bytes > HTTP1_LINGER_BYTES)
+    if (rq->body_bytes > STK_HTTP1_LINGER_BYTES)
         conn->lingers = true;
     return stk_http1_finish_close(conn, thread,
                                   rq->gone        ? STK_CLOSE_RESET
@@ -341,6 +289,13 @@ static enum http1_step http1_post(struct stk_conn *conn)
     return STEP_DONE;
 }
 
+/* Whether the body is the application's to receive, in its event loop. */
+static bool http1_streams(const struct stk_serve_request *rq, const struct stk_head *head)
+{
+    return stk_detach_is_async(rq->conn->server, rq->base.app) &&
+           (head->chunked || head->content_length > STK_DETACH_BODY);
+}
+
 /* A request with a body: *ret_used bytes of data are its. STEP_ANSWERED: go on and call. */
 static enum http1_step http1_body(struct stk_serve_request *rq, struct stk_lead_thread *thread,
                                   const struct stk_head *head, char *data, size_t len,
@@ -384,7 +339,7 @@ static enum http1_step http1_body(struct stk_serve_request *rq, struct stk_lead_
     rq->base.body_length = stk_body_length(conn->body);
     if (r == STK_BODY_COMPLETE)
         return STEP_ANSWERED;
-    if (config->body_stream) {
+    if (config->body_stream || http1_streams(rq, head)) {
         if (head->has_content_length)
             rq->base.body_length = (int64_t)head->content_length;
         return STEP_ANSWERED;
@@ -485,7 +440,6 @@ static enum http1_step http1_next(struct stk_conn *conn, struct stk_lead_thread 
 static void http1_settle(struct stk_conn *conn, struct stk_lead_thread *thread, const char *rest,
                          size_t len, bool kept)
 {
-    struct stk_server *server = conn->server;
     struct stk_serve_thread *t = stk_serve_thread_of(thread);
     bool busy = atomic_load_explicit(&conn->word, memory_order_relaxed) & STK_CONN_BUSY;
 
@@ -498,38 +452,7 @@ static void http1_settle(struct stk_conn *conn, struct stk_lead_thread *thread, 
         stk_conn_close(conn, thread, STK_CLOSE_NO_MEMORY);
         return;
     }
-    if (stk_unlikely(stk_conn_has_output(conn))) {
-        stk_conn_set_state(conn, STK_CONN_DRAIN, server->config->send_timeout);
-        conn->body_after_drain = kept;
-    } else {
-        if (stk_unlikely(conn->src_events != EPOLLIN || stk_conn_io_hides(conn)))
-            stk_conn_want_input(conn);
-        if (kept) {
-            /* state BODY, set where it began */
-        } else if (len == 0) {
-            bool draining = atomic_load_explicit(&server->draining, memory_order_relaxed);
-
-            bool heir =
-                stk_unlikely(draining) && !stk_carry_stays(conn) && stk_move_has_heir(server->move);
-
-            if (stk_unlikely(draining) && !heir && !stk_server_is_patient(server)) {
-                stk_conn_close(conn, thread, STK_CLOSE_DRAINING);
-                return;
-            }
-            stk_conn_set_state(conn, STK_CONN_IDLE, server->config->keepalive_timeout);
-            if (stk_unlikely(heir)) {
-                if (!stk_move_give(server->move, conn, thread))
-                    stk_conn_release(conn, thread);
-                return;
-            }
-        } else if (conn->state != STK_CONN_HEAD) {
-            stk_conn_set_state(conn, STK_CONN_HEAD, server->config->head_timeout);
-        }
-    }
-    if (thread->own && conn->state != STK_CONN_IDLE)
-        stk_conn_check_timer(conn);
-    if (busy || atomic_load_explicit(&conn->word, memory_order_relaxed) & STK_CONN_DISARMED)
-        stk_conn_release(conn, thread);
+    stk_http1_wait_next(conn, thread, len, kept, busy);
 }
 
 /* Works on the bytes from off to len in the thread's read buffer. */
@@ -547,7 +470,9 @@ static void http1_go_on(struct stk_conn *conn, struct stk_lead_thread *thread, s
         if (stk_unlikely(stk_conn_has_output(conn)))
             break;
     }
-    if (step != STEP_DONE)
+    if (stk_unlikely(step == STEP_DETACHED))
+        stk_http1_keep_rest(conn, t->read_buf + off, len - off);
+    else if (step != STEP_DONE)
         http1_settle(conn, thread, t->read_buf + off, len - off, step == STEP_KEPT);
 }
 

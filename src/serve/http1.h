@@ -13,6 +13,7 @@ struct stk_serve_request;
 
 enum {
     STK_HTTP1_RATE_GRACE_MS = 10 * 1000, /* body-min-rate counts from here on */
+    STK_HTTP1_LINGER_BYTES = 32 * 1024,  /* a larger response may not leave at once */
 };
 
 /* Input on a connection in state IDLE, HEAD or BODY; by the owner of the loop. */
@@ -37,6 +38,13 @@ void stk_http1_timed_out(struct stk_conn *conn, struct stk_lead_thread *thread);
  * stand-by, which has withdrawn the job.
  */
 void stk_http1_job_expired(struct stk_job *job, struct stk_lead_thread *thread);
+/*
+ * The end of a detached request, whose output has been sent or queued: the connection is merely
+ * busy. By the thread that drives the event loop; the request's thread has to be that thread.
+ */
+void stk_http1_finish(struct stk_serve_request *rq, struct stk_lead_thread *thread);
+/* Keeps the bytes behind a request that has just been detached. */
+void stk_http1_keep_rest(struct stk_conn *conn, const char *rest, size_t len);
 /* Counts a response, and writes it to the access log. */
 void stk_http1_account(struct stk_serve_request *rq);
 /* Sends 100 Continue once, if the client waits for it; earlier answers have to have left. */

@@ -13,6 +13,7 @@ enum http1_step {
     STEP_ANSWERED, /* a request has been answered: go on with what follows */
     STEP_MORE,     /* more bytes are needed; the rest of the input is to be kept */
     STEP_KEPT,     /* the connection has kept what it needs, and is to be released */
+    STEP_DETACHED, /* a request waits in the application's event loop: the rest is to be kept */
     STEP_DONE,     /* the connection was closed or given to another thread: hands off */
 };
 

@@ -370,3 +370,14 @@ bool stk_outq_is_empty(struct stk_outq *q)
     pthread_mutex_unlock(&q->mutex);
     return empty;
 }
+
+uint64_t stk_outq_size(struct stk_outq *q)
+{
+    uint64_t size = 0;
+
+    pthread_mutex_lock(&q->mutex);
+    stk_list_for_each (it, &q->segments)
+        size += stk_container_of(it, struct outq_segment, link)->len;
+    pthread_mutex_unlock(&q->mutex);
+    return size;
+}

@@ -48,3 +48,5 @@ int stk_outq_append_file(struct stk_outq *q, int fd, int64_t off, uint64_t len, 
 int stk_outq_drain(struct stk_outq *q, int sock, struct stk_tls *tls, bool *ret_sent)
     STK_MUST_CHECK;
 bool stk_outq_is_empty(struct stk_outq *q);
+/* Bytes that are queued. */
+uint64_t stk_outq_size(struct stk_outq *q);

@@ -15,6 +15,7 @@
 #include "serve/conn.h"
 #include "serve/conn_io.h"
 #include "serve/deadline.h"
+#include "serve/detach.h"
 #include "serve/fcgi.h"
 #include "serve/http1.h"
 #include "serve/server.h"
@@ -60,9 +61,10 @@ static int body_receive(struct stk_serve_request *rq)
     if (stk_body_was_aborted(rq->body))
         return -ECONNRESET;
     if (rest > 0) {
-        /* The next request has begun: the thread's buffer is busy with this one, so it ends here.
-         */
-        rq->keep_alive = false;
+        /* The next request has begun: the thread's buffer is busy with this one, so it ends here,
+         * but for a detached one. */
+        if (!rq->detached || !stk_conn_keep(rq->conn, rq->t->read_buf + offset, rest))
+            rq->keep_alive = false;
     }
     if (r == STK_BODY_COMPLETE)
         rq->base.body_length = stk_body_length(rq->body);
@@ -180,4 +182,6 @@ const struct stk_request_ops stk_serve_request_ops = {
     .is_disconnected = request_is_disconnected,
     .wait_for = request_wait_for,
     .set_timeout = request_set_timeout,
+    .detach = stk_detach,
+    .is_congested = stk_detach_is_congested,
 };

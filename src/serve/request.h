@@ -46,6 +46,7 @@ struct stk_serve_request {
     bool chunked;
     bool no_body; /* HEAD, 204, 304: framing fields but no body */
     bool keep_alive;
+    bool detached;            /* it is part of a struct stk_detached */
     bool streamed;            /* more than one block */
     bool gone;                /* the client is */
     bool cut;                 /* bytes beyond Content-Length were dropped */

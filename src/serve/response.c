@@ -418,7 +418,7 @@ static bool response_may_gather(struct stk_serve_request *rq, unsigned flags)
 
     if (flags & STK_WRITE_END) /* the caller of the host sends it in a moment: what can be sent */
         return !stk_conn_has_output(rq->conn);
-    if (stk_lead_standby(rq->t->lead_thread->lead) == NULL)
+    if (stk_lead_standby(rq->t->lead_thread->lead) == NULL || rq->detached)
         return false;
     now = stk_time_mono_ns();
     fast = rq->streamed && now - rq->last_block < RESPONSE_GATHER_NS;

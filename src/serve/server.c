@@ -34,6 +34,7 @@
 #include "serve/compress.h"
 #include "serve/conn.h"
 #include "serve/deadline.h"
+#include "serve/detach.h"
 #include "serve/http1.h"
 #include "serve/move.h"
 #include "serve/proto.h"
@@ -667,6 +668,7 @@ void stk_server_drain(struct stk_server *server, enum stk_channel_drain kind)
         }
         l->attached = false;
     }
+    stk_detach_drain(server);
     if (server->nconns > 0)
         server_close_idle(server);
     else if (server->on_drained != NULL)
@@ -703,6 +705,7 @@ void stk_server_abort(struct stk_server *server)
         const char *what = server_unfinished(conn);
 
         if (atomic_load(&conn->word) & STK_CONN_BUSY) { /* the end of the process closes it */
+            stk_detach_abort(conn, &said, SERVER_CUT_SAID);
             stk_scoreboard_close_reason(server->row, STK_CLOSE_CUT);
             continue;
         }

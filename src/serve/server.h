@@ -24,6 +24,7 @@ struct stk_coder;
 struct stk_cold;
 struct stk_compress;
 struct stk_deadline;
+struct stk_detach;
 struct stk_handler;
 struct stk_listener;
 struct stk_move;
@@ -126,6 +127,7 @@ struct stk_server {
     void (*on_drained)(void *arg); /* all connections are gone; by the owner of the loop */
     void *on_drained_arg;
 
+    struct stk_detach *detach;     /* NULL: the host has no event loop; set by the server's owner */
     struct stk_deadline *deadline; /* NULL: nobody watches the requests in the application */
     /* By the stand-by: the worker is to be replaced, with an enum stk_channel_retire and its value;
      * and, while draining: only calls are left that do not return. */

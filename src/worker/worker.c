@@ -38,6 +38,7 @@
 #include "serve/access_log.h"
 #include "serve/carry.h"
 #include "serve/deadline.h"
+#include "serve/detach.h"
 #include "serve/move.h"
 #include "serve/secure.h"
 #include "serve/server.h"
@@ -69,6 +70,7 @@ struct worker {
     struct stk_source channel;
     struct stk_source term;
     struct stk_timer deadline;
+    unsigned napps; /* that the host has loaded */
     bool forced;
     bool standby_led; /* when it was looked at last; of the stand-by */
 };
@@ -351,6 +353,7 @@ static void worker_on_turn(void *arg, struct stk_lead_thread *thread)
 {
     struct worker *w = arg;
 
+    stk_detach_wake(w->server, thread);
     stk_server_publish(stk_serve_thread_of(thread));
     stk_wear_check(&w->wear);
     stk_server_collect(w->server);
@@ -452,6 +455,7 @@ static int worker_run(struct worker *w)
         return r;
     }
     engine.bell = stk_lead_bell(w->lead);
+    stk_detach_init(w->server, w->napps > 0 ? w->napps : 1);
     return ops->run(host, 1, worker_thread, w, &engine);
 }
 
@@ -500,6 +504,7 @@ static int worker_load(struct worker *w)
     STK_CLEANUP(stk_fd_closep) int errors = memfd_create("failure", MFD_CLOEXEC);
     int r;
 
+    w->napps = (unsigned)params.ntargets;
     stk_log_tee(errors);
     stk_loading_begin(w->heritage->channel, w->params->host_ops, w->params->host);
     r = w->heritage->preloaded ? 0 : w->params->host_ops->load(w->params->host, &params);
@@ -651,6 +656,8 @@ static void worker_destroy(struct worker *w)
     w->lead = stk_lead_free(w->lead);
     if (w->server != NULL)
         w->server->move = stk_move_free(w->server->move);
+    if (w->server != NULL)
+        stk_detach_deinit(w->server);
     w->server = stk_server_free(w->server);
     w->loop = stk_loop_free(w->loop);
     w->access_log = stk_access_log_free(w->access_log);

@@ -13,6 +13,7 @@
 #include "base/mem.h"
 #include "echo_host.h"
 #include "ipc/transfer.h"
+#include "loop_host.h"
 #include "worker/worker.h"
 
 enum { CLIENT_PATIENCE_S = 40, FIXTURE_ROWS = 3 };
@@ -59,7 +60,7 @@ void server_fixture_init(struct server_fixture *f, int threads, bool takeover)
 
 static void fixture_child(struct server_fixture *f, int channel, unsigned slot)
 {
-    struct stk_worker_params params = {.host_ops = &echo_host_ops, .host = echo_host_new()};
+    struct stk_worker_params params = {0};
     struct stk_heritage heritage = {
         .config = &f->config,
         .listeners = f->set.items,
@@ -73,9 +74,19 @@ static void fixture_child(struct server_fixture *f, int channel, unsigned slot)
     };
     int code;
 
+    if (f->hosted) {
+        params.host_ops = &loop_host_ops;
+        params.host = loop_host_new(f->turns);
+    } else {
+        params.host_ops = &echo_host_ops;
+        params.host = echo_host_new();
+    }
     close(f->channel);
     code = stk_worker_main(&params, &heritage);
-    echo_host_free(params.host);
+    if (f->hosted)
+        loop_host_free(params.host);
+    else
+        echo_host_free(params.host);
     exit(code);
 }
 
@@ -448,6 +459,7 @@ char *pattern_new(size_t len)
 struct variant {
     int threads;
     bool takeover;
+    bool hosted, turns;
 };
 
 struct running {
@@ -461,24 +473,33 @@ static void run_one(void **state)
     struct server_fixture f;
 
     server_fixture_init(&f, running->variant.threads, running->variant.takeover);
+    f.hosted = running->variant.hosted;
+    f.turns = running->variant.turns;
     running->test->fn(&f);
 }
 
-int server_fixture_run(const char *group, const struct server_test *tests, size_t n)
+static const char *variant_name(const struct variant *v)
 {
-    static const struct variant variants[] = {{1, true}, {1, false}, {4, true}, {4, false}};
-    size_t total = n * STK_ARRAY_LEN(variants), count = 0;
+    if (v->hosted)
+        return v->turns ? "turns" : "waits";
+    return v->threads == 1 ? "1 threads" : "4 threads";
+}
+
+static int run_variants(const char *group, const struct server_test *tests, size_t n,
+                        const struct variant *variants, size_t nvariants)
+{
+    size_t total = n * nvariants, count = 0;
     struct CMUnitTest *units = stk_new0_array(struct CMUnitTest, total);
     struct running *running = stk_new0_array(struct running, total);
     int r;
 
-    for (size_t v = 0; v < STK_ARRAY_LEN(variants); v++) {
+    for (size_t v = 0; v < nvariants; v++) {
         for (size_t i = 0; i < n; i++) {
             if (tests[i].only_takeover && !variants[v].takeover)
                 continue;
             running[count] = (struct running){&tests[i], variants[v]};
             units[count].name =
-                stk_mem_printf("%s, %d threads%s", tests[i].name, variants[v].threads,
+                stk_mem_printf("%s, %s%s", tests[i].name, variant_name(&variants[v]),
                                variants[v].takeover ? "" : ", no take-over");
             units[count].test_func = run_one;
             units[count].initial_state = &running[count];
@@ -497,4 +518,28 @@ int server_fixture_run(const char *group, const struct server_test *tests, size_
     free(units);
     free(running);
     return r;
+}
+
+int server_fixture_run(const char *group, const struct server_test *tests, size_t n)
+{
+    static const struct variant variants[] = {
+        {.threads = 1, .takeover = true},
+        {.threads = 1},
+        {.threads = 4, .takeover = true},
+        {.threads = 4},
+    };
+
+    return run_variants(group, tests, n, variants, STK_ARRAY_LEN(variants));
+}
+
+int server_fixture_run_hosted(const char *group, const struct server_test *tests, size_t n)
+{
+    static const struct variant variants[] = {
+        {.threads = 1, .takeover = true, .hosted = true},
+        {.threads = 1, .takeover = true, .hosted = true, .turns = true},
+        {.threads = 1, .hosted = true},
+        {.threads = 1, .hosted = true, .turns = true},
+    };
+
+    return run_variants(group, tests, n, variants, STK_ARRAY_LEN(variants));
 }

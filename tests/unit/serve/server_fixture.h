@@ -32,6 +32,8 @@ struct server_fixture {
     int sndbuf; /* of the listening socket; 0: as it is */
     struct stk_transfer *transfer;
     bool beside; /* what is shared belongs to another fixture */
+    bool hosted; /* the application has an event loop (loop_host.h); `turns` says of which kind */
+    bool turns;
 };
 
 /* Short timeouts are for the test to set; threads and take-over come from the variant. */
@@ -109,3 +111,5 @@ struct server_test {
 
 /* Runs them all; the result of main(). */
 int server_fixture_run(const char *group, const struct server_test *tests, size_t n);
+/* The same with event loops of both kinds in place of the numbers of threads. */
+int server_fixture_run_hosted(const char *group, const struct server_test *tests, size_t n);

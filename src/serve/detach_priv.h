@@ -1,0 +1,33 @@
+/*
+ * The inside of detached requests:
+ *   detach.c         how they come to be, events, time, draining
+ *   detach_serve.c   their services, and their end
+ */
+#pragma once
+
+#include <pthread.h>
+
+#include "serve/detach.h"
+
+struct stk_detach {
+    struct stk_server *server;
+    pthread_mutex_t mutex;
+    struct stk_list all, woken;
+    unsigned n;
+    _Atomic bool has_woken;
+    struct stk_serve_thread t;   /* the buffers that they share; of the event loop's thread */
+    struct stk_detached *holder; /* whose head may be in t.out */
+    unsigned napps;
+    bool *async; /* by application */
+};
+
+extern const struct stk_request_ops stk_detached_ops;
+
+/* Makes the shared buffers those of the request. Mutex held, on the thread of the event loop. */
+void stk_detach_borrow(struct stk_detach *det, struct stk_detached *d);
+/* Bytes of queued output of a connection; what TLS has taken does not count. */
+uint64_t stk_detach_queued(struct stk_conn *conn);
+/* One more, or one less. Mutex held. */
+void stk_detach_count(struct stk_detach *det, int change);
+/* Notes that the host is to be told. Mutex held. */
+void stk_detach_tell(struct stk_detach *det, struct stk_detached *d, unsigned what);

@@ -1,0 +1,24 @@
+/*
+ * An application host in C with an event loop of its own, for tests of detached requests. Its tasks
+ * are state machines: what one cannot do now it does in a later step.
+ *
+ *   /            "Hello, World!", in the call      /nap/N      after N ms
+ *   /yield       in the next round of the loop     /block/N    there, with N ms of sleep before it
+ *   /hold/N      blocks for N ms in the call
+ *   /echo        the body, whole                   /pump       piece by piece
+ *   /stream/N    N blocks of 64 KiB                /head/N     begins a head, ends it after N ms
+ *   /part/N      a block, and after N ms another
+ *   /join        begins a response, and stays      /say/X      sends X to all who have joined
+ *   /leave       ends theirs
+ *   /wait        until it is woken for anything    /limit/N    the same, with N ms for itself
+ *   /fail        fails in its second step          /nothing    ends there without a response
+ *   /seen        what requests were woken for so far
+ */
+#pragma once
+
+#include "app/host.h"
+
+/* `turns`: calls engine.turn when its own selector says so; else engine.wait is its selector. */
+void *loop_host_new(bool turns);
+void loop_host_free(void *host);
+extern const struct stk_host_ops loop_host_ops;
