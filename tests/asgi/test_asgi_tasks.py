@@ -1,0 +1,102 @@
+"""Each request is alone in its task and context, although tasks are used again."""
+
+import pytest
+
+WAYS = ["", "wait", "sleep"]
+
+
+@pytest.fixture(params=WAYS)
+def ask(request, server):
+    """Asks a handler that waits in the parameter's way, and what is left afterwards."""
+
+    def call(target, times=1):
+        with server.connect() as conn:
+            found = []
+            for _ in range(times):
+                conn.send("GET %s?%s HTTP/1.1\r\nHost: a\r\n\r\n" % (target, request.param))
+                found.append(conn.read_response().json())
+                conn.send("GET /clean?%s HTTP/1.1\r\nHost: a\r\n\r\n" % request.param)
+                assert conn.read_response().json() == ["clean", 0, True, None]
+        return found
+
+    server.get("/collect")
+    call.way = request.param
+    return call
+
+
+def test_current_task(ask):
+    assert ask("/task", 3) == [[True, True, True, False]] * 3
+
+
+def test_context(ask):
+    assert ask("/var", 3) == [["clean", "dirty"]] * 3
+    assert ask("/var", 12) == [["clean", "dirty"]] * 12
+
+
+def test_sessions_by_task(ask, server):
+    for found, _, size in ask("/weak", 4):
+        assert found is None
+    assert server.get("/collect").json() == [0]
+
+
+def test_held_tasks(ask):
+    assert ask("/hold", 4) == [[None, False]] * 4
+
+
+def test_attributes_and_names(ask):
+    assert ask("/attribute", 3) == [[None]] * 3
+    assert all(found != ["mine"] for found in ask("/name", 3))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_done_callbacks(server, wait_for_log, way):
+    for _ in range(3):
+        assert server.get("/callback?" + way).body == b"called"
+    found = wait_for_log("done " + way)
+    for _ in range(200):
+        if found.count("done " + way) == 3:
+            break
+        found = server.get("/events_log").json()
+    assert found.count("done " + way) == 3
+
+
+def test_cancelling_oneself(ask):
+    assert ask("/cancel_self", 3) == [[ask.way != ""]] * 3
+
+
+def test_cancelled_before_the_task_takes_over(server):
+    for _ in range(3):
+        assert server.get("/cancelled_early").text == "cancelled, inner cancelled"
+        assert server.get("/clean").json()[1] == 0
+
+
+def test_timeouts_and_groups(server):
+    for _ in range(2):
+        found = server.get("/timeout").json()
+        assert found[-2:] == ["wait_for", "thread"]
+        assert found[:-2] in ([], ["timeout", "child"])
+
+
+def test_anyio(server):
+    pytest.importorskip("anyio")
+    assert server.get("/anyio_app").json() == ["asyncio", True, True]
+
+
+def test_background(server, wait_for_log):
+    with server.connect() as conn:
+        conn.send(b"GET /background HTTP/1.1\r\nHost: a\r\n\r\nGET /pid HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert conn.read_response().body == b"answered"
+        assert conn.read_response().status == 200
+    server.get("/open?background")
+    wait_for_log("behind the response")
+
+
+def test_many_at_once(server):
+    connections = [server.connect() for _ in range(50)]
+    for turn in range(2):
+        for number, conn in enumerate(connections):
+            conn.send("GET /var?%s HTTP/1.1\r\nHost: a\r\n\r\n" % WAYS[(number + turn) % 3])
+        for conn in connections:
+            assert conn.read_response().json() == ["clean", "dirty"]
+    for conn in connections:
+        conn.close()
