@@ -205,9 +205,12 @@ int stk_exchange_detach(StkExchange *ex)
     ex->detached = true;
     req->host_data = ex;
     exchange_link(ex);
-    for (StkWait *w = ex->waits; w; w = w->next)
-        if (w->kind == STK_WAIT_RECEIVE && !ex->body_done)
+    for (StkWait *w = ex->waits; w; w = w->next) {
+        if (w->kind == STK_WAIT_SEND)
+            req->ops->want(req, STK_WAKE_OUTPUT);
+        else if (!ex->body_done)
             req->ops->want(req, STK_WAKE_INPUT);
+    }
     return 0;
 }
 

@@ -550,8 +550,8 @@ PyObject *stk_send_vectorcall(PyObject *op, PyObject *const *args, size_t nargsf
     Py_INCREF(ex);
     if (stk_unlikely(send_message(ex, args[0]) < 0))
         result = NULL;
-    else if (stk_unlikely(ex->detached && ex->call.req &&
-                          ex->call.req->ops->is_congested(ex->call.req)))
+    else if (ex->state == STK_ASGI_BODY && ex->call.req &&
+             stk_unlikely(ex->call.req->ops->is_congested(ex->call.req)))
         result = stk_exchange_wait(ex, STK_WAIT_SEND);
     else
         result = stk_py_newref(ex->asgi->done);

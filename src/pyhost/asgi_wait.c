@@ -192,7 +192,7 @@ static int wait_check_send(const StkExchange *ex)
 {
     struct stk_request *req = ex->call.req;
 
-    if (!req || !ex->detached)
+    if (!req || ex->state == STK_ASGI_ENDED)
         return 1;
     if (ex->call.gone) {
         stk_send_raise_gone();
@@ -200,7 +200,8 @@ static int wait_check_send(const StkExchange *ex)
     }
     if (!req->ops->is_congested(req))
         return 1;
-    req->ops->want(req, STK_WAKE_OUTPUT);
+    if (ex->detached) /* else it is going to be */
+        req->ops->want(req, STK_WAKE_OUTPUT);
     return 0;
 }
 

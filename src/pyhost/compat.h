@@ -180,8 +180,7 @@ static inline PyWeakReference *stk_py_weakrefs(PyObject *obj)
 /* Whether an object has attributes of its own, beyond those of its type. */
 static inline bool stk_py_has_attributes(PyObject *obj)
 {
-    Py_ssize_t offset = Py_TYPE(obj)->tp_dictoffset;
-    PyObject *dict = offset > 0 ? *(PyObject **)(void *)((char *)obj + offset) : NULL;
+    PyObject **dict = _PyObject_GetDictPtr(obj);
 
-    return dict && PyDict_GET_SIZE(dict) > 0;
+    return dict && *dict && PyDict_GET_SIZE(*dict) > 0;
 }

@@ -442,9 +442,10 @@ static int loader_set_interface(struct stk_pyapp *app, const char *text, unsigne
     if (wanted == STK_HOST_INTERFACE_ASGI && found == STK_INTERFACE_WSGI)
         found = STK_INTERFACE_ASGI;
     else if (wanted == STK_HOST_INTERFACE_AUTO && !sure)
-        stk_log_info("it cannot be seen whether '%s' is a WSGI or an ASGI application; it is called as "
-                     "WSGI; --interface says it",
-                     text);
+        stk_log_info(
+            "it cannot be seen whether '%s' is a WSGI or an ASGI application; it is called as "
+            "WSGI; --interface says it",
+            text);
     if (found == STK_INTERFACE_ASGI2) {
         PyObject *helpers = PyImport_ImportModule("stoker._asgi");
         PyObject *single =
