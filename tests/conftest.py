@@ -39,6 +39,11 @@ APPLICATIONS = {
     "quixote": "Quixote",
     "webware": "Webware-for-Python",
     "validate": "wsgiref.validate",
+    "starlette": "starlette",
+    "fastapi": "fastapi",
+    "quart": "Quart",
+    "litestar": "litestar",
+    "blacksheep": "blacksheep",
 }
 
 
@@ -100,7 +105,7 @@ def pytest_terminal_summary(terminalreporter):
     for report in terminalreporter.stats.get("passed", ()):
         name = report.nodeid.partition("::")[0].rpartition("/")[2]
         for word, distribution in APPLICATIONS.items():
-            if name.startswith("test_" + word):
+            if name.startswith("test_" + word) or "test_asgi_frameworks" in name and word in report.nodeid:
                 counts[distribution] = counts.get(distribution, 0) + 1
     found = []
     for distribution, count in counts.items():

@@ -193,7 +193,7 @@ int stk_exchange_detach(StkExchange *ex)
     struct stk_request *req;
 
     exchange_keep_title(ex);
-    req = ex->call.req->ops->detach ? ex->call.req->ops->detach(ex->call.req) : NULL;
+    req = ex->call.req->ops->detach(ex->call.req);
     if (!req) {
         (void)exchange_steal_request(ex);
         ex->call.gone = ex->left = true;

@@ -2,6 +2,7 @@
 
 import pytest
 
+pytestmark = pytest.mark.smoke
 WAYS = ["", "wait", "sleep"]
 
 
