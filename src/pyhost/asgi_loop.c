@@ -14,15 +14,13 @@
 
 #include <errno.h>
 #include <math.h>
-#include <poll.h>
 #include <stdlib.h>
 
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "pyhost/cancel.h"
 #include "pyhost/report.h"
-#include "pyhost/respond.h"
+#include "pyhost/wsgi.h"
 
 static struct stk_asgi *loop_asgi(PyObject *capsule)
 {
@@ -79,6 +77,8 @@ static PyObject *loop_select(PyObject *capsule, PyObject *const *args, Py_ssize_
 
     if (!a || timeout == -2)
         return NULL;
+    if (stk_unlikely(stk_host_is_stray(a->host)))
+        stk_wsgi_end_stray();
     if (!a->engine)
         return PyObject_CallFunctionObjArgs(a->select, a->selector, n > 0 ? args[0] : Py_None,
                                             NULL);
@@ -102,6 +102,8 @@ static PyObject *loop_turn(PyObject *capsule, PyObject *unused)
 
     if (!a)
         return NULL;
+    if (stk_unlikely(stk_host_is_stray(a->host)))
+        stk_wsgi_end_stray();
     if (a->engine && !a->stopped && !a->engine->turn(a->engine->arg) && loop_stop(a) < 0)
         return NULL;
     Py_RETURN_NONE;

@@ -261,6 +261,11 @@ def test_other_threads_are_refused(server):
     assert "another thread" in server.get("/threaded").text
 
 
+def test_a_forked_child_that_returns(server):
+    assert server.get("/forks").json() == [True]
+    assert server.get("/pid").status == 200
+
+
 def test_mounted(serve_module):
     app = """
         async def app(scope, receive, send):
