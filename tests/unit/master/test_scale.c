@@ -76,11 +76,9 @@ static void test_stays(void **state)
     assert_int_equal(fixture_stop(f), 0);
 }
 
-/* A worker that is added and does not load is tried again, and the first goes on. */
-static void test_failing_growth(void **state)
+/* Two slots, of which the second one's worker does not load when it is asked for. */
+static void start_with_failing_growth(struct fixture *f)
 {
-    struct fixture *f = *state;
-
     f->config.workers_min = 1;
     atomic_store(&f->control->load[1], FIXTURE_EXIT);
     atomic_store(&f->control->exit_code, 3);
@@ -88,6 +86,14 @@ static void test_failing_growth(void **state)
     fixture_expect(f, "ready 0 v0");
     set_busy(f, true);
     fixture_expect(f, "start 1");
+}
+
+/* A worker that is added and does not load is tried again, and the first goes on. */
+static void test_failing_growth(void **state)
+{
+    struct fixture *f = *state;
+
+    start_with_failing_growth(f);
     fixture_expect(f, "start 1");
     atomic_store(&f->control->load[1], FIXTURE_SERVE);
     fixture_expect(f, "ready 1 v0");
@@ -100,13 +106,7 @@ static void test_failing_growth_is_given_up(void **state)
 {
     struct fixture *f = *state;
 
-    f->config.workers_min = 1;
-    atomic_store(&f->control->load[1], FIXTURE_EXIT);
-    atomic_store(&f->control->exit_code, 3);
-    fixture_start(f, 2);
-    fixture_expect(f, "ready 0 v0");
-    set_busy(f, true);
-    fixture_expect(f, "start 1");
+    start_with_failing_growth(f);
     set_busy(f, false);
     fixture_wait_log(f, "because there is little to do: 1 of 2 slots have workers");
     fixture_expect_not(f, "drain 0 30000");

@@ -26,6 +26,39 @@ struct echo_thread {
     _Atomic uint64_t cancelled; /* the id of the request that was cancelled last */
 };
 
+void echo_host_config(struct stk_config *config, int threads, bool takeover)
+{
+    *config = (struct stk_config){
+        .threads = threads,
+        .workers = 1,
+        .takeover = takeover,
+        .limit_request_line = 8192,
+        .limit_request_head = 32768,
+        .limit_request_fields = 128,
+        .body_buffer = 1 << 20,
+        .response_buffer = 1 << 20,
+        .response_file_max = 1 << 30,
+        .keepalive_timeout = 75000,
+        .head_timeout = 10000,
+        .body_timeout = 30000,
+        .body_min_rate = 500,
+        .send_timeout = 60000,
+        .graceful_timeout = 20000,
+        .exit_timeout = 20000,
+        .access_log = stk_mem_strdup("off"),
+        .error_log = stk_mem_strdup("-"),
+        .server_header = stk_mem_strdup("stoker"),
+    };
+}
+
+void echo_host_config_deinit(struct stk_config *config)
+{
+    free(config->access_log);
+    free(config->error_log);
+    free(config->server_header);
+    free(config->tmpdir);
+}
+
 struct echo_host *echo_host_new(void)
 {
     struct echo_host *host = stk_new0(struct echo_host);

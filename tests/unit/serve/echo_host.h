@@ -19,7 +19,10 @@
  */
 #pragma once
 
+#include <stdbool.h>
+
 #include "app/host.h"
+#include "config/config.h"
 
 struct echo_host;
 
@@ -28,6 +31,10 @@ static inline char echo_pattern(size_t i)
 {
     return (char)('!' + (i ^ i >> 7 ^ i >> 13) % 90);
 }
+
+/* What a server with it is configured with, by default; long times to stop. */
+void echo_host_config(struct stk_config *config, int threads, bool takeover);
+void echo_host_config_deinit(struct stk_config *config);
 
 struct echo_host *echo_host_new(void);
 void echo_host_free(struct echo_host *host);

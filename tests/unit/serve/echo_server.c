@@ -19,26 +19,7 @@
 
 int main(int argc, char **argv)
 {
-    struct stk_config config = {
-        .threads = argc > 2 ? atoi(argv[2]) : 1,
-        .workers = 1,
-        .takeover = argc <= 3,
-        .limit_request_line = 8192,
-        .limit_request_head = 32768,
-        .limit_request_fields = 128,
-        .body_buffer = 1 << 20,
-        .response_buffer = 1 << 20,
-        .response_file_max = 1 << 30,
-        .keepalive_timeout = 75000,
-        .head_timeout = 10000,
-        .body_timeout = 30000,
-        .body_min_rate = 500,
-        .send_timeout = 60000,
-        .graceful_timeout = 5000,
-        .exit_timeout = 2000,
-        .access_log = stk_mem_strdup("off"),
-        .error_log = stk_mem_strdup("-"),
-    };
+    struct stk_config config;
     struct stk_listen_set set = {0};
     struct stk_listen_options options = {.backlog = 4096, .socket_mode = -1};
     struct stk_heritage heritage = {.config = &config, .nworkers = 1};
@@ -48,6 +29,10 @@ int main(int argc, char **argv)
     char *error = NULL;
     int fds[2], row, code;
 
+    echo_host_config(&config, argc > 2 ? atoi(argv[2]) : 1, argc <= 3);
+    free(stk_steal(&config.server_header)); /* what is measured is the engine */
+    config.graceful_timeout = 5000;
+    config.exit_timeout = 2000;
     snprintf(spec, sizeof spec, "127.0.0.1:%s", argc > 1 ? argv[1] : "0");
     if (stk_listen_set_open(&set, spec, 1, &options, &error) != 0) {
         fprintf(stderr, "%s\n", error);
@@ -68,7 +53,6 @@ int main(int argc, char **argv)
     echo_host_free(params.host);
     stk_listen_set_deinit(&set);
     stk_scoreboard_free(board);
-    free(config.access_log);
-    free(config.error_log);
+    echo_host_config_deinit(&config);
     return code;
 }

@@ -25,37 +25,22 @@ const char *__tsan_default_options(void)
     return "report_thread_leaks=0";
 }
 
-static void nap(void)
+void nap_ms(long ms)
 {
-    struct timespec ts = {.tv_nsec = 5 * 1000 * 1000};
+    struct timespec ts = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
 
     nanosleep(&ts, NULL);
 }
 
+static void nap(void)
+{
+    nap_ms(5);
+}
+
 void server_fixture_init(struct server_fixture *f, int threads, bool takeover)
 {
-    *f = (struct server_fixture){
-        .config = {.threads = threads,
-                   .workers = 1,
-                   .takeover = takeover,
-                   .limit_request_line = 8192,
-                   .limit_request_head = 32768,
-                   .limit_request_fields = 128,
-                   .body_buffer = 1 << 20,
-                   .response_buffer = 1 << 20,
-                   .response_file_max = 1 << 30,
-                   .keepalive_timeout = 75000,
-                   .head_timeout = 10000,
-                   .body_timeout = 30000,
-                   .body_min_rate = 500,
-                   .send_timeout = 60000,
-                   .graceful_timeout = 20000,
-                   .exit_timeout = 20000},
-        .slots = 1,
-    };
-    f->config.access_log = stk_mem_strdup("off");
-    f->config.error_log = stk_mem_strdup("-");
-    f->config.server_header = stk_mem_strdup("stoker");
+    *f = (struct server_fixture){.slots = 1};
+    echo_host_config(&f->config, threads, takeover);
 }
 
 static void fixture_child(struct server_fixture *f, int channel, unsigned slot)
@@ -161,10 +146,7 @@ int server_fixture_wait(struct server_fixture *f)
                 stk_scoreboard_free(f->board);
                 stk_transfer_free(f->transfer);
             }
-            free(f->config.access_log);
-            free(f->config.error_log);
-            free(f->config.server_header);
-            free(f->config.tmpdir);
+            echo_host_config_deinit(&f->config);
             return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
         }
         nap();
@@ -412,6 +394,16 @@ struct reply client_reply(struct client *c, bool head)
         r.complete = !c->reset;
     }
     return r;
+}
+
+void client_expect_hello(struct client *c)
+{
+    struct reply r = client_reply(c, false);
+
+    assert_int_equal(r.status, 200);
+    assert_true(r.complete);
+    assert_string_equal(r.body, "Hello, World!");
+    reply_free(&r);
 }
 
 void reply_free(struct reply *r)

@@ -51,6 +51,8 @@ void server_fixture_send(struct server_fixture *f, enum stk_message_type type, u
 void server_fixture_await(struct server_fixture *f, enum stk_counter counter, uint64_t n);
 void server_fixture_await_exactly(struct server_fixture *f, enum stk_counter counter, uint64_t n);
 
+void nap_ms(long ms);
+
 struct client {
     int fd;
     char *buf;
@@ -85,6 +87,8 @@ struct reply client_reply(struct client *c, bool head);
 void reply_free(struct reply *r);
 /* Reads to the end: nothing may come. */
 void client_expect_end(struct client *c);
+/* One response with the C application's greeting. */
+void client_expect_hello(struct client *c);
 /* One request and its answer. */
 struct reply client_get(struct client *c, const char *path);
 /* Whether the body is the pattern of the C application. */

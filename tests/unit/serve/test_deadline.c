@@ -1,18 +1,10 @@
 /* Requests that take too long, and requests whose client has left. */
 #include <errno.h>
 #include <stdio.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/macros.h"
 #include "server_fixture.h"
-
-static void nap_ms(long ms)
-{
-    struct timespec ts = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
-
-    nanosleep(&ts, NULL);
-}
 
 static void ask(struct client *c, const char *path)
 {
@@ -20,16 +12,6 @@ static void ask(struct client *c, const char *path)
 
     snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: test\r\n\r\n", path);
     client_puts(c, text);
-}
-
-static void expect_hello(struct client *c)
-{
-    struct reply r = client_reply(c, false);
-
-    assert_int_equal(r.status, 200);
-    assert_true(r.complete);
-    assert_string_equal(r.body, "Hello, World!");
-    reply_free(&r);
 }
 
 /* 504 and the end of the connection. */
@@ -80,7 +62,7 @@ static void answers_in_its_place(struct server_fixture *f)
     assert_int_equal(stk_scoreboard_get(f->row, STK_COUNTER_responses_5xx), 1);
     other = client_open(f);
     ask(&other, "/");
-    expect_hello(&other);
+    client_expect_hello(&other);
     client_close(&other);
     server_fixture_stop(f);
 }
@@ -110,7 +92,7 @@ static void earlier_answers_leave_first(struct server_fixture *f)
     client_puts(&c, "GET / HTTP/1.1\r\nHost: test\r\n\r\n"
                     "GET /wait HTTP/1.1\r\nHost: test\r\n\r\n"
                     "GET /late HTTP/1.1\r\nHost: test\r\n\r\n");
-    expect_hello(&c);
+    client_expect_hello(&c);
     expect_timeout(&c);
     client_close(&c);
     server_fixture_stop(f);
@@ -152,7 +134,7 @@ static void limit_of_one_request(struct server_fixture *f)
     client_close(&c);
     c = client_open(f);
     ask(&c, "/nap/200");
-    expect_hello(&c);
+    client_expect_hello(&c);
     client_close(&c);
     server_fixture_stop(f);
 }
@@ -204,12 +186,12 @@ static void others_go_on(struct server_fixture *f)
     c = client_open(f);
     for (int i = 0; i < 20; i++) {
         ask(&c, i % 2 ? "/" : "/nap/10");
-        expect_hello(&c);
+        client_expect_hello(&c);
     }
     await_retire(f, STK_CHANNEL_RETIRE_STUCK);
     ask(&c, "/nap/100");
     server_fixture_send(f, STK_MESSAGE_DRAIN, 0, 30000);
-    expect_hello(&c);
+    client_expect_hello(&c);
     client_expect_end(&c);
     client_close(&c);
     assert_int_equal(server_fixture_wait(f), 0);
@@ -273,7 +255,7 @@ static void long_requests_are_named(struct server_fixture *f)
     assert_true(running.started_ns > 0);
     assert_true(running.id > 0);
     assert_true(running.thread < (uint32_t)f->config.threads);
-    expect_hello(&c);
+    client_expect_hello(&c);
     assert_false(stk_scoreboard_read_running(f->row, 0, &running));
     client_close(&c);
     server_fixture_stop(f);
@@ -294,7 +276,7 @@ static void disconnect_cancels(struct server_fixture *f)
     c = client_open(f);
     ask(&c, "/nap/500");
     client_shut(&c);
-    expect_hello(&c);
+    client_expect_hello(&c);
     client_close(&c);
     server_fixture_stop(f);
 }

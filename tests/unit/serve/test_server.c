@@ -3,7 +3,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/macros.h"
@@ -11,23 +10,6 @@
 #include "server_fixture.h"
 
 #define HELLO "GET / HTTP/1.1\r\nHost: test\r\n\r\n"
-
-static void nap_ms(long ms)
-{
-    struct timespec ts = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
-
-    nanosleep(&ts, NULL);
-}
-
-static void expect_hello(struct client *c)
-{
-    struct reply r = client_reply(c, false);
-
-    assert_int_equal(r.status, 200);
-    assert_true(r.complete);
-    assert_string_equal(r.body, "Hello, World!");
-    reply_free(&r);
-}
 
 static void expect_status(struct client *c, unsigned status, bool close)
 {
@@ -59,7 +41,7 @@ static void keep_alive_and_close(struct server_fixture *f)
     c = client_open(f);
     for (int i = 0; i < 3; i++) {
         client_puts(&c, HELLO);
-        expect_hello(&c);
+        client_expect_hello(&c);
     }
     client_puts(&c, "GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
     expect_status(&c, 200, true);
@@ -112,7 +94,7 @@ static void pipelines(struct server_fixture *f)
             memcpy(all + (size_t)i * strlen(HELLO), HELLO, strlen(HELLO) + 1);
         client_send(&c, all, len);
         for (int i = 0; i < depths[d]; i++)
-            expect_hello(&c);
+            client_expect_hello(&c);
         free(all);
     }
     client_close(&c);
@@ -164,14 +146,14 @@ static void split_at_every_byte(struct server_fixture *f)
         if (i % 8 == 0)
             nap_ms(1); /* the first part by itself, often enough */
         client_send(&c, two + i, sizeof two - 1 - i);
-        expect_hello(&c);
+        client_expect_hello(&c);
         r = client_reply(&c, false);
         assert_string_equal(r.body, "abcde");
         reply_free(&r);
     }
     for (size_t i = 0; i < sizeof two - 1; i++)
         client_send(&c, two + i, 1);
-    expect_hello(&c);
+    client_expect_hello(&c);
     expect_status(&c, 200, false);
     client_close(&c);
     server_fixture_stop(f);
@@ -196,7 +178,7 @@ static void head_has_no_body(struct server_fixture *f)
         if (i < 3)
             assert_true(r.length > 0);
         reply_free(&r);
-        expect_hello(&c);
+        client_expect_hello(&c);
     }
     client_close(&c);
     server_fixture_stop(f);
@@ -302,7 +284,7 @@ static void bad_requests_are_answered(struct server_fixture *f)
             client_send(&c, junk, more);
             client_shut(&c);
             if (before)
-                expect_hello(&c);
+                client_expect_hello(&c);
             expect_status(&c, bad[i].status, true);
             client_expect_end(&c);
             assert_false(c.reset);
@@ -345,8 +327,8 @@ static void half_closed_clients_are_answered(struct server_fixture *f)
     c = client_open(f);
     client_puts(&c, "GET /sleep HTTP/1.1\r\nHost: t\r\n\r\n" HELLO);
     client_shut(&c);
-    expect_hello(&c);
-    expect_hello(&c);
+    client_expect_hello(&c);
+    client_expect_hello(&c);
     client_expect_end(&c);
     assert_false(c.reset);
     client_close(&c);
@@ -358,7 +340,7 @@ static void half_closed_clients_are_answered(struct server_fixture *f)
     r = client_reply(&c, false);
     assert_true(r.complete && reply_is_pattern(&r, 5000000));
     reply_free(&r);
-    expect_hello(&c);
+    client_expect_hello(&c);
     client_expect_end(&c);
     client_close(&c);
     server_fixture_stop(f);
@@ -394,7 +376,7 @@ static void resets_are_survived(struct server_fixture *f)
     }
     c = client_open(f);
     client_puts(&c, HELLO);
-    expect_hello(&c);
+    client_expect_hello(&c);
     client_close(&c);
     server_fixture_await_exactly(f, STK_COUNTER_connections_open, 0);
     server_fixture_stop(f);
@@ -419,7 +401,7 @@ static void slow_readers_are_alone(struct server_fixture *f)
     c = client_open(f);
     for (int i = 0; i < 20; i++) {
         client_puts(&c, HELLO);
-        expect_hello(&c);
+        client_expect_hello(&c);
     }
     client_close(&c);
     for (int i = 0; i < 3; i++) {
@@ -430,7 +412,7 @@ static void slow_readers_are_alone(struct server_fixture *f)
             r.len -= 3;
         assert_true(reply_is_pattern(&r, 20971520));
         reply_free(&r);
-        expect_hello(&slow[i]);
+        client_expect_hello(&slow[i]);
         client_close(&slow[i]);
     }
     server_fixture_stop(f);
@@ -451,7 +433,7 @@ static void full_queues_make_the_application_wait(struct server_fixture *f)
     r = client_reply(&c, false);
     assert_true(r.complete && reply_is_pattern(&r, 150 * 65536));
     reply_free(&r);
-    expect_hello(&c);
+    client_expect_hello(&c);
     client_close(&c);
     server_fixture_stop(f);
 }
@@ -470,7 +452,7 @@ static void clients_that_take_nothing_are_given_up(struct server_fixture *f)
     server_fixture_await(f, STK_COUNTER_responses_2xx, 1);
     waiting = client_open(f);
     client_puts(&waiting, HELLO);
-    expect_hello(&waiting);
+    client_expect_hello(&waiting);
     client_close(&waiting);
     server_fixture_await_exactly(f, STK_COUNTER_connections_open, 0);
     client_close(&c);
@@ -495,11 +477,11 @@ static void others_are_answered_behind_a_slow_request(struct server_fixture *f)
             client_puts(&c[i], HELLO HELLO);
         }
         for (size_t i = 0; i < STK_ARRAY_LEN(c); i++) {
-            expect_hello(&c[i]);
-            expect_hello(&c[i]);
+            client_expect_hello(&c[i]);
+            client_expect_hello(&c[i]);
             client_close(&c[i]);
         }
-        expect_hello(&first);
+        client_expect_hello(&first);
         client_close(&first);
     }
     server_fixture_stop(f);
@@ -520,7 +502,7 @@ static void bad_requests_do_not_wait_for_the_application(struct server_fixture *
     expect_status(&c, 400, true);
     client_close(&c);
     for (size_t i = 0; i < STK_ARRAY_LEN(busy); i++) {
-        expect_hello(&busy[i]);
+        client_expect_hello(&busy[i]);
         client_close(&busy[i]);
     }
     server_fixture_stop(f);
@@ -534,7 +516,7 @@ static void draining_finishes_what_was_begun(struct server_fixture *f)
     server_fixture_start(f);
     idle = client_open(f);
     client_puts(&idle, HELLO);
-    expect_hello(&idle);
+    client_expect_hello(&idle);
     fresh = client_open(f);
     half = client_open(f);
     client_puts(&half, "POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 10\r\n\r\n12345");
@@ -620,7 +602,7 @@ static void term_and_a_lost_master_drain(struct server_fixture *f)
         f->channel = dup(0);
         close(channel);
     }
-    expect_hello(&c);
+    client_expect_hello(&c);
     client_expect_end(&c);
     client_close(&c);
     assert_int_equal(server_fixture_wait(f), 0);
@@ -640,9 +622,9 @@ static void sockets_are_adopted_and_released(struct server_fixture *f)
     for (unsigned slot = 1; slot < 4; slot++)
         server_fixture_send(f, STK_MESSAGE_ADOPT, slot, 0);
     for (size_t i = 0; i < STK_ARRAY_LEN(c); i++) {
-        expect_hello(&c[i]);
+        client_expect_hello(&c[i]);
         client_puts(&c[i], HELLO);
-        expect_hello(&c[i]);
+        client_expect_hello(&c[i]);
         client_close(&c[i]);
     }
     for (unsigned slot = 1; slot < 4; slot++)
@@ -659,7 +641,7 @@ static void max_connections_closes_idle_ones(struct server_fixture *f)
     for (size_t i = 0; i < STK_ARRAY_LEN(c); i++) {
         c[i] = client_open(f);
         client_puts(&c[i], HELLO);
-        expect_hello(&c[i]);
+        client_expect_hello(&c[i]);
     }
     assert_true(stk_scoreboard_get(f->row, STK_COUNTER_connections_open) <= 5);
     for (size_t i = 0; i < STK_ARRAY_LEN(c); i++)
@@ -676,7 +658,7 @@ static void children_do_not_hold_connections(struct server_fixture *f)
     server_fixture_start(f);
     other = client_open(f);
     client_puts(&other, HELLO);
-    expect_hello(&other);
+    client_expect_hello(&other);
     c = client_open(f);
     client_puts(&c, "GET /fork HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
     r = client_reply(&c, false);

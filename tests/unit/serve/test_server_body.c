@@ -1,19 +1,11 @@
 /* Request bodies over real connections: framing at every split, limits, timeouts, 100-continue. */
 #include <stdio.h>
-#include <time.h>
 
 #include "base/macros.h"
 #include "base/mem.h"
 #include "server_fixture.h"
 
 #define HELLO "GET / HTTP/1.1\r\nHost: test\r\n\r\n"
-
-static void nap_ms(long ms)
-{
-    struct timespec ts = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
-
-    nanosleep(&ts, NULL);
-}
 
 static void expect_body(struct client *c, const char *body, size_t len)
 {
@@ -24,11 +16,6 @@ static void expect_body(struct client *c, const char *body, size_t len)
     assert_int_equal(r.len, len);
     assert_memory_equal(r.body, body, len);
     reply_free(&r);
-}
-
-static void expect_hello(struct client *c)
-{
-    expect_body(c, "Hello, World!", 13);
 }
 
 /* An answer that ends the connection, however much the client still sends. */
@@ -65,7 +52,7 @@ static void lengths_come_back(struct server_fixture *f)
         client_send(&c, pattern, lengths[i]);
         client_puts(&c, HELLO);
         expect_body(&c, pattern, lengths[i]);
-        expect_hello(&c);
+        client_expect_hello(&c);
         /* in two parts */
         put_length(&c, lengths[i], "");
         client_send(&c, pattern, lengths[i] / 2);
@@ -94,13 +81,13 @@ static void chunked_split_at_every_byte(struct server_fixture *f)
             nap_ms(1);
         client_send(&c, text + i, sizeof text - 1 - i);
         expect_body(&c, "hello, chunks", 13);
-        expect_hello(&c);
+        client_expect_hello(&c);
         expect_body(&c, "abc", 3);
     }
     for (size_t i = 0; i < sizeof text - 1; i++)
         client_send(&c, text + i, 1);
     expect_body(&c, "hello, chunks", 13);
-    expect_hello(&c);
+    client_expect_hello(&c);
     expect_body(&c, "abc", 3);
     client_close(&c);
     server_fixture_stop(f);
@@ -129,7 +116,7 @@ static void a_flood_behind_a_chunked_body(struct server_fixture *f)
         client_send(&c, flood, 5 + n * one);
         expect_body(&c, "abc", 3);
         for (size_t i = 0; i < n; i++)
-            expect_hello(&c);
+            client_expect_hello(&c);
         client_close(&c);
     }
     free(flood);
@@ -158,7 +145,7 @@ static void large_chunked_bodies(struct server_fixture *f)
         }
         client_puts(&c, "0\r\n\r\n" HELLO);
         expect_body(&c, pattern, len);
-        expect_hello(&c);
+        client_expect_hello(&c);
     }
     client_close(&c);
     free(pattern);
@@ -178,7 +165,7 @@ static void continue_is_sent_once(struct server_fixture *f)
             client_puts(&c, HELLO);
         put_length(&c, 6, "Expect: 100-continue\r\n");
         if (pipelined)
-            expect_hello(&c);
+            client_expect_hello(&c);
         r = client_reply(&c, false);
         assert_int_equal(r.status, 100);
         reply_free(&r);
@@ -244,7 +231,7 @@ static void malformed_chunks_are_refused(struct server_fixture *f)
             if (later)
                 nap_ms(10);
             client_puts(&c, bad[i]);
-            expect_hello(&c);
+            client_expect_hello(&c);
             expect_refusal(&c, 400);
             client_close(&c);
         }
@@ -271,7 +258,7 @@ static void silent_clients_time_out(struct server_fixture *f)
                 "POST /echo HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab");
     idle = client_open(f);
     client_puts(&idle, HELLO);
-    expect_hello(&idle);
+    client_expect_hello(&idle);
     expect_refusal(&head, 408);
     expect_refusal(&body, 408);
     expect_refusal(&chunked, 408);
@@ -350,7 +337,7 @@ static void streamed_bodies(struct server_fixture *f)
     expect_body(&c, "hello", 5);
     client_puts(&c, HELLO);
     put_length(&c, 6, "Expect: 100-continue\r\n");
-    expect_hello(&c);
+    client_expect_hello(&c);
     r = client_reply(&c, false);
     assert_int_equal(r.status, 100);
     reply_free(&r);
@@ -358,7 +345,7 @@ static void streamed_bodies(struct server_fixture *f)
     expect_body(&c, "abcdef", 6);
     /* not read by the application: the connection ends behind the answer */
     client_puts(&c, "POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 100\r\n\r\nbegun");
-    expect_hello(&c);
+    client_expect_hello(&c);
     client_shut(&c);
     client_expect_end(&c);
     client_close(&c);
