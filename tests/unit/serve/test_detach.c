@@ -15,13 +15,6 @@
 
 #define HELLO "GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 
-static void nap_ms(long ms)
-{
-    struct timespec ts = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
-
-    nanosleep(&ts, NULL);
-}
-
 static void put_get(struct client *c, const char *path)
 {
     char text[512];
