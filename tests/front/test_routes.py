@@ -1,9 +1,11 @@
 """Rules of what answers which requests, and the redirects to one host and one scheme."""
 
+import re
 import subprocess
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.lib.server import test_command as command_of_tests
 
 CONFIG = r'''
@@ -309,3 +311,20 @@ def test_mistakes_are_explained(serve, tmp_path, row, said):
     server = serve(APP, "--route", row, start=False).spawn()
     assert server.wait() == 1
     assert said in server.log()
+
+
+@pytest.mark.parametrize("page", ["routing", "static"])
+def test_the_configurations_of_the_pages(tmp_path, pcre2, page):
+    """Every file that the documentation shows is one that can be used."""
+    blocks = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / (page + ".md")).read_text(), re.S)
+    assert len(blocks) >= 2
+    for name in ("public", "media", "exports"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "public" / "robots.txt").write_text("")
+    for name in ("main", "app", "api", "admin", "shop", "reports"):
+        (tmp_path / (name + ".py")).write_text("def app(environ, start_response): pass\n")
+    for text in blocks:
+        (tmp_path / "stoker.toml").write_text(text)
+        command = command_of_tests() + ["--check"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, text + done.stderr
