@@ -157,6 +157,7 @@ static enum http1_step http1_call(struct stk_serve_request *rq, struct stk_lead_
     }
     if (t->out.len > 0)
         stk_gather_begin(t, conn); /* answers of pipelined requests do not wait for this one */
+    rq->of_app = true;
     stk_deadline_begin(rq);
     stk_lead_enter(thread);
     how = server->host_ops->call(server->host, thread->host_thread, &rq->base);

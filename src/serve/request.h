@@ -39,6 +39,7 @@ struct stk_serve_request {
     uint32_t head_end;   /* in the thread's read buffer */
     uint16_t status;
     uint8_t fate; /* enum stk_fate, under t->interfere_mutex */
+    bool of_app;  /* the application answers it, or has been asked to */
     bool started, committed, ended, failed;
     bool truncated;  /* it failed behind its head */
     bool has_length; /* Content-Length is set, by the application or by us */

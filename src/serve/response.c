@@ -514,10 +514,9 @@ int stk_response_block(struct stk_serve_request *rq, const char *data, size_t le
 static STK_COLD int response_filter(struct stk_serve_request *rq, int64_t *length)
 {
     const struct stk_server *server = rq->t->server;
-    bool own = atomic_load_explicit(&rq->t->running, memory_order_relaxed) != rq;
 
     /* A file that the application names has a head of its own, which comes here as well. */
-    if (server->sendfile != NULL && !own) {
+    if (server->sendfile != NULL && rq->of_app) {
         int r = stk_sendfile_head(server->sendfile, rq);
 
         if (rq->base.replaced)
@@ -528,7 +527,7 @@ static STK_COLD int response_filter(struct stk_serve_request *rq, int64_t *lengt
         stk_log_warning("a response has no room for the fields that `header` and `route` add: it "
                         "leaves without them");
     /* What is answered without the application has been made as it is to be. */
-    if (server->compress != NULL && !own)
+    if (server->compress != NULL && rq->of_app)
         stk_compress_head(server->compress, rq, length);
     return 0;
 }
