@@ -322,6 +322,12 @@ bool stk_body_is_complete(const struct stk_body *body)
     return body->complete;
 }
 
+bool stk_body_is_over(const struct stk_body *body)
+{
+    return body->complete || (body->records != NULL && body->received == body->length &&
+                              stk_fastcgi_body_is_between(body->records));
+}
+
 bool stk_body_is_chunked(const struct stk_body *body)
 {
     return body->chunked;

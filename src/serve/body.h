@@ -49,6 +49,9 @@ int stk_body_recv(struct stk_body *body, struct stk_conn *conn, char *buf, size_
 /* Bytes that stk_body_recv has taken from the socket since the last call. */
 uint64_t stk_body_take_fresh(struct stk_body *body);
 bool stk_body_is_complete(const struct stk_body *body);
+/* Whether what follows on the connection is no part of it: it is complete, or all but the record
+ * that says so, which is dropped when it comes. */
+bool stk_body_is_over(const struct stk_body *body);
 bool stk_body_is_chunked(const struct stk_body *body);
 /* Whether it is complete because the front end has taken the request back (FastCGI). */
 bool stk_body_was_aborted(const struct stk_body *body);

@@ -31,6 +31,7 @@
 #include "serve/conn_io.h"
 #include "serve/deadline.h"
 #include "serve/detach_priv.h"
+#include "serve/fcgi.h"
 #include "serve/http1.h"
 #include "serve/outq.h"
 
@@ -64,7 +65,7 @@ static size_t detach_size(const struct stk_serve_request *rq)
 
     for (size_t i = 0; i < rq->base.nvars; i++)
         n += rq->base.vars[i].name.len + rq->base.vars[i].value.len;
-    n += head->len + rq->base.scheme.len + rq->base.host.len + rq->base.script_name.len;
+    n += stk_head_text_size(head) + rq->base.scheme.len + rq->base.host.len + rq->base.script_name.len;
     return n + (rq->body == NULL ? rq->body_left : 0);
 }
 
@@ -83,11 +84,11 @@ static struct stk_detached *detach_new(struct stk_detach *det, const struct stk_
     stk_list_init(&d->woken);
     at = (char *)(((uintptr_t)d->memory + 15) & ~(uintptr_t)15);
     head = (void *)at;
-    memcpy(head, from, offsetof(struct stk_head, fields) + from->nfields * sizeof from->fields[0]);
     at += detach_head_size(from);
     vars = (void *)at;
     at += detach_align(rq->base.nvars * sizeof *vars);
-    head->base = detach_copy(&at, stk_span_make(from->base, from->len)).ptr;
+    stk_head_copy(head, from, at);
+    at += stk_head_text_size(from);
     d->rq.base.head = head;
     d->rq.base.vars = vars;
     for (size_t i = 0; i < rq->base.nvars; i++)
@@ -331,6 +332,8 @@ void stk_detach_on_event(struct stk_conn *conn, struct stk_lead_thread *thread, 
                 stk_detach_tell(det, d, STK_WAKE_INPUT); /* and stays as it is: more may come */
             else
                 d->lazy = false;
+            if (stk_fcgi_is_aborted(conn))
+                stk_detach_tell(det, d, STK_WAKE_GONE);
         }
         if (events & (EPOLLHUP | EPOLLERR))
             detach_hang(det, d);

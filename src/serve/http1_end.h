@@ -38,7 +38,7 @@ static inline bool stk_http1_end_call(struct stk_serve_request *rq,
     conn->continued = false;
     conn->hops = 0;
     if (rq->body != NULL) {
-        if (!stk_body_is_complete(rq->body)) {
+        if (!stk_body_is_over(rq->body)) {
             rq->keep_alive = false;
             *ret_reason = STK_CLOSE_BODY_UNREAD;
         }

@@ -393,7 +393,7 @@ static int response_commit(struct stk_serve_request *rq, int64_t length)
     if (stk_unlikely(atomic_load_explicit(&rq->t->server->draining, memory_order_relaxed)) &&
         (stk_carry_stays(rq->conn) || !stk_move_has_heir(rq->t->server->move)))
         rq->keep_alive = false;
-    if (stk_unlikely(rq->body != NULL) && length >= 0 && !stk_body_is_complete(rq->body))
+    if (stk_unlikely(rq->body != NULL) && length >= 0 && !stk_body_is_over(rq->body))
         rq->keep_alive = false; /* what the application left of the body is not read */
     if (stk_unlikely(rq->conn->proto != STK_PROTO_HTTP1)) {
         /* The connection is none of the client's business. */

@@ -131,6 +131,12 @@ enum stk_fastcgi_result stk_fastcgi_body_decode(struct stk_fastcgi_body *b, cons
                                                 size_t len, size_t *ret_consumed,
                                                 stk_span *ret_data);
 
+/* Whether the bytes so far end with a record. */
+static inline bool stk_fastcgi_body_is_between(const struct stk_fastcgi_body *b)
+{
+    return b->have == 0;
+}
+
 /* Writes a record header; `content` is at most STK_FASTCGI_CONTENT_MAX. */
 static inline void stk_fastcgi_put_header(char *p, enum stk_fastcgi_type type, uint16_t id,
                                           size_t content)
