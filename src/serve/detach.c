@@ -65,7 +65,8 @@ static size_t detach_size(const struct stk_serve_request *rq)
 
     for (size_t i = 0; i < rq->base.nvars; i++)
         n += rq->base.vars[i].name.len + rq->base.vars[i].value.len;
-    n += stk_head_text_size(head) + rq->base.scheme.len + rq->base.host.len + rq->base.script_name.len;
+    n += stk_head_text_size(head) + rq->base.scheme.len + rq->base.host.len +
+         rq->base.script_name.len;
     return n + (rq->body == NULL ? rq->body_left : 0);
 }
 

@@ -90,6 +90,36 @@ def slowly(source):
         yield b"<" + line.strip() + b">"
 """
 
+ASGI = """
+import asyncio
+
+seen = []
+
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while True:
+            message = await receive()
+            await send({"type": message["type"] + ".complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+    size, more = 0, True
+    while more:
+        message = await receive()
+        size, more = size + len(message.get("body", b"")), message.get("more_body", False)
+    if scope["query_string"] == b"left":
+        seen.append((await receive())["type"])
+        return
+    await asyncio.sleep(0.05)
+    answer = b"%d %s %s" % (size, scope["query_string"], dict(scope["headers"]).get(b"x-n", b"-"))
+    if scope["query_string"] == b"seen":
+        answer = repr(seen).encode()
+    await send({"type": "http.response.start", "status": 200})
+    for part in (answer, b"", b"x" * 100000):
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body", "body": b"end"})
+"""
+
 BASE = [
     ("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/a%20b?x=1"), ("PATH_INFO", "/a b"),
     ("QUERY_STRING", "x=1"), ("SERVER_PROTOCOL", "HTTP/1.1"), ("HTTP_HOST", "example.com"),
@@ -113,10 +143,10 @@ def post(query, length=None, *others):
 class Site:
     """A server with a FastCGI address."""
 
-    def __init__(self, serve, where, *args):
+    def __init__(self, serve, where, *args, app=APP):
         self.port = free_port()
         self.path = where / "site.sock"
-        self.server = serve(APP, "--bind=fastcgi://127.0.0.1:%d" % self.port, "--bind=unix:%s" % self.path, *args,
+        self.server = serve(app, "--bind=fastcgi://127.0.0.1:%d" % self.port, "--bind=unix:%s" % self.path, *args,
                             ready="/")
 
     def connect(self):
@@ -470,6 +500,29 @@ def test_what_is_answered_without_the_application(serve, tmp_path):
         conn.send(fcgi.request(ask("sleep=30")))
         found = fcgi.rest(conn)
         assert (found.status, found.protocol_status) == (504, fcgi.COMPLETE)
+
+
+def test_asynchronous_requests(serve, tmp_path):
+    """Many at once, each on a connection that is kept; and one that is taken back."""
+    site = Site(serve, tmp_path, "-w1", app=ASGI)
+    connections = [site.connect() for _ in range(40)]
+    for turn in range(3):
+        for number, conn in enumerate(connections):
+            variables = post("n=%d" % number, None, ("HTTP_X_N", str(turn)))
+            conn.send(fcgi.request(variables, b"x" * number * 3000, id=number + 1))
+        for number, conn in enumerate(connections):
+            found = fcgi.answer(conn, number + 1)
+            begun = b"%d n=%d %d" % (number * 3000, number, turn)
+            assert (found.status, found.body) == (200, begun + b"x" * 100000 + b"end")
+    conn = connections[0]
+    conn.send(fcgi.request(ask("left")))
+    time.sleep(0.05)
+    conn.send(fcgi.record(fcgi.ABORT, 1))
+    assert fcgi.answer(conn).protocol_status == fcgi.COMPLETE
+    conn.send(fcgi.request(ask("seen")))
+    assert fcgi.answer(conn).body.startswith(b"['http.disconnect']x")
+    for conn in connections:
+        conn.close()
 
 
 def test_a_reload_keeps_connections(serve, tmp_path):
