@@ -365,7 +365,8 @@ static void sendfile_unlock(struct stk_serve_request *rq, bool unlock)
 {
     const struct stk_server *server = rq->t->server;
 
-    if (server->host_ops->unlock == NULL)
+    /* With a mutex of a detached request nobody may wait for the interpreter. */
+    if (server->host_ops->unlock == NULL || rq->detached)
         return;
     if (unlock)
         server->host_ops->unlock(server->host, rq->t->lead_thread->host_thread);
