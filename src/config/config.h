@@ -34,6 +34,13 @@ enum stk_proxy_protocol {
     STK_PROXY_PROTOCOL_REQUIRED,
 };
 
+/* config->websocket_compression. */
+enum stk_ws_compression {
+    STK_WS_COMPRESSION_OFF,
+    STK_WS_COMPRESSION_SHARED,    /* no window lasts longer than a message */
+    STK_WS_COMPRESSION_DEDICATED, /* each connection has windows of its own */
+};
+
 /* config->tls_verify_client. */
 enum stk_tls_verify {
     STK_TLS_VERIFY_OFF,
@@ -160,6 +167,12 @@ struct stk_config {
     struct stk_strv compress_types;
     int64_t compress_min_size;
     struct stk_strv compress_level;
+
+    /* WebSockets */
+    int64_t websocket_max_message;    /* bytes, inflated */
+    stk_msec websocket_ping_interval; /* 0: no pings */
+    stk_msec websocket_ping_timeout;
+    int64_t websocket_compression; /* enum stk_ws_compression */
 
     /* health and metrics; each may be NULL */
     char *health_path; /* readiness there, with /live and /ready behind it */

@@ -190,6 +190,10 @@ static inline int asgi_run(struct stk_asgi *a, StkSend *send)
 
     if (stk_unlikely(!scope))
         return -1;
+    if (stk_unlikely(ex->websocket) && stk_ws_scope(a, scope, ex->call.req) < 0) {
+        Py_DECREF(scope);
+        return -1;
+    }
     coro = PyObject_Vectorcall(ex->call.app->callable, args + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET,
                                NULL);
     Py_DECREF(scope);
@@ -220,7 +224,10 @@ STK_HOT enum stk_host_call stk_asgi_call(struct stk_pyhost *host, struct stk_pyt
     }
     ex = send->exchange;
     stk_cancel_begin(thread, &ex->call);
-    if (stk_unlikely(asgi_run(a, send) < 0))
+    /* A WebSocket lasts longer than its call. */
+    if (stk_unlikely(ex->websocket && stk_exchange_detach(ex) < 0))
+        ex->asgi = NULL;
+    else if (stk_unlikely(asgi_run(a, send) < 0))
         stk_exchange_end(ex);
     if (stk_unlikely(stk_host_is_stray(host)))
         stk_wsgi_end_stray();

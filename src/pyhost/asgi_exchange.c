@@ -64,6 +64,8 @@ StkSend *stk_exchange_acquire(struct stk_asgi *a, struct stk_request *req)
     ex->consumed = 0;
     ex->state = STK_ASGI_NEW;
     ex->detached = ex->body_done = ex->left = ex->trailers = false;
+    ex->websocket = req->websocket;
+    ex->ws_state = 0;
     ex->in_call = true;
     req->host_data = ex;
     return send;
@@ -172,6 +174,7 @@ void stk_exchange_drop(StkExchange *ex)
         req->host_data = NULL;
         req->ops->finish(req);
         stk_exchange_wake(ex, -1);
+        Py_CLEAR(ex->held);
         Py_DECREF(ex);
     } else {
         stk_exchange_wake(ex, -1);
@@ -218,6 +221,8 @@ void stk_exchange_suspended(StkExchange *ex, PyObject *runner)
 {
     ex->runner = runner;
     ex->asgi->running++;
+    if (ex->call.req && ex->detached)
+        ex->held = stk_py_newref(runner);
     if (!ex->call.req || ex->detached)
         return;
     if (ex->state == STK_ASGI_ENDED) {
@@ -226,6 +231,8 @@ void stk_exchange_suspended(StkExchange *ex, PyObject *runner)
         stk_exchange_drop(ex);
     } else if (stk_exchange_detach(ex) < 0) {
         stk_runner_cancel(runner, "there is no memory for the request");
+    } else {
+        ex->held = stk_py_newref(runner);
     }
 }
 
@@ -292,11 +299,14 @@ void stk_exchange_end(StkExchange *ex)
     if (ex->runner) {
         ex->runner = NULL;
         ex->asgi->running--;
+        Py_CLEAR(ex->held);
     }
     if (stk_unlikely(failed))
         exchange_report(ex);
     if (ex->call.req) {
-        if (stk_unlikely(ex->state != STK_ASGI_ENDED)) {
+        if (stk_unlikely(ex->websocket)) {
+            stk_ws_end(ex, failed);
+        } else if (stk_unlikely(ex->state != STK_ASGI_ENDED)) {
             if (!failed)
                 exchange_report_incomplete(ex);
             ex->call.req->ops->fail(ex->call.req);
@@ -331,6 +341,8 @@ void stk_asgi_wake(void *host, void *thread, struct stk_request *req, unsigned w
                                               ? "the request has taken longer than request-timeout"
                                               : "the client has left");
     }
+    if (stk_unlikely(ex->websocket) && what & STK_WAKE_INPUT)
+        stk_ws_woken(ex);
     if (what & STK_WAKE_GONE)
         stk_exchange_wake(ex, -1);
     else if (what & STK_WAKE_INPUT)
@@ -348,6 +360,8 @@ static void receive_dealloc(PyObject *op)
     PyTypeObject *type = Py_TYPE(op);
 
     free(ex->title);
+    Py_XDECREF(ex->ready);
+    Py_XDECREF(ex->held);
     Py_XDECREF(ex->spare);
     PyObject_Free(op);
     Py_DECREF(type);

@@ -30,6 +30,7 @@ typedef struct stk_exchange {
     struct stk_wait_object *spare;    /* a wait object that nobody else holds, or NULL */
     struct stk_exchange *prev, *next; /* of the detached ones */
     PyObject *runner; /* borrowed: drives the coroutine once it has waited, or NULL */
+    PyObject *held;   /* the runner, held while detached: nothing else may, but what it waits for */
     char *title;      /* "GET /path", once the request may be over before the coroutine; or NULL */
     int64_t consumed; /* bytes of the body that receive() has returned */
     uint8_t state;    /* enum stk_asgi_state */
@@ -38,6 +39,9 @@ typedef struct stk_exchange {
     bool body_done;   /* the last part of the request's body has been received */
     bool left;        /* the client has ended its side */
     bool trailers;    /* http.response.start has announced trailers */
+    bool websocket;   /* asgi_ws.c, as the next two */
+    uint8_t ws_state;
+    PyObject *ready; /* what receive() returns next, or NULL */
 } StkExchange;
 
 /* send(message). */
@@ -139,6 +143,23 @@ PyObject *stk_send_vectorcall(PyObject *op, PyObject *const *args, size_t nargsf
                               PyObject *kwnames);
 /* Raises that the client has left. */
 void stk_send_raise_gone(void);
+
+/* http.response.start, http.response.body: 0, or -1 with an exception. */
+int stk_send_start(StkExchange *ex, PyObject *message);
+int stk_send_body(StkExchange *ex, PyObject *message);
+
+/* ---- asgi_ws.c ----------------------------------------------------------------------------- */
+
+/* Makes the scope of a request that of its WebSocket. 0, or -1 with an exception. */
+int stk_ws_scope(struct stk_asgi *a, PyObject *scope, const struct stk_request *req);
+/* As stk_receive_next. */
+int stk_ws_receive_next(StkExchange *ex, PyObject **ret_message);
+/* A message of the type `type`. 0, or -1 with an exception. */
+int stk_ws_send_message(StkExchange *ex, PyObject *message, PyObject *type);
+/* Input is there: takes a message for the receive() that waits. */
+void stk_ws_woken(StkExchange *ex);
+/* The application has ended. */
+void stk_ws_end(StkExchange *ex, bool failed);
 
 /* ---- asgi_runner.c ------------------------------------------------------------------------- */
 

@@ -74,6 +74,8 @@ int stk_receive_next(StkExchange *ex, PyObject **ret_message)
     PyObject *body;
     int r;
 
+    if (stk_unlikely(ex->websocket))
+        return stk_ws_receive_next(ex, ret_message);
     if (!req || ex->state == STK_ASGI_ENDED || ex->call.gone || ex->call.input_failed) {
         *ret_message = receive_disconnect(st);
         return *ret_message ? 1 : -1;

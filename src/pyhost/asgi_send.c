@@ -200,7 +200,7 @@ static int send_list_head(struct stk_call *call, PyObject *status, PyObject *hea
     return 0;
 }
 
-static int send_start(StkExchange *ex, PyObject *message)
+int stk_send_start(StkExchange *ex, PyObject *message)
 {
     const struct stk_state *st = ex->call.host->st;
     PyObject *status = send_get(st, message, STK_NAME_status);
@@ -308,7 +308,7 @@ static inline int send_bytes(StkExchange *ex, const char *data, size_t len, bool
     return 0;
 }
 
-static int send_body(StkExchange *ex, PyObject *message)
+int stk_send_body(StkExchange *ex, PyObject *message)
 {
     const struct stk_state *st = ex->call.host->st;
     PyObject *body = send_get(st, message, STK_NAME_s_body);
@@ -506,18 +506,20 @@ static int send_message(StkExchange *ex, PyObject *message)
 
     if (stk_unlikely(!type))
         return send_raise_message(message);
+    if (stk_unlikely(ex->websocket))
+        return stk_ws_send_message(ex, message, type);
     what = send_type_of(type);
     if (stk_unlikely(ex->call.gone) && ex->state != STK_ASGI_ENDED) {
         stk_send_raise_gone();
         return -1;
     }
     if (what == SEND_START && ex->state == STK_ASGI_NEW)
-        return send_start(ex, message);
+        return stk_send_start(ex, message);
     if (stk_unlikely(ex->state == STK_ASGI_NEW || ex->state > STK_ASGI_BODY || !ex->call.req))
         return send_raise_order(ex, type);
     switch (what) {
     case SEND_BODY:
-        return send_body(ex, message);
+        return stk_send_body(ex, message);
     case SEND_PATH:
         if (ex->state == STK_ASGI_STARTED)
             return send_path(ex, message);

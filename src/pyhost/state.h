@@ -97,6 +97,18 @@
     X(s_call_soon, "call_soon")                               \
     X(http_request, "http.request")                           \
     X(http_disconnect, "http.disconnect")                     \
+    X(websocket, "websocket")                                 \
+    X(ws, "ws")                                               \
+    X(wss, "wss")                                             \
+    X(s_subprotocols, "subprotocols")                         \
+    X(s_subprotocol, "subprotocol")                           \
+    X(s_text, "text")                                         \
+    X(s_bytes, "bytes")                                       \
+    X(s_code, "code")                                         \
+    X(s_reason, "reason")                                     \
+    X(websocket_connect, "websocket.connect")                 \
+    X(websocket_receive, "websocket.receive")                 \
+    X(websocket_disconnect, "websocket.disconnect")           \
     X(one_zero, "1.0")                                        \
     X(one_one, "1.1")
 

@@ -37,6 +37,7 @@
 #include "serve/outq.h"
 #include "serve/proxied.h"
 #include "serve/secure.h"
+#include "serve/websocket.h"
 
 enum {
     /* how late a deadline may be seen that was set while busy */
@@ -163,6 +164,7 @@ static void conn_free(struct stk_deferred *deferred)
     conn->magic = 0;
     stk_outq_free(atomic_load_explicit(&conn->outq, memory_order_relaxed));
     stk_tls_free(conn->tls);
+    stk_websocket_free(conn->ws);
     stk_proxied_free(conn->proxied);
     free(conn->in);
     if (server->nspare != CONN_SPARE) /* 0 with sanitizers */
@@ -241,7 +243,9 @@ void stk_conn_close(struct stk_conn *conn, struct stk_lead_thread *thread,
     ending = conn_ending(conn);
     if (conn->src_events != EPOLLIN)
         stk_conn_want_output(conn, false);
-    if (ending == STK_CONN_LINGER) {
+    if (ending == STK_CONN_LINGER && stk_unlikely(conn->ws != NULL)) {
+        ending = stk_websocket_begin_linger(conn) ? STK_CONN_LINGER : STK_CONN_CLOSE;
+    } else if (ending == STK_CONN_LINGER) {
         if (stk_conn_io_end(conn) < 0)
             ending = STK_CONN_CLOSE;
         else
@@ -342,7 +346,9 @@ static void conn_linger(struct stk_conn *conn, struct stk_serve_thread *t)
     ssize_t n;
 
     do {
-        n = stk_sys_recv(conn->src.fd, t->read_buf, STK_SERVE_READ_BUFFER, MSG_DONTWAIT);
+        n = conn->ws != NULL
+                ? stk_websocket_linger(conn, t->read_buf, STK_SERVE_READ_BUFFER)
+                : stk_sys_recv(conn->src.fd, t->read_buf, STK_SERVE_READ_BUFFER, MSG_DONTWAIT);
         if (n > 0)
             total += (uint32_t)n;
     } while ((n > 0 && total < STK_CONN_LINGER_BYTES) || (n < 0 && errno == EINTR));
@@ -534,11 +540,6 @@ int stk_conn_open(struct stk_server *server, const struct stk_endpoint *endpoint
     stk_scoreboard_set(server->row, STK_COUNTER_connections_open, server->nconns);
     *ret_conn = conn;
     return 0;
-}
-
-bool stk_conn_is_gone(struct stk_conn *conn)
-{
-    return atomic_load_explicit(&conn->word, memory_order_relaxed) & STK_CONN_GONE;
 }
 
 /* Asks for other events than before. */

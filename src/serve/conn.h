@@ -25,6 +25,7 @@ struct stk_detached;
 struct stk_outq;
 struct stk_proxied;
 struct stk_tls;
+struct stk_websocket;
 
 enum {
     STK_CONN_BUSY = 1,
@@ -85,6 +86,7 @@ struct stk_conn {
     uint32_t head_len; /* in state BODY: bytes of the head at in */
     struct stk_body *body;
     struct stk_detached *detached;   /* its mutex */
+    struct stk_websocket *ws;        /* NULL: it speaks HTTP */
     struct stk_tls *tls;             /* NULL: plain */
     struct stk_proxied *proxied;     /* what a PROXY header said; NULL: there was none */
     _Atomic(struct stk_outq *) outq; /* made by the first short write */
@@ -141,7 +143,10 @@ bool stk_conn_keep(struct stk_conn *conn, const char *data, size_t len) STK_MUST
 /* Forgets kept bytes and their memory. */
 void stk_conn_forget(struct stk_conn *conn);
 /* Whether the client is known to be gone (reset or hung up). */
-bool stk_conn_is_gone(struct stk_conn *conn);
+static inline bool stk_conn_is_gone(struct stk_conn *conn)
+{
+    return atomic_load_explicit(&conn->word, memory_order_relaxed) & STK_CONN_GONE;
+}
 /* Whether bytes of the client are there that no request has used. */
 bool stk_conn_has_input(struct stk_conn *conn);
 /* Asks for output events (and no input) or the other way round. 0 or a negative errno. */

@@ -34,6 +34,7 @@
 #include "serve/fcgi.h"
 #include "serve/http1.h"
 #include "serve/outq.h"
+#include "serve/websocket.h"
 
 /* ---- making one ---------------------------------------------------------------------------- */
 
@@ -248,7 +249,7 @@ static void detach_lost(struct stk_detach *det, struct stk_detached *d)
 }
 
 /* Takes the connection out of the epoll set: the kernel has nothing more to tell. Mutex held. */
-static void detach_hang(struct stk_detach *det, struct stk_detached *d)
+void stk_detach_hang(struct stk_detach *det, struct stk_detached *d)
 {
     struct stk_conn *conn = d->rq.conn;
 
@@ -270,7 +271,9 @@ void stk_detach_listen(struct stk_conn *conn)
 
     if (d->hung)
         return;
-    if (d->lazy || d->want & STK_WAKE_INPUT)
+    if (conn->ws != NULL)
+        events |= stk_websocket_events(conn);
+    else if (d->lazy || d->want & STK_WAKE_INPUT)
         events |= EPOLLIN;
     else if (!(d->told & STK_WAKE_GONE))
         events |= EPOLLRDHUP;
@@ -284,7 +287,7 @@ void stk_detach_listen(struct stk_conn *conn)
     /* -ENOENT: the owner of the loop has taken it out, and is going to say so (relisten). */
     if (r < 0 && r != -ENOENT) {
         d->rq.gone = true;
-        detach_hang(conn->server->detach, d);
+        stk_detach_hang(conn->server->detach, d);
     }
 }
 
@@ -301,14 +304,14 @@ void stk_detach_relisten(struct stk_conn *conn)
 }
 
 /* The socket takes bytes again. Mutex held. */
-static void detach_drain_output(struct stk_detach *det, struct stk_detached *d)
+void stk_detach_drain_output(struct stk_detach *det, struct stk_detached *d)
 {
     struct stk_conn *conn = d->rq.conn;
     bool progress = false;
     int r = stk_conn_drain_queue(conn, &progress);
 
     if (r < 0) {
-        detach_hang(det, d);
+        stk_detach_hang(det, d);
         return;
     }
     d->disk = r == STK_OUTQ_DISK && stk_cold_wait(conn) == 0;
@@ -323,9 +326,11 @@ void stk_detach_on_event(struct stk_conn *conn, struct stk_lead_thread *thread, 
 
     pthread_mutex_lock(&det->mutex);
     d = conn->detached;
-    if (d != NULL && !d->hung) {
+    if (d != NULL && conn->ws != NULL) {
+        stk_websocket_on_event(conn, thread, events);
+    } else if (d != NULL && !d->hung) {
         if (events & EPOLLOUT)
-            detach_drain_output(det, d);
+            stk_detach_drain_output(det, d);
         if (events & EPOLLRDHUP)
             stk_detach_tell(det, d, STK_WAKE_GONE);
         if (events & EPOLLIN) {
@@ -337,7 +342,7 @@ void stk_detach_on_event(struct stk_conn *conn, struct stk_lead_thread *thread, 
                 stk_detach_tell(det, d, STK_WAKE_GONE);
         }
         if (events & (EPOLLHUP | EPOLLERR))
-            detach_hang(det, d);
+            stk_detach_hang(det, d);
         stk_detach_listen(conn);
     }
     pthread_mutex_unlock(&det->mutex);
@@ -376,7 +381,7 @@ static void detach_stall(struct stk_detach *det, struct stk_detached *d)
     d->rq.conn->stalled = true;
     d->rq.gone = true;
     stk_deadline_cut(&d->rq, true);
-    detach_hang(det, d);
+    stk_detach_hang(det, d);
 }
 
 /* Milliseconds until a body that is waited for is too late; < 0: it is. Mutex held. */
@@ -415,6 +420,8 @@ stk_msec stk_detach_on_timer(struct stk_conn *conn, struct stk_lead_thread *thre
             else if (left < most)
                 most = left;
         }
+        if (conn->ws != NULL && !d->hung)
+            most = stk_websocket_on_timer(conn, most);
         if (body <= 0) /* whoever reads is told so */
             stk_detach_tell(det, d, STK_WAKE_INPUT);
         else if (body < most)
@@ -436,15 +443,20 @@ void stk_detach_check_timer(struct stk_conn *conn)
 
 /* ---- draining ------------------------------------------------------------------------------ */
 
-void stk_detach_drain(struct stk_server *server)
+void stk_detach_drain(struct stk_server *server, bool restart)
 {
     struct stk_detach *det = server->detach;
 
     if (det == NULL)
         return;
     pthread_mutex_lock(&det->mutex);
-    stk_list_for_each (it, &det->all)
-        stk_detach_tell(det, stk_container_of(it, struct stk_detached, link), STK_WAKE_DRAIN);
+    stk_list_for_each (it, &det->all) {
+        struct stk_detached *d = stk_container_of(it, struct stk_detached, link);
+
+        if (d->rq.conn->ws != NULL)
+            stk_websocket_drain(d->rq.conn, restart);
+        stk_detach_tell(det, d, STK_WAKE_DRAIN);
+    }
     pthread_mutex_unlock(&det->mutex);
 }
 
@@ -509,6 +521,7 @@ void stk_detach_deinit(struct stk_server *server)
         free(d->held);
         free(d);
     }
+    det->ws_shared = stk_ws_shared_free(det->ws_shared);
     server->detach = NULL;
     pthread_mutex_destroy(&det->t.gather_mutex);
     pthread_mutex_destroy(&det->t.interfere_mutex);

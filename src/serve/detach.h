@@ -68,7 +68,7 @@ void stk_detach_listen(struct stk_conn *conn);
 /* The connection was taken out of the set while the request was being detached, or the disk that it
  * waits for is to be looked at; by the owner of the loop. */
 void stk_detach_relisten(struct stk_conn *conn);
-/* The worker drains: tells all; and later cuts a busy connection's that has not finished, and says
- * so where not `most` have been *said. By the owner of the loop. */
-void stk_detach_drain(struct stk_server *server);
+/* The worker drains, as it is replaced or for good: tells all; and later cuts a busy connection's
+ * that has not finished, and says so where not `most` have been *said. By the owner of the loop. */
+void stk_detach_drain(struct stk_server *server, bool restart);
 void stk_detach_abort(struct stk_conn *conn, unsigned *said, unsigned most);

@@ -15,8 +15,9 @@ struct stk_detach {
     struct stk_list all, woken;
     unsigned n;
     _Atomic bool has_woken;
-    struct stk_serve_thread t;   /* the buffers that they share; of the event loop's thread */
-    struct stk_detached *holder; /* whose head may be in t.out */
+    struct stk_serve_thread t;       /* the buffers that they share; of the event loop's thread */
+    struct stk_detached *holder;     /* whose head may be in t.out */
+    struct stk_ws_shared *ws_shared; /* NULL: none was needed */
     unsigned napps;
     bool *async; /* by application */
 };
@@ -27,6 +28,9 @@ extern const struct stk_request_ops stk_detached_ops;
 void stk_detach_borrow(struct stk_detach *det, struct stk_detached *d);
 /* Bytes of queued output of a connection; what TLS has taken does not count. */
 uint64_t stk_detach_queued(struct stk_conn *conn);
+/* The socket takes bytes again; the connection is gone, and out of the epoll set. Mutex held. */
+void stk_detach_drain_output(struct stk_detach *det, struct stk_detached *d);
+void stk_detach_hang(struct stk_detach *det, struct stk_detached *d);
 /* One more, or one less. Mutex held. */
 void stk_detach_count(struct stk_detach *det, int change);
 /* Notes that the host is to be told. Mutex held. */

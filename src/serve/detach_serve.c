@@ -19,6 +19,7 @@
 #include "serve/detach_priv.h"
 #include "serve/http1.h"
 #include "serve/outq.h"
+#include "serve/websocket.h"
 
 static struct stk_detached *detached_of(const struct stk_request *req)
 {
@@ -205,7 +206,10 @@ static void detached_fail(struct stk_request *req)
     struct stk_detached *d = detached_of(req);
     struct stk_detach *det = detached_enter(d);
 
-    stk_response_fail(req);
+    if (d->rq.conn->ws != NULL)
+        d->rq.failed = true; /* finish says so to the client */
+    else
+        stk_response_fail(req);
     detached_flush(det, d);
     detached_leave(det);
 }
@@ -252,6 +256,8 @@ static bool detached_has_input(const struct stk_detached *d)
     const struct stk_body *body = d->rq.body;
     const char *text;
 
+    if (d->rq.conn->ws != NULL)
+        return stk_websocket_has_input(d->rq.conn) || d->hung || d->rq.gone;
     return body == NULL || stk_body_is_complete(body) || !stk_body_is_drained(body) ||
            stk_body_fault(body, &text) != 0 || d->hung || d->rq.gone ||
            stk_conn_io_hides(d->rq.conn);
@@ -289,6 +295,8 @@ static void detached_close(struct stk_detach *det, struct stk_detached *d)
 {
     struct stk_conn *conn = d->rq.conn;
 
+    if (conn->ws != NULL)
+        stk_websocket_end(&d->rq);
     if (d->rq.fate == STK_FATE_NONE) {
         stk_response_end(&d->rq);
         if (!d->rq.gone)
@@ -346,5 +354,10 @@ const struct stk_request_ops stk_detached_ops = {
     .detach = detached_detach,
     .want = detached_want,
     .is_congested = stk_detach_is_congested,
+    .ws_accept = stk_websocket_accept,
+    .ws_send = stk_websocket_send,
+    .ws_peek = stk_websocket_peek,
+    .ws_skip = stk_websocket_skip,
+    .ws_close = stk_websocket_close,
     .finish = detached_finish,
 };

@@ -41,6 +41,7 @@
 #include "serve/secure.h"
 #include "serve/server.h"
 #include "serve/trust.h"
+#include "serve/websocket.h"
 #include "wire/http1.h"
 #include "wire/uwsgi.h"
 
@@ -380,6 +381,13 @@ static enum http1_step http1_await_body(struct stk_conn *conn, struct stk_lead_t
     return STEP_KEPT;
 }
 
+/* A request that asks for another protocol. False: it has been answered. */
+static STK_COLD bool http1_upgrade(struct stk_serve_request *rq)
+{
+    return rq->conn->proto != STK_PROTO_HTTP1 ||
+           !stk_detach_is_async(rq->conn->server, rq->base.app) || stk_websocket_check(rq);
+}
+
 /* One request at buf[*off]. */
 static enum http1_step http1_next(struct stk_conn *conn, struct stk_lead_thread *thread, char *buf,
                                   size_t len, size_t *off)
@@ -406,6 +414,10 @@ static enum http1_step http1_next(struct stk_conn *conn, struct stk_lead_thread 
             *off = body_off;
             return http1_answered(&rq, thread, how, buf, len, off);
         }
+    }
+    if (stk_unlikely(head->has_upgrade) && !http1_upgrade(&rq)) {
+        stk_http1_account(&rq);
+        return stk_http1_finish_close(conn, thread, STK_CLOSE_BAD_REQUEST);
     }
     if (http1_has_body(head)) {
         step = http1_body(&rq, thread, head, buf + body_off, len - body_off, &used);

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "serve/deadline.h"
 #include "serve/detach.h"
+#include "serve/websocket.h"
 
 enum { HTTP1_CLIENT_LEFT = 499 }; /* the status that logs show, nginx's number */
 
@@ -32,6 +33,8 @@ enum stk_close_reason stk_http1_close_reason(struct stk_serve_request *rq,
     /* A byte that comes after the close resets the connection: what has not left then is lost. */
     if (rq->body_bytes > STK_HTTP1_LINGER_BYTES)
         conn->lingers = true;
+    if (conn->ws != NULL && !rq->gone)
+        return STK_CLOSE_WEBSOCKET;
     if (rq->gone)
         reason = conn->stalled ? STK_CLOSE_SEND_TIMEOUT : STK_CLOSE_RESET;
     else if (rq->truncated || (rq->has_length && rq->remaining > 0 && !rq->no_body))
@@ -81,8 +84,11 @@ void stk_http1_close_sent(struct stk_conn *conn, struct stk_lead_thread *thread,
 
 void stk_http1_keep_rest(struct stk_conn *conn, const char *rest, size_t len)
 {
-    if (stk_conn_keep(conn, rest, len))
+    if (stk_conn_keep(conn, rest, len)) {
+        if (conn->ws != NULL) /* accepted in its call */
+            stk_websocket_take_kept(conn);
         return;
+    }
     stk_conn_forget(conn);
     conn->detached->rq.keep_alive = false;
 }

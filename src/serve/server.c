@@ -668,7 +668,7 @@ void stk_server_drain(struct stk_server *server, enum stk_channel_drain kind)
         }
         l->attached = false;
     }
-    stk_detach_drain(server);
+    stk_detach_drain(server, !last);
     if (server->nconns > 0)
         server_close_idle(server);
     else if (server->on_drained != NULL)

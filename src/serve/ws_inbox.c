@@ -227,25 +227,20 @@ enum stk_ws_inbox_result stk_ws_inbox_step(struct stk_ws_inbox *in, char **buf, 
     }
 }
 
-/* The opened bytes become an item that waits. */
-static void inbox_seal(struct stk_ws_inbox *in, uint8_t opcode)
-{
-    struct inbox_header header = {in->open_len, opcode};
-
-    memcpy(in->buf + in->end, &header, sizeof(header));
-    in->end = inbox_open_at(in) + in->open_len;
-    in->open_len = 0;
-    in->waiting++;
-}
-
 bool stk_ws_inbox_keep(struct stk_ws_inbox *in)
 {
+    struct inbox_header header;
+
     if (in->apart) {
         in->open_len = 0;
         if (!inbox_add(in, in->item.data))
             return false;
     }
-    inbox_seal(in, in->item.opcode);
+    header = (struct inbox_header){in->open_len, in->item.opcode};
+    memcpy(in->buf + in->end, &header, sizeof(header));
+    in->end = inbox_open_at(in) + in->open_len;
+    in->open_len = 0;
+    in->waiting++;
     return true;
 }
 
@@ -254,15 +249,6 @@ void stk_ws_inbox_drop(struct stk_ws_inbox *in)
     in->open_len = 0;
     if (in->waiting == 0)
         inbox_free(in);
-}
-
-bool stk_ws_inbox_append(struct stk_ws_inbox *in, const struct stk_ws_item *item)
-{
-    in->open_len = 0;
-    if (!inbox_add(in, item->data))
-        return false;
-    inbox_seal(in, item->opcode);
-    return true;
 }
 
 bool stk_ws_inbox_first(const struct stk_ws_inbox *in, struct stk_ws_item *ret_item)

@@ -19,7 +19,7 @@
 struct stk_ws_inflater;
 
 struct stk_ws_item {
-    uint8_t opcode; /* TEXT or BINARY; or CLOSE, which the owner puts there at the end */
+    uint8_t opcode; /* TEXT or BINARY; or of a control frame */
     stk_span data;
 };
 
@@ -66,9 +66,6 @@ enum stk_ws_inbox_result stk_ws_inbox_step(struct stk_ws_inbox *in, char **buf, 
 /* After MESSAGE: lets the item wait; false: no memory. Or forgets it: it has been taken. */
 bool stk_ws_inbox_keep(struct stk_ws_inbox *in) STK_MUST_CHECK;
 void stk_ws_inbox_drop(struct stk_ws_inbox *in);
-/* Lets something of the owner's wait behind all messages; false: no memory. Not between MESSAGE and
- * its keep or drop. Drops a message that is opened. */
-bool stk_ws_inbox_append(struct stk_ws_inbox *in, const struct stk_ws_item *item) STK_MUST_CHECK;
 /* The item that has waited longest, until the next call of anything here; false: none waits. */
 bool stk_ws_inbox_first(const struct stk_ws_inbox *in, struct stk_ws_item *ret_item);
 void stk_ws_inbox_pop(struct stk_ws_inbox *in);

@@ -306,29 +306,6 @@ static void test_compressed_errors(void **state)
     check(&in, "", STK_WS_CODE_DATA);
 }
 
-static void test_what_the_owner_appends(void **state)
-{
-    static struct input in;
-    static struct output out;
-    struct stk_ws_inbox inbox;
-    struct stk_ws_item item = {STK_WS_CLOSE, STK_SPAN_LIT("\x03\xee")};
-
-    (void)state;
-    in.len = 0;
-    PUT(&in, 0x81, "one");
-    PUT(&in, 0x82, "two");
-    PUT(&in, 0x01, "unfinished");
-    out.keeps = true;
-    stk_ws_inbox_init(&inbox, LIMIT, NULL, NULL);
-    assert_true(feed(&inbox, &out, in.bytes, in.len));
-    assert_int_equal(inbox.waiting, 2);
-    assert_true(stk_ws_inbox_append(&inbox, &item));
-    take_kept(&inbox, &out);
-    assert_string_equal(out.log, "t(one)b(two)c(\x03\xee)");
-    assert_false(stk_ws_inbox_first(&inbox, &item));
-    stk_ws_inbox_deinit(&inbox);
-}
-
 /* Messages that are taken while others come: the buffer does not grow. */
 static void test_the_buffer_is_used_again(void **state)
 {
@@ -370,7 +347,6 @@ int main(void)
         cmocka_unit_test(test_large_messages),
         cmocka_unit_test(test_compressed_messages),
         cmocka_unit_test(test_compressed_errors),
-        cmocka_unit_test(test_what_the_owner_appends),
         cmocka_unit_test(test_the_buffer_is_used_again),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

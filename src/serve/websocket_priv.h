@@ -1,0 +1,61 @@
+/*
+ * The inside of WebSockets:
+ *   ws_accept.c   the opening handshake
+ *   websocket.c   messages, closing, events and time
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "serve/websocket.h"
+#include "serve/ws_inbox.h"
+#include "wire/ws_handshake.h"
+
+struct stk_ws_deflater;
+struct stk_ws_inflater;
+struct stk_server;
+
+enum {
+    STK_WEBSOCKET_SHARED_BITS = 15,
+    STK_WEBSOCKET_DEDICATED_BITS = 12, /* windows of 4 KiB */
+    STK_WEBSOCKET_LEVEL = 3,
+    STK_WEBSOCKET_MEMORY = 5, /* zlib's level of memory */
+};
+
+/* Compressors without windows that last, for all connections of a server. */
+struct stk_ws_shared {
+    struct stk_ws_inflater *inflater;
+    struct stk_ws_deflater *deflaters[STK_WEBSOCKET_SHARED_BITS + 1]; /* by window bits */
+};
+
+struct stk_websocket {
+    struct stk_server *server;
+    struct stk_ws_inbox inbox;
+    struct stk_ws_deflate_params params; /* with compresses */
+    struct stk_ws_inflater *inflater;    /* its own, where a window lasts */
+    struct stk_ws_deflater *deflater;
+    stk_msec heard;  /* when something has come last, by the loop's clock */
+    stk_msec pinged; /* when a ping was sent that nothing has come behind; 0: none */
+    bool compresses;
+    bool direct;     /* the inbox's item may be taken; it lies in the read buffer */
+    bool paused;     /* enough waits for the application: nothing more is read */
+    bool busy;       /* the application has got messages, and has not asked for more since */
+    bool sent_close; /* nothing more is sent */
+    bool got_close;
+    bool deaf;    /* what the client sends does not count any more */
+    bool lost;    /* it is gone: nothing can be sent */
+    bool shut;    /* our direction of the connection has been ended */
+    bool counts;  /* in the gauge */
+    bool pending; /* its end is put off for an application that is busy */
+    bool ended;   /* the application is told that it is over, with: */
+    uint16_t end_code;
+    uint8_t end_len;
+    char *end_reason;      /* end_len bytes, or NULL */
+    stk_msec pending_from; /* with pending */
+};
+
+/* Takes bytes that the connection has kept as input. Mutex held. */
+void stk_websocket_take_kept_locked(struct stk_conn *conn);
+/* The inflater for a message of this WebSocket, for its inbox; NULL: no memory. */
+struct stk_ws_inflater *stk_websocket_inflater(void *ws);
