@@ -51,18 +51,51 @@ def _stop_all(session, running):
         session.stop(server.process)
 
 
+def _in_rounds(session, running, rounds, outcome, say, measure, shown):
+    """Measures one server after the other, round by round; `shown` is a round's figures as text."""
+    for number in range(rounds):
+        for server in list(running):
+            with _guard(server, running, session, outcome, say):
+                figures = measure(server)
+                outcome.add(server.spec, figures)
+                say(f"  round {number + 1}/{rounds} {str(server.spec):<24}{shown(figures)}")
+
+
+@contextlib.contextmanager
+def _beside(kind, port, placement, **load):
+    """A client that runs meanwhile; it has a second to begin."""
+    client = start_load(kind, port, placement, **load)
+    try:
+        time.sleep(1.0)
+        yield
+    finally:
+        _end_client(client, 3.0)
+
+
+def _end_client(client, seconds):
+    client.stop(seconds)
+    client.popen.stdin.close()
+    client.popen.stdout.close()
+
+
+def _against_alone(alone, beside):
+    if not alone["requests"] or not beside["requests"]:
+        raise ClientError("no request was answered")
+    return {
+        "p99_alone_ms": alone["p99"] / 1000, "p99_ms": beside["p99"] / 1000,
+        "p50_ms": beside["p50"] / 1000, "p99_ratio": beside["p99"] / max(alone["p99"], 0.1),
+        "requests": beside["requests"], "errors": beside["errors"],
+        "rps": beside["requests"] * 1e6 / beside["us"]}
+
+
 def rate(session, scenario, specs, rounds, say):
     """A paced client at 100 requests/s: CPU per request when every request wakes the server."""
     outcome = Outcome()
     seconds = 2 if session.options.quick else 5
     running = _started(session, scenario, specs, outcome, say)
-    for number in range(rounds):
-        for server in list(running):
-            with _guard(server, running, session, outcome, say):
-                figures = _paced(server, session.placement(scenario), seconds)
-                outcome.add(server.spec, figures)
-                say(f"  round {number + 1}/{rounds} {str(server.spec):<24}"
-                    f"{figures['cpu_us']:9.2f} µs/req")
+    _in_rounds(session, running, rounds, outcome, say,
+               lambda server: _paced(server, session.placement(scenario), seconds),
+               lambda figures: f"{figures['cpu_us']:9.2f} µs/req")
     _stop_all(session, running)
     return outcome
 
@@ -140,9 +173,7 @@ def _hold(server, placement, count, before_kb):
             raise ClientError(f"holds not all of {count} connections: {line.strip()}")
         return (server.process.pss_kb() - before_kb) * 1024 / count
     finally:
-        client.stop(1.0)
-        client.popen.stdin.close()
-        client.popen.stdout.close()
+        _end_client(client, 1.0)
 
 
 def slowloris(session, scenario, specs, rounds, say):
@@ -151,35 +182,20 @@ def slowloris(session, scenario, specs, rounds, say):
     placement = session.placement(scenario)
     seconds = 2 if session.options.quick else SLOW_SECONDS
     running = _started(session, scenario, specs, outcome, say)
-    for number in range(rounds):
-        for server in list(running):
-            with _guard(server, running, session, outcome, say):
-                figures = _beside_slow(server, placement, seconds)
-                outcome.add(server.spec, figures)
-                say(f"  round {number + 1}/{rounds} {str(server.spec):<24}p99 "
-                    f"{figures['p99_alone_ms']:.3f} ms alone, {figures['p99_ms']:.3f} ms beside")
+    _in_rounds(session, running, rounds, outcome, say,
+               lambda server: _beside_slow(server, placement, seconds),
+               lambda figures: f"p99 {figures['p99_alone_ms']:.3f} ms alone, "
+                               f"{figures['p99_ms']:.3f} ms beside")
     _stop_all(session, running)
     return outcome
 
 
 def _beside_slow(server, placement, seconds):
     alone = _good(server, placement, seconds)
-    slow = start_load("slow", server.port, placement, connections=SLOW_CLIENTS,
-                      interval=SLOW_INTERVAL_MS, seconds=seconds + 2)
-    try:
-        time.sleep(1.0)
+    with _beside("slow", server.port, placement, connections=SLOW_CLIENTS,
+                 interval=SLOW_INTERVAL_MS, seconds=seconds + 2):
         beside = _good(server, placement, seconds)
-    finally:
-        slow.stop(3.0)
-        slow.popen.stdin.close()
-        slow.popen.stdout.close()
-    if not alone["requests"] or not beside["requests"]:
-        raise ClientError("no request was answered")
-    return {
-        "p99_alone_ms": alone["p99"] / 1000, "p99_ms": beside["p99"] / 1000,
-        "p50_ms": beside["p50"] / 1000, "p99_ratio": beside["p99"] / max(alone["p99"], 0.1),
-        "requests": beside["requests"], "errors": beside["errors"],
-        "rps": beside["requests"] * 1e6 / beside["us"]}
+    return _against_alone(alone, beside)
 
 
 def _good(server, placement, seconds):
@@ -201,14 +217,10 @@ def fair(session, scenario, specs, rounds, say):
         alone[dataclasses.replace(server.spec, workers=2)] = server
     running = [server for server in _started(session, scenario, specs, outcome, say)
                if server.spec in alone]
-    for number in range(rounds):
-        for server in list(running):
-            with _guard(server, running, session, outcome, say):
-                figures = _beside_one_slow(session, scenario, alone[server.spec], server, seconds)
-                outcome.add(server.spec, figures)
-                say(f"  round {number + 1}/{rounds} {str(server.spec):<24}p99 "
-                    f"{figures['p99_alone_ms']:.1f} ms alone, {figures['p99_ms']:.1f} ms beside, "
-                    f"{figures['closed']} closed")
+    _in_rounds(session, running, rounds, outcome, say,
+               lambda server: _beside_one_slow(session, scenario, alone[server.spec], server, seconds),
+               lambda figures: f"p99 {figures['p99_alone_ms']:.1f} ms alone, "
+                               f"{figures['p99_ms']:.1f} ms beside, {figures['closed']} closed")
     _stop_all(session, running + list(alone.values()))
     return outcome
 
@@ -217,23 +229,10 @@ def _beside_one_slow(session, scenario, one, two, seconds):
     placement = session.placement(scenario)
     load = {"connections": scenario.connections, "seconds": seconds}
     alone = run_load("closed", one.port, placement, **load)
-    slow = start_load("closed", two.port, placement, connections=1, path="/slow",
-                      seconds=seconds + 3)
-    try:
-        time.sleep(1.0)
+    with _beside("closed", two.port, placement, connections=1, path="/slow", seconds=seconds + 3):
         beside = run_load("closed", two.port, placement, **load)
-    finally:
-        slow.stop(3.0)
-        slow.popen.stdin.close()
-        slow.popen.stdout.close()
-    if not alone["requests"] or not beside["requests"]:
-        raise ClientError("no request was answered")
-    return {
-        "p99_alone_ms": alone["p99"] / 1000, "p99_ms": beside["p99"] / 1000,
-        "p50_ms": beside["p50"] / 1000, "p99_ratio": beside["p99"] / max(alone["p99"], 0.1),
-        "max_ms": beside["max"] / 1000, "closed": beside["reconnects"],
-        "requests": beside["requests"], "errors": beside["errors"],
-        "rps": beside["requests"] * 1e6 / beside["us"]}
+    return {**_against_alone(alone, beside),
+            "max_ms": beside["max"] / 1000, "closed": beside["reconnects"]}
 
 
 def first_block(session, scenario, specs, rounds, say):
