@@ -122,6 +122,28 @@ bool stk_lead_hosted_is_due(const struct stk_lead *lead)
     return lead->hosted == NULL || !atomic_load(&lead->hosted->foreign) || poll(&pfd, 1, 0) != 0;
 }
 
+/* Sees to it that the epoll set is readable when a timer of the loop is due. */
+static void hosted_set_clock(struct stk_lead_thread *t)
+{
+    struct stk_lead *lead = t->lead;
+    struct stk_lead_hosted *h = lead->hosted;
+    stk_msec timeout = stk_loop_next_timeout(lead->loop);
+    struct itimerspec its = {0};
+    stk_msec at;
+    int r;
+
+    if (timeout < 0)
+        return;
+    at = lead->loop->now + timeout;
+    if (h->clock_at != 0 && h->clock_at <= at)
+        return;
+    h->clock_at = at;
+    its.it_value.tv_sec = timeout / 1000;
+    its.it_value.tv_nsec = timeout % 1000 * STK_NSEC_PER_MSEC + 1;
+    r = timerfd_settime(h->clock.fd, 0, &its, NULL);
+    STK_ASSERT(r == 0);
+}
+
 bool stk_lead_claim(struct stk_lead_thread *t)
 {
     uint64_t expected = t->word;
@@ -139,6 +161,8 @@ void stk_lead_unclaim(struct stk_lead_thread *t, bool claimed)
 {
     if (!claimed || !t->own)
         return;
+    if (t->lead->hosted != NULL && atomic_load(&t->lead->hosted->foreign))
+        hosted_set_clock(t); /* for timers that were set meanwhile */
     t->word = stk_lead_next_word(t->word, STK_LEAD_IN_APP);
     atomic_store_explicit(t->shared_word, t->word, memory_order_release);
 }
@@ -240,28 +264,6 @@ static bool hosted_go(struct stk_lead_thread *t)
     return !atomic_load(&lead->stopping);
 }
 
-/* Sees to it that the epoll set is readable when a timer of the loop is due. */
-static void hosted_set_clock(struct stk_lead_thread *t)
-{
-    struct stk_lead *lead = t->lead;
-    struct stk_lead_hosted *h = lead->hosted;
-    stk_msec timeout = stk_loop_next_timeout(lead->loop);
-    struct itimerspec its = {0};
-    stk_msec at;
-    int r;
-
-    if (timeout < 0)
-        return;
-    at = lead->loop->now + timeout;
-    if (h->clock_at != 0 && h->clock_at <= at)
-        return;
-    h->clock_at = at;
-    its.it_value.tv_sec = timeout / 1000;
-    its.it_value.tv_nsec = timeout % 1000 * STK_NSEC_PER_MSEC + 1;
-    r = timerfd_settime(h->clock.fd, 0, &its, NULL);
-    STK_ASSERT(r == 0);
-}
-
 bool stk_lead_hosted_turn(struct stk_lead_thread *t)
 {
     struct stk_lead_hosted *h = t->lead->hosted;
@@ -272,11 +274,8 @@ bool stk_lead_hosted_turn(struct stk_lead_thread *t)
     if (stk_unlikely(atomic_load(&t->lead->stopping)))
         return hosted_go(t);
     (void)hosted_run_jobs(t);
-    if (t->own || stk_lead_acquire(t)) {
+    if (t->own || stk_lead_acquire(t))
         stk_lead_turn(t, 0);
-        if (t->own)
-            hosted_set_clock(t);
-    }
     return hosted_go(t);
 }
 

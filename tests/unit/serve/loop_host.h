@@ -4,7 +4,7 @@
  *
  *   /            "Hello, World!", in the call      /nap/N      after N ms
  *   /yield       in the next round of the loop     /block/N    there, with N ms of sleep before it
- *   /hold/N      blocks for N ms in the call
+ *   /hold/N      blocks for N ms in the call; both with N = 0 until loop_host_gate is readable
  *   /echo        the body, whole                   /pump       piece by piece
  *   /stream/N    N blocks of 64 KiB                /head/N     begins a head, ends it after N ms
  *   /part/N      a block, and after N ms another
@@ -19,6 +19,7 @@
 #include "app/host.h"
 
 /* `turns`: calls engine.turn when its own selector says so; else engine.wait is its selector. */
+extern int loop_host_gate[2]; /* a pipe, made before the server is started */
 void *loop_host_new(bool turns);
 void loop_host_free(void *host);
 extern const struct stk_host_ops loop_host_ops;

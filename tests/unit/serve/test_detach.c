@@ -282,7 +282,7 @@ static void a_silent_body_times_out(struct server_fixture *f)
     struct client c;
 
     f->config.body_timeout = 200;
-    f->config.keepalive_timeout = 1000;
+    f->config.keepalive_timeout = 500;
     server_fixture_start(f);
     c = client_open(f);
     put_post(&c, "/echo", "Content-Length: 100000");
@@ -325,7 +325,7 @@ static void a_client_that_takes_nothing_is_given_up(struct server_fixture *f)
 
     f->sndbuf = 8192;
     f->config.send_timeout = 300;
-    f->config.keepalive_timeout = 1000;
+    f->config.keepalive_timeout = 500;
     server_fixture_start(f);
     c = client_open_slow(f);
     put_get(&c, "/stream/64");
@@ -401,12 +401,12 @@ static void late_requests_are_answered(struct server_fixture *f)
 {
     struct client c, part;
 
-    f->config.request_timeout = 200;
+    f->config.request_timeout = 100;
     server_fixture_start(f);
     c = client_open(f);
     part = client_open(f);
     put_get(&c, "/wait");
-    put_get(&part, "/part/5000");
+    put_get(&part, "/part/500");
     expect(&c, 504, NULL);
     client_expect_end(&c);
     {
@@ -434,20 +434,26 @@ static void a_request_limits_itself(struct server_fixture *f)
     server_fixture_stop(f);
 }
 
+static void close_gate(void)
+{
+    close(loop_host_gate[0]);
+    close(loop_host_gate[1]);
+}
+
 /* A callback that blocks stops nothing but the application. */
 static void a_blocked_loop_is_taken_over(struct server_fixture *f)
 {
-    static const char *const paths[] = {"/block/1500", "/hold/1500"};
+    static const char *const paths[] = {"/block/0", "/hold/0"};
 
+    assert_int_equal(pipe2(loop_host_gate, O_CLOEXEC), 0);
     f->config.head_timeout = 300;
-    f->config.request_timeout = 5000;
     server_fixture_start(f);
     for (size_t i = 0; i < STK_ARRAY_LEN(paths); i++) {
         struct client blocker = client_open(f), silent, c[4];
         uint64_t requests;
 
         put_get(&blocker, paths[i]);
-        nap_ms(100);
+        nap_ms(20);
         requests = stk_scoreboard_get(f->row, STK_COUNTER_responses_2xx);
         silent = client_open(f);
         client_puts(&silent, "GET / HT");
@@ -457,6 +463,7 @@ static void a_blocked_loop_is_taken_over(struct server_fixture *f)
         }
         expect(&silent, 408, NULL); /* by the stand-by */
         assert_int_equal(stk_scoreboard_get(f->row, STK_COUNTER_responses_2xx), requests);
+        assert_int_equal(write(loop_host_gate[1], "x", 1), 1);
         for (size_t k = 0; k < STK_ARRAY_LEN(c); k++) {
             expect_hello(&c[k]);
             client_close(&c[k]);
@@ -467,6 +474,7 @@ static void a_blocked_loop_is_taken_over(struct server_fixture *f)
     }
     assert_true(stk_scoreboard_get(f->row, STK_COUNTER_takeovers) >= 2);
     server_fixture_stop(f);
+    close_gate();
 }
 
 /* What happens to detached requests while the loop is blocked is told afterwards. */
@@ -474,7 +482,8 @@ static void a_blocked_loop_learns_what_it_missed(struct server_fixture *f)
 {
     struct client wait, late, upload, blocker;
 
-    f->config.request_timeout = 700;
+    assert_int_equal(pipe2(loop_host_gate, O_CLOEXEC), 0);
+    f->config.request_timeout = 500;
     server_fixture_start(f);
     late = client_open(f);
     put_get(&late, "/wait");
@@ -484,11 +493,12 @@ static void a_blocked_loop_learns_what_it_missed(struct server_fixture *f)
     put_post(&upload, "/echo", "Transfer-Encoding: chunked");
     server_fixture_await(f, STK_COUNTER_requests_suspended, 3);
     blocker = client_open(f);
-    put_get(&blocker, "/block/1500");
+    put_get(&blocker, "/block/0");
     nap_ms(50);
     client_puts(&upload, "5\r\nHello\r\n0\r\n\r\n");
     client_close(&wait);
     expect(&late, 504, NULL); /* in the meantime */
+    assert_int_equal(write(loop_host_gate[1], "x", 1), 1);
     client_close(&late);
     client_close(&upload);
     client_close(&blocker);
@@ -497,6 +507,7 @@ static void a_blocked_loop_learns_what_it_missed(struct server_fixture *f)
     await_seen(f, "timeout", 1);
     server_fixture_await_exactly(f, STK_COUNTER_requests_suspended, 0);
     server_fixture_stop(f);
+    close_gate();
 }
 
 /* ---- the end ------------------------------------------------------------------------------- */
@@ -516,9 +527,9 @@ static void draining_waits_for_them(struct server_fixture *f)
     client_expect_end(&wait);
     expect_hello(&nap);
     client_expect_end(&nap);
-    assert_int_equal(server_fixture_wait(f), 0);
     client_close(&nap);
     client_close(&wait);
+    assert_int_equal(server_fixture_wait(f), 0);
 }
 
 static void what_does_not_finish_is_cut(struct server_fixture *f)
@@ -527,12 +538,12 @@ static void what_does_not_finish_is_cut(struct server_fixture *f)
 
     server_fixture_start(f);
     c = client_open(f);
-    put_get(&c, "/nap/60000");
+    put_get(&c, "/nap/500");
     server_fixture_await(f, STK_COUNTER_requests_suspended, 1);
-    server_fixture_send(f, STK_MESSAGE_DRAIN, 0, 200);
+    server_fixture_send(f, STK_MESSAGE_DRAIN, 0, 100);
     client_expect_end(&c);
-    assert_int_equal(server_fixture_wait(f), 0);
     client_close(&c);
+    assert_int_equal(server_fixture_wait(f), 0);
 }
 
 /* ---- all at once --------------------------------------------------------------------------- */
@@ -578,18 +589,18 @@ int main(int argc, char **argv)
         SERVER_TEST(bodies_come_in_pieces),
         SERVER_TEST(chunked_bodies_stream),
         SERVER_TEST(malformed_chunks_are_refused),
-        SERVER_TEST(a_silent_body_times_out),
+        SERVER_TEST_TAKEOVER(a_silent_body_times_out),
         SERVER_TEST(slow_readers_hold_back_their_stream_only),
-        SERVER_TEST(a_client_that_takes_nothing_is_given_up),
+        SERVER_TEST_TAKEOVER(a_client_that_takes_nothing_is_given_up),
         SERVER_TEST(leaving_is_told),
         SERVER_TEST(leaving_cancels_where_asked),
         SERVER_TEST(half_closed_clients_are_answered),
-        SERVER_TEST(late_requests_are_answered),
+        SERVER_TEST_TAKEOVER(late_requests_are_answered),
         SERVER_TEST(a_request_limits_itself),
         SERVER_TEST_TAKEOVER(a_blocked_loop_is_taken_over),
         SERVER_TEST_TAKEOVER(a_blocked_loop_learns_what_it_missed),
         SERVER_TEST(draining_waits_for_them),
-        SERVER_TEST(what_does_not_finish_is_cut),
+        SERVER_TEST_TAKEOVER(what_does_not_finish_is_cut),
         SERVER_TEST(everything_at_once),
     };
 
