@@ -157,8 +157,9 @@ struct stk_request_ops {
     /* Detached: asks to be woken, once, for STK_WAKE_INPUT and STK_WAKE_OUTPUT (in a later turn,
      * where it is so already). The other reasons are always told. */
     void (*want)(struct stk_request *req, unsigned what);
-    /* Detached: whether more is queued for the client than should be (64 KiB; STK_WAKE_OUTPUT comes
-     * below 16 KiB). */
+    /* Whether more is queued for the client than should be (64 KiB; STK_WAKE_OUTPUT comes below 16
+     * KiB): the application is to wait. Also before the request is detached. False once write would
+     * say -EPIPE. */
     bool (*is_congested)(struct stk_request *req);
     /*
      * WebSocket. Of a detached request with `websocket` set: accepts it, with a subprotocol ("":

@@ -148,6 +148,9 @@ int stk_lead_host(struct stk_lead *lead) STK_MUST_CHECK;
 int stk_lead_bell(const struct stk_lead *lead);
 /* Rings it: the thread is to come for a turn. From any thread. */
 void stk_lead_ring(struct stk_lead *lead);
+/* The same by that thread itself, which need not be woken: cheap. Within a turn it does nothing:
+ * on_turn comes. */
+void stk_lead_note(struct stk_lead *lead);
 /* The life of the thread: begin, turns or waits (see app/host.h) until they return false, end. Lock
  * held. */
 void stk_lead_hosted_begin(struct stk_lead_thread *thread);

@@ -105,7 +105,8 @@ void stk_lead_ring(struct stk_lead *lead)
 {
     uint64_t one = 1;
 
-    if (lead->hosted == NULL || atomic_exchange(&lead->hosted->rung, true))
+    if (lead->hosted == NULL ||
+        atomic_exchange(&lead->hosted->rung, STK_LEAD_RUNG) == STK_LEAD_RUNG)
         return;
     if (write(lead->hosted->bell, &one, sizeof one) < 0) {
         /* The counter is full: it is rung. */
@@ -113,6 +114,19 @@ void stk_lead_ring(struct stk_lead *lead)
     /* A thread that waits for the loop does not look at the bell. */
     if (STK_LEAD_STATE(stk_lead_seen(lead)) == STK_LEAD_BLOCKED)
         stk_loop_wake(lead->loop);
+}
+
+void stk_lead_note(struct stk_lead *lead)
+{
+    const struct stk_lead_thread *t = lead->hosted->thread;
+    int quiet = STK_LEAD_QUIET;
+
+    if (t == NULL || (t->own && STK_LEAD_STATE(t->word) == STK_LEAD_TURNING))
+        return;
+    if (atomic_load_explicit(&lead->hosted->foreign, memory_order_relaxed))
+        stk_lead_ring(lead);
+    else
+        (void)atomic_compare_exchange_strong(&lead->hosted->rung, &quiet, STK_LEAD_NOTED);
 }
 
 bool stk_lead_hosted_is_due(const struct stk_lead *lead)
@@ -191,7 +205,8 @@ static void hosted_come(struct stk_lead_thread *t)
 
     (void)stk_lead_claim(t);
     /* First the flag: who rings from here on rings again. */
-    if (atomic_load_explicit(&h->rung, memory_order_relaxed) && atomic_exchange(&h->rung, false) &&
+    if (atomic_load_explicit(&h->rung, memory_order_relaxed) != STK_LEAD_QUIET &&
+        atomic_exchange(&h->rung, STK_LEAD_QUIET) == STK_LEAD_RUNG &&
         read(h->bell, &n, sizeof n) < 0) {
         /* Whoever has set the flag is about to ring: an empty turn more. */
     }

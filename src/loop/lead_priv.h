@@ -31,11 +31,18 @@ enum stk_lead_watch {
     STK_LEAD_LEADING, /* turns the loop, or waits in epoll */
 };
 
+/* The thread of an event loop is to come for a turn. */
+enum stk_lead_rung {
+    STK_LEAD_QUIET,
+    STK_LEAD_NOTED, /* it has noted that itself */
+    STK_LEAD_RUNG,  /* and the bell has been rung */
+};
+
 /* lead_hosted.c: what there is with an event loop of the application's. */
 struct stk_lead_hosted {
     struct stk_lead_thread *thread; /* that drives it; NULL before begin, and after end */
     int bell;
-    _Atomic bool rung;       /* the bell is, or this thread knows without it */
+    _Atomic int rung;        /* enum stk_lead_rung */
     _Atomic bool foreign;    /* nobody knows when the event loop waits: turn() is called */
     struct stk_source own;   /* the event loop's own set in ours */
     bool own_ready;          /* it has something */
@@ -138,7 +145,7 @@ void stk_lead_hosted_free(struct stk_lead *lead);
 bool stk_lead_hosted_is_due(const struct stk_lead *lead);
 static inline bool stk_lead_is_rung(const struct stk_lead *lead)
 {
-    return stk_unlikely(lead->hosted != NULL) && atomic_load(&lead->hosted->rung);
+    return stk_unlikely(lead->hosted != NULL) && atomic_load(&lead->hosted->rung) != STK_LEAD_QUIET;
 }
 
 /* lead_jobs.c */

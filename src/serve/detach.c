@@ -200,7 +200,18 @@ void stk_detach_tell(struct stk_detach *det, struct stk_detached *d, unsigned wh
         return;
     stk_list_append(&det->woken, &d->woken);
     atomic_store_explicit(&det->has_woken, true, memory_order_relaxed);
-    stk_lead_ring(det->server->lead);
+    if (pthread_equal(pthread_self(), det->thread))
+        stk_lead_note(det->server->lead);
+    else
+        stk_lead_ring(det->server->lead);
+}
+
+/* Sets the timers that could not be set when another thread led. */
+static void detach_set_timers(struct stk_detach *det)
+{
+    det->untimed = false;
+    stk_list_for_each (it, &det->all)
+        stk_detach_check_timer(stk_container_of(it, struct stk_detached, link)->rq.conn);
 }
 
 void stk_detach_wake(struct stk_server *server, struct stk_lead_thread *thread)
@@ -208,7 +219,11 @@ void stk_detach_wake(struct stk_server *server, struct stk_lead_thread *thread)
     struct stk_detach *det = server->detach;
     struct stk_list now;
 
-    if (det == NULL || stk_likely(!atomic_load_explicit(&det->has_woken, memory_order_relaxed)))
+    if (det == NULL)
+        return;
+    if (stk_unlikely(det->untimed) && thread->own)
+        detach_set_timers(det);
+    if (stk_likely(!atomic_load_explicit(&det->has_woken, memory_order_relaxed)))
         return;
     stk_list_init(&now);
     pthread_mutex_lock(&det->mutex);
@@ -227,6 +242,8 @@ void stk_detach_wake(struct stk_server *server, struct stk_lead_thread *thread)
         pthread_mutex_lock(&det->mutex);
     }
     pthread_mutex_unlock(&det->mutex);
+    if (atomic_load_explicit(&det->has_woken, memory_order_relaxed)) /* by what was woken */
+        stk_lead_ring(server->lead);
 }
 
 /* ---- events -------------------------------------------------------------------------------- */
@@ -431,9 +448,17 @@ stk_msec stk_detach_on_timer(struct stk_conn *conn, struct stk_lead_thread *thre
     return most;
 }
 
+void stk_detach_time(struct stk_conn *conn, struct stk_lead_thread *thread)
+{
+    if (stk_likely(thread->own))
+        stk_detach_check_timer(conn);
+    else
+        conn->server->detach->untimed = true;
+}
+
 void stk_detach_check_timer(struct stk_conn *conn)
 {
-    struct stk_detached *d = conn->detached;
+    const struct stk_detached *d = conn->detached;
     struct stk_loop *loop = conn->server->loop;
 
     if (d != NULL && d->due != 0 &&
@@ -488,6 +513,7 @@ void stk_detach_init(struct stk_server *server, unsigned napps)
     struct stk_serve_thread *t = &det->t;
 
     det->server = server;
+    det->thread = pthread_self();
     pthread_mutex_init(&det->mutex, NULL);
     stk_list_init(&det->all);
     stk_list_init(&det->woken);

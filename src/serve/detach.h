@@ -61,8 +61,8 @@ void stk_detach_wake(struct stk_server *server, struct stk_lead_thread *thread);
 void stk_detach_on_event(struct stk_conn *conn, struct stk_lead_thread *thread, uint32_t events);
 /* Its connection's timer; milliseconds until it is to fire again, at most `most`. */
 stk_msec stk_detach_on_timer(struct stk_conn *conn, struct stk_lead_thread *thread, stk_msec most);
-/* Has the timer fire in time; by the owner of the loop, on the thread of the event loop. */
-void stk_detach_check_timer(struct stk_conn *conn);
+/* Has the timer fire in time; on the thread of the event loop, now or when it leads. */
+void stk_detach_time(struct stk_conn *conn, struct stk_lead_thread *thread);
 /* Asks for the events that it needs; by whoever has sent on the connection, mutex held. */
 void stk_detach_listen(struct stk_conn *conn);
 /* The connection was taken out of the set while the request was being detached, or the disk that it

@@ -14,6 +14,8 @@ struct stk_detach {
     pthread_mutex_t mutex;
     struct stk_list all, woken;
     unsigned n;
+    pthread_t thread; /* of the event loop; what follows is its */
+    bool untimed;     /* somebody's timer may be late */
     _Atomic bool has_woken;
     struct stk_serve_thread t;       /* the buffers that they share; of the event loop's thread */
     struct stk_detached *holder;     /* whose head may be in t.out */
@@ -24,6 +26,8 @@ struct stk_detach {
 
 extern const struct stk_request_ops stk_detached_ops;
 
+/* Has the timer of the connection fire in time; by the owner of the loop. */
+void stk_detach_check_timer(struct stk_conn *conn);
 /* Makes the shared buffers those of the request. Mutex held, on the thread of the event loop. */
 void stk_detach_borrow(struct stk_detach *det, struct stk_detached *d);
 /* Bytes of queued output of a connection; what TLS has taken does not count. */

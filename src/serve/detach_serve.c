@@ -239,8 +239,7 @@ static int detached_set_timeout(struct stk_request *req, stk_msec timeout)
     d->due = timeout > 0 ? stk_time_mono_ns() / STK_NSEC_PER_MSEC + timeout : 0;
     pthread_mutex_unlock(&det->mutex);
     claimed = stk_lead_claim(thread);
-    if (thread->own) /* else the timer looks when it fires next */
-        stk_detach_check_timer(d->rq.conn);
+    stk_detach_time(d->rq.conn, thread);
     stk_lead_unclaim(thread, claimed);
     return 0;
 }

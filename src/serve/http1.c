@@ -164,8 +164,7 @@ static enum http1_step http1_call(struct stk_serve_request *rq, struct stk_lead_
     how = server->host_ops->call(server->host, thread->host_thread, &rq->base);
     (void)stk_lead_leave(thread);
     if (stk_unlikely(how == STK_HOST_PENDING)) {
-        if (thread->own)
-            stk_detach_check_timer(conn);
+        stk_detach_time(conn, thread);
         return STEP_DETACHED;
     }
     fate = stk_deadline_end(rq);
