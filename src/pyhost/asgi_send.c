@@ -552,7 +552,7 @@ PyObject *stk_send_vectorcall(PyObject *op, PyObject *const *args, size_t nargsf
     Py_INCREF(ex);
     if (stk_unlikely(send_message(ex, args[0]) < 0))
         result = NULL;
-    else if (ex->state == STK_ASGI_BODY && ex->call.req &&
+    else if ((ex->state == STK_ASGI_BODY || ex->websocket) && ex->call.req &&
              stk_unlikely(ex->call.req->ops->is_congested(ex->call.req)))
         result = stk_exchange_wait(ex, STK_WAIT_SEND);
     else
