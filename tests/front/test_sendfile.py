@@ -409,6 +409,31 @@ def test_by_every_road(serve, base, tmp_path):
             assert conn.read_response().body == body
 
 
+def test_asgi(serve, base):
+    """Answered at once, and by an application that has waited in its event loop."""
+    source = '''
+        import asyncio
+
+        async def app(scope, receive, send):
+            if scope["type"] != "http":
+                return
+            if scope["query_string"] == b"slow":
+                await asyncio.sleep(0.02)
+            fields = [(b"x-sendfile", scope["path"][1:].encode()), (b"set-cookie", b"a=b")]
+            await send({"type": "http.response.start", "status": 200, "headers": fields})
+            await send({"type": "http.response.body", "body": b"one", "more_body": True})
+            await send({"type": "http.response.body", "body": b"two"})
+    '''
+    server = serve(source, "--x-sendfile", str(base / "media"), "--workers", "1")
+    for query in ("", "?slow"):
+        with server.connect() as conn:
+            for name, status, body in (("a.txt", 200, TEXT), ("none", 404, b"404 Not Found\n"), ("big.bin", 200, BIG)):
+                conn.send("GET /%s%s HTTP/1.1\r\nHost: x\r\n\r\n" % (name, query))
+                r = conn.read_response()
+                assert (r.status, r.body, r.header("x-sendfile")) == (status, body, None)
+                assert r.header("set-cookie") == ("a=b" if status == 200 else None)
+
+
 def test_frameworks(serve, base):
     """Django and Flask, as their documentation has it."""
     pytest.importorskip("flask")
