@@ -154,7 +154,7 @@ def test_address_of_its_own(serve):
 
 def test_unix_address(serve, tmp_path):
     path = str(tmp_path / "metrics.sock")
-    server = serve(APP, "--metrics", "unix:" + path)
+    server = serve(APP, "--metrics", "unix:" + path, ready="/")
     with Connection(path) as conn:
         conn.send(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
         Metrics(conn.read_response())

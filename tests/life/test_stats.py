@@ -162,7 +162,7 @@ def test_totals_never_fall(stats_server):
 
 def test_unix_socket(serve, tmp_path):
     path = str(tmp_path / "stats.sock")
-    server = serve(APP, "--stats", path)
+    server = serve(APP, "--stats", path, ready="/")  # which listens behind the application's
     assert json.loads(fetch(path))["pid"] == server.pid
     server.stop()
     assert not os.path.exists(path)
