@@ -5,7 +5,6 @@ import importlib.util
 import json
 import os
 import signal
-import struct
 import time
 
 import pytest
@@ -149,6 +148,12 @@ APP = """
             if message["type"] == "websocket.disconnect":
                 return
             await send({**message, "type": "websocket.send"})
+
+    async def compute(scope, receive, send):
+        await connect(receive, send)
+        message = await receive()
+        time.sleep(1)
+        await send({**message, "type": "websocket.send"})
 
     async def collect(scope, receive, send):
         await connect(receive, send)
@@ -308,6 +313,17 @@ def test_messages_while_the_application_sleeps_and_computes(server):
         for number in range(200):
             ws.expect(TEXT, b"%d" % number)
         ws.close()
+
+
+def test_pings_while_the_application_computes(server):
+    """Another thread turns the loop then: the pong comes before what is computed."""
+    with WebSocket(server, "/compute") as ws:
+        ws.text("result")
+        time.sleep(0.3)
+        ws.send(PING, b"alive?")
+        ws.expect(PONG, b"alive?")
+        ws.expect(TEXT, b"result")
+        ws.expect_close(1000)
 
 
 def test_more_than_may_wait(server):
