@@ -58,4 +58,4 @@ struct stk_websocket {
 /* Takes bytes that the connection has kept as input. Mutex held. */
 void stk_websocket_take_kept_locked(struct stk_conn *conn);
 /* The inflater for a message of this WebSocket, for its inbox; NULL: no memory. */
-struct stk_ws_inflater *stk_websocket_inflater(void *ws);
+struct stk_ws_inflater *stk_websocket_inflater(void *arg);
