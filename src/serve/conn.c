@@ -302,7 +302,8 @@ void stk_conn_release(struct stk_conn *conn, struct stk_lead_thread *thread)
     for (;;) {
         if (word & STK_CONN_DISARMED) {
             word = atomic_fetch_and(&conn->word, ~(uint32_t)STK_CONN_DISARMED);
-            if (stk_loop_add(conn->server->loop, &conn->src, conn->src_events) < 0) {
+            if (word & STK_CONN_DISARMED && /* else stk_conn_look_again was quicker */
+                stk_loop_add(conn->server->loop, &conn->src, conn->src_events) < 0) {
                 /* The timer finds it: without events nothing else would. */
                 conn->state = STK_CONN_CLOSE;
                 conn->deadline = 0;
@@ -375,25 +376,19 @@ int stk_conn_drain_queue(struct stk_conn *conn, bool *ret_sent)
     return r;
 }
 
-/* The response is complete and the socket takes bytes again; or the application is still writing
- * it. */
+/* The socket takes bytes again: of a complete response, or of one that is still being written. */
 static void conn_drain(struct stk_conn *conn, struct stk_lead_thread *thread, bool busy)
 {
     bool sent = false;
     int r = stk_conn_drain_queue(conn, &sent);
 
-    if (r >= 1) {
-        /* The socket has room, and would say so all the time: only hang-ups are heard. */
-        if (r == STK_OUTQ_DISK && stk_cold_wait(conn) == 0)
-            conn_want(conn, EPOLLERR);
+    if (r >= 1 && (r != STK_OUTQ_DISK || stk_cold_wait(conn) != 0))
         return;
-    }
-    if (busy) {
-        /* The writer sees the error, or the empty queue, at its next write. */
+    if (busy) /* the writer sees the error, or the empty queue, at its next write */
         conn_disarm(conn, 0);
-        return;
-    }
-    if (r < 0)
+    else if (r >= 1) /* the socket has room, and would say so all the time: only hang-ups count */
+        conn_want(conn, EPOLLERR);
+    else if (r < 0)
         stk_conn_close(conn, thread,
                        r == -EPIPE || r == -ECONNRESET ? STK_CLOSE_RESET : STK_CLOSE_IO_ERROR);
     else
@@ -542,6 +537,14 @@ int stk_conn_open(struct stk_server *server, const struct stk_endpoint *endpoint
     return 0;
 }
 
+/* Whoever ends DISARMED puts it back: of a busy connection that may be two. */
+static void conn_arm_output(struct stk_conn *conn)
+{
+    if (atomic_fetch_and(&conn->word, ~(uint32_t)STK_CONN_DISARMED) & STK_CONN_DISARMED &&
+        stk_loop_add(conn->server->loop, &conn->src, EPOLLOUT) < 0)
+        conn_gone(conn);
+}
+
 /* Asks for other events than before. */
 static void conn_want(struct stk_conn *conn, uint32_t events)
 {
@@ -558,9 +561,7 @@ static void conn_want(struct stk_conn *conn, uint32_t events)
             if (!output)
                 return; /* release puts it back */
             /* Only output and hang-ups are reported from here on: pending input stays unseen. */
-            atomic_fetch_and(&conn->word, ~(uint32_t)STK_CONN_DISARMED);
-            if (stk_loop_add(loop, &conn->src, EPOLLOUT) < 0)
-                conn_gone(conn);
+            conn_arm_output(conn);
             return;
         }
         if (stk_loop_mod(loop, &conn->src, conn->src_events) != -ENOENT)
@@ -577,12 +578,13 @@ void stk_conn_want_output(struct stk_conn *conn, bool output)
 void stk_conn_look_again(struct stk_conn *conn)
 {
     uint32_t word = atomic_load_explicit(&conn->word, memory_order_acquire);
-    bool busy = word & STK_CONN_BUSY;
 
     if (word & STK_CONN_DETACHED)
         stk_detach_relisten(conn);
-    else if ((busy || conn->state == STK_CONN_DRAIN) && stk_conn_has_queued(conn))
-        stk_conn_want_output(conn, true); /* an event of the next turn */
+    else if (word & STK_CONN_BUSY && stk_conn_has_queued(conn))
+        conn_arm_output(conn); /* an event of the next turn */
+    else if (!(word & STK_CONN_BUSY) && conn->state == STK_CONN_DRAIN && stk_conn_has_queued(conn))
+        stk_conn_want_output(conn, true);
 }
 
 void stk_conn_want_input(struct stk_conn *conn)
