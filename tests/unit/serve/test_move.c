@@ -227,7 +227,7 @@ static void the_queue_has_an_end(struct server_fixture *f)
         busy += r.status == 503;
         reply_free(&r);
     }
-    assert_int_equal(stk_scoreboard_get(f->row, STK_COUNTER_requests_refused), busy);
+    server_fixture_await_exactly(f, STK_COUNTER_requests_refused, busy);
     let_go(f, holders);
     for (size_t i = 0; i < STK_ARRAY_LEN(c); i++) {
         client_puts(&c[i], GET("/"));
