@@ -41,15 +41,17 @@ def certificate(where):
 
 
 class Backend:
-    """The server behind all fronts: `tcp` maps a protocol to its port, `unix` is the socket."""
+    """The server behind all fronts: `tcp` maps a protocol to its port, `unix` is the socket, and
+    `proxied` one on which the PROXY protocol is spoken first."""
 
     def __init__(self, where):
         (where / "mysite").mkdir()
         self.unix = where / "mysite" / "stoker.sock"
+        self.proxied = where / "mysite" / "proxied.sock"
         numbers = fronts.ports(len(tuple(PROTOCOLS)))
         self.tcp = dict(zip(tuple(PROTOCOLS), numbers))
         text = fronts.block("behind-nginx.md", "stoker", "toml")
-        binds = ['"unix:%s?mode=666"' % self.unix]
+        binds = ['"unix:%s?mode=666"' % self.unix, '"unix:%s?mode=666&proxy-protocol=required"' % self.proxied]
         for name, port in self.tcp.items():
             binds.append('"127.0.0.1:%d"' % port if name == "http" else '"%s://127.0.0.1:%d"' % (name, port))
         changes = {
@@ -209,22 +211,31 @@ class Roads:
         return fronts.apache(self.where / "apache", sites, listening, modules)
 
     def start_haproxy(self):
-        plain, tls = fronts.ports(2)
         both = self.where / "example.org.pem"
         both.write_bytes(self.certificate[0].read_bytes() + self.certificate[1].read_bytes())
-        changes = {
-            "bind :443 ssl crt /etc/haproxy/example.org.pem": "bind 127.0.0.1:%d\n    bind 127.0.0.1:%d ssl crt %s"
-            % (plain, tls, both),
-            "/run/mysite/stoker.sock": str(self.backend.unix),
-        }
-        text = fronts.substitute(fronts.block("apache-haproxy.md", "HAProxy", "haproxy"), changes)
-        self.found["haproxy-http"] = fronts.Road("haproxy-http", plain, tls)
-        return fronts.haproxy(self.where / "haproxy", [text], [plain, tls])
+        sites, listening = [], []
+        for name, title in (("http", "HAProxy"), ("proxy", "The PROXY protocol")):
+            plain, tls = fronts.ports(2)
+            changes = {
+                "frontend www": "frontend " + name,
+                "backend mysite": "backend mysite-" + name,  # default_backend as well
+                "bind :443 ssl crt /etc/haproxy/example.org.pem": "bind 127.0.0.1:%d\n    bind 127.0.0.1:%d ssl crt %s"
+                % (plain, tls, both),
+                "/run/mysite/stoker.sock": str(self.backend.unix if name == "http" else self.backend.proxied),
+            }
+            if name == "proxy":
+                changes["/etc/haproxy/clients.pem"] = str(self.certificate[0])
+            sites.append(fronts.substitute(fronts.block("apache-haproxy.md", title, "haproxy"), changes))
+            road = "haproxy-" + name
+            # Bytes are passed on as they come: a connection of the client is one to stoker.
+            self.found[road] = fronts.Road(road, plain, tls, keeps=name == "http")
+            listening += [plain, tls]
+        return fronts.haproxy(self.where / "haproxy", sites, listening)
 
 
 APACHE = ("http", "uwsgi", "fcgi", "scgi")
 NAMES = ["direct"] + ["nginx-%s-%s" % (protocol, over) for protocol in tuple(PROTOCOLS) for over in ("unix", "tcp")]
-NAMES += ["apache-" + name for name in APACHE] + ["haproxy-http"]
+NAMES += ["apache-" + name for name in APACHE] + ["haproxy-http", "haproxy-proxy"]
 
 
 @pytest.fixture(scope="session")

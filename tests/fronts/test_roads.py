@@ -210,7 +210,7 @@ def test_client_leaves_in_the_middle_of_a_download(road, backend):
 
 
 @pytest.mark.parametrize("count", [1, 40])
-@pytest.mark.parametrize("name", ["direct", "nginx-http-unix", "nginx-fastcgi-unix", "nginx-fastcgi-tcp", "apache-fcgi"])
+@pytest.mark.parametrize("name", ["direct", "nginx-http-unix", "nginx-fastcgi-unix", "nginx-fastcgi-tcp", "apache-fcgi", "haproxy-proxy"])
 def test_a_response_that_is_cut_is_not_taken_for_whole(roads, name, count):
     """Where the protocol can tell; the client of a front end sees it as one of stoker does."""
     with roads(name).connect() as conn:
