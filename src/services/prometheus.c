@@ -152,6 +152,14 @@ static bool prometheus_is_alive(const struct stk_scoreboard_row *row)
     return state == STK_SCOREBOARD_READY || state == STK_SCOREBOARD_DRAINING;
 }
 
+/* A gauge that is no more than the sum of a counter over the workers. */
+static void prometheus_gauge(FILE *f, const struct stk_scoreboard *sb, const char *name,
+                             enum stk_counter counter)
+{
+    prometheus_head(f, name, "gauge", stk_scoreboard_counter_help(counter));
+    prometheus_value(f, name, stk_scoreboard_total(sb, counter));
+}
+
 static void prometheus_threads(FILE *f, const struct stk_scoreboard *sb)
 {
     uint64_t threads = 0, busy = 0;
@@ -168,8 +176,9 @@ static void prometheus_threads(FILE *f, const struct stk_scoreboard *sb)
     prometheus_value(f, "threads", threads);
     prometheus_head(f, "threads_busy", "gauge", "Threads that are in the application.");
     prometheus_value(f, "threads_busy", busy);
-    prometheus_head(f, "requests_queued", "gauge", "Complete requests that wait for a thread.");
-    prometheus_value(f, "requests_queued", stk_scoreboard_total(sb, STK_COUNTER_requests_queued));
+    prometheus_gauge(f, sb, "requests_queued", STK_COUNTER_requests_queued);
+    prometheus_gauge(f, sb, "requests_suspended", STK_COUNTER_requests_suspended);
+    prometheus_gauge(f, sb, "websockets_open", STK_COUNTER_websockets_open);
 }
 
 static void prometheus_connections(FILE *f, const struct stk_scoreboard *sb)

@@ -1,8 +1,10 @@
 """Metrics in the text format of Prometheus, read by the parser of its client library."""
 
 import os
+import re
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -104,6 +106,14 @@ def test_families_are_described_and_unique(serve):
     samples = [line.rpartition(" ")[0] for line in m.text.splitlines() if line[0] != "#"]
     assert len(samples) == len(set(samples))
     assert m.text.endswith("\n")
+
+
+def test_families_are_those_of_the_document(serve):
+    text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text("utf-8")
+    rows = "".join(line for line in text.splitlines() if line.startswith("| `stoker_"))
+    documented = set(re.findall(r"`(stoker_\w+)", rows))
+    m = scrape(serve(APP, "--metrics", "/metrics"))
+    assert documented == {line.split()[2] for line in m.text.splitlines() if line.startswith("# TYPE")}
 
 
 def test_scrapes_do_not_count(serve):

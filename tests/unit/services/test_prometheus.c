@@ -62,6 +62,8 @@ static void test_text(void **state)
     stk_scoreboard_set(row, STK_COUNTER_connections_open, 9);
     stk_scoreboard_add(row, STK_COUNTER_connections_reading, 2);
     stk_scoreboard_set(row, STK_COUNTER_threads_busy, 3);
+    stk_scoreboard_set(row, STK_COUNTER_requests_suspended, 7);
+    stk_scoreboard_add(row, STK_COUNTER_websockets_open, 6);
     stk_scoreboard_close_reason(row, 1);
     stk_scoreboard_latency(row, true, 70);
     stk_scoreboard_latency(row, true, 1u << 30);
@@ -73,6 +75,9 @@ static void test_text(void **state)
     expect_line(text, "# TYPE stoker_requests_total counter");
     expect_line(text, "stoker_requests_total 5");
     expect_line(text, "stoker_responses_total{class=\"2xx\"} 4");
+    expect_line(text, "stoker_requests_suspended 7");
+    expect_line(text, "stoker_websockets_open 6");
+    expect_line(text, "# TYPE stoker_websockets_open gauge");
     expect_line(text, "stoker_gil_wait_seconds_total 1.500042");
     expect_line(text, "stoker_request_duration_seconds_bucket{le=\"0.000064\"} 0");
     expect_line(text, "stoker_request_duration_seconds_bucket{le=\"0.000096\"} 1");
