@@ -579,3 +579,21 @@ def test_mistakes_in_tables_have_their_line(serve, tmp_path, text, said):
     server = serve("app:app", start=False).spawn()
     assert server.wait() == 1
     assert said in server.log()
+
+
+@pytest.mark.parametrize("mask", ["027", "0o27"])
+def test_umask_of_the_server(serve, tmp_path, mask):
+    app = """
+        import os
+
+        def app(environ, start_response):
+            os.close(os.open("made", os.O_CREAT | os.O_WRONLY, 0o666))
+            start_response("200 OK", [])
+            return []
+    """
+    server = serve(app, "--umask", mask, "--workers", "1", bind="unix", ready="/")
+    for pid in (server.pid, *server.worker_pids()):
+        with open("/proc/%d/status" % pid) as file:
+            assert "Umask:\t0027\n" in file.readlines()
+    assert (tmp_path / "made").stat().st_mode & 0o777 == 0o640
+    assert os.stat(server.address).st_mode & 0o777 == 0o750

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.fronts import fronts
-from tests.lib.server import test_command
+from tests.lib.server import Server, test_command
 
 APPLICATION = '''
 def application(environ, start_response):
@@ -26,7 +26,7 @@ def create_app():
 # Paths of a real machine, each of which is a folder below the test's directory.
 PLACES = ("/srv/", "/run/", "/etc/", "/var/log/", "/var/lib/")
 MODULES = ("mysite/wsgi", "mysite/api", "main", "app", "api", "admin", "shop", "blog", "reports")
-FILES = ("public/robots.txt", "dist/index.html")
+FILES = ("public/robots.txt", "dist/index.html", "media/report.pdf", "exports/table.csv")
 
 
 def configurations():
@@ -81,6 +81,31 @@ def test_configuration_passes_the_check(text, tmp_path, certificate):
         text=True,
     )
     assert done.returncode == 0, text + done.stdout
+
+
+SENDER = """
+def app(environ, start_response):
+    name, _, value = environ["QUERY_STRING"].partition("=")
+    start_response("200 OK", [(name, value)])
+    return []
+"""
+
+
+def test_files_that_the_application_names(tmp_path, certificate):
+    """The block serves the files of the sentences below it, and none beside them."""
+    text = fronts.block("static.md", "Files that the application names", "toml")
+    (tmp_path / "stoker.toml").write_text(settle(text, tmp_path, certificate))
+    (tmp_path / "app.py").write_text(SENDER)
+    (tmp_path / "media" / "report.pdf").write_text("media")
+    (tmp_path / "exports" / "table.csv").write_text("a,b")
+    with Server(None, ["--config", "stoker.toml"], cwd=tmp_path) as server:
+        assert server.get("/?X-Sendfile=%s/media/report.pdf" % tmp_path).body == b"media"
+        response = server.get("/?X-Accel-Redirect=/protected/report.pdf")
+        assert (response.body, response.header("content-type")) == (b"media", "application/pdf")
+        assert response.header("x-accel-redirect") is None
+        assert server.get("/?X-Sendfile=table.csv", headers={"Range": "bytes=0-0"}).body == b"a"
+        assert server.get("/?X-Sendfile=%s/app.py" % tmp_path).status == 403
+        assert server.get("/?X-Accel-Redirect=/protected/table.csv").status == 404
 
 
 def test_site_behind_nginx(where, backend, certificate):

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import sys
+import textwrap
 import time
 
 import pytest
@@ -61,6 +62,19 @@ class Manager:
             message = self.receive()
             if name in message:
                 return message
+
+    def is_silent(self, seconds, within=20):
+        """Whether nothing comes for so long, from some moment on."""
+        deadline = time.monotonic() + within
+        self.sock.settimeout(seconds)
+        try:
+            while time.monotonic() < deadline:
+                self.receive()
+        except socket.timeout:
+            return True
+        finally:
+            self.sock.settimeout(20)
+        return False
 
     def close(self):
         self.sock.close()
@@ -236,6 +250,27 @@ def test_a_worker_that_hangs_is_replaced(serve, manager):
         assert time.monotonic() < deadline, server.report("no new worker")
         time.sleep(0.05)
     # The other one has answered all the time, so the manager has no reason to step in.
+    manager.wait("WATCHDOG")
+    assert server.get("/").status == 200
+
+
+def test_the_watchdog_starves_while_no_worker_answers(serve, manager, tmp_path):
+    hold = tmp_path / "hold"
+    server = serve(
+        "import os, time\nwhile os.path.exists('hold'):\n    time.sleep(0.01)\n" + textwrap.dedent(APP),
+        "--workers",
+        "1",
+        env={"NOTIFY_SOCKET": manager.path, "WATCHDOG_USEC": "600000"},
+    )
+    manager.wait("READY")
+    manager.wait("WATCHDOG")
+    hold.touch()  # its successor will not become ready
+    (victim,) = server.worker_pids()
+    os.kill(victim, signal.SIGSTOP)
+    server.wait_log(r"worker 1 \(%d\) has not answered for .* it is killed and replaced" % victim)
+    assert manager.is_silent(1), manager.seen  # the master looks every 0.15 s
+    assert server.running
+    hold.unlink()
     manager.wait("WATCHDOG")
     assert server.get("/").status == 200
 
