@@ -17,6 +17,7 @@
 #include "cli/cli.h"
 #include "config/cpus.h"
 #include "config/site.h"
+#include "config/value.h"
 #include "net/tls_store.h"
 #include "pyhost/pyhost.h"
 
@@ -167,6 +168,17 @@ static void check_match(const struct stk_site_match *match)
         printf(" regex=%s", match->regex);
 }
 
+static void check_app(const struct stk_site *site, const struct stk_site_rule *rule)
+{
+    const struct stk_option *opt = &stk_options_rows()[STK_OPTION_ID_REQUEST_TIMEOUT];
+    STK_CLEANUP(stk_mem_freep)
+    char *time =
+        rule->timeout != 0 ? stk_value_format(opt, rule->timeout > 0 ? rule->timeout : 0) : NULL;
+
+    printf(" -> %s%s%s%s\n", site->apps.items[rule->app], time ? " (timeout " : "",
+           time ? time : "", time ? ")" : "");
+}
+
 /* What answers which requests, in the order in which it is tried. */
 static void check_routes(const struct stk_config *config)
 {
@@ -179,7 +191,7 @@ static void check_routes(const struct stk_config *config)
         printf("# %zu.", i + 1);
         check_match(&rule->match);
         if (rule->action == STK_SITE_APP)
-            printf(" -> %s\n", site->apps.items[rule->app]);
+            check_app(site, rule);
         else if (rule->action == STK_SITE_RETURN)
             printf(" -> %u\n", rule->status);
         else if (rule->action == STK_SITE_STATIC)

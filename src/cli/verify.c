@@ -260,6 +260,17 @@ static void verify_compress(struct stk_load *load, const struct stk_config *conf
     stk_load_fail(load, verify_origin(load, opt, 0), "%s", error);
 }
 
+/* Somebody has to watch here as well. */
+static void verify_rules(struct stk_load *load, const struct stk_config *config,
+                         const struct stk_site *site)
+{
+    for (size_t i = 0; i < site->nrules && !config->takeover; i++)
+        if (site->rules[i].timeout > 0)
+            verify_on_mistake(load, site->rules[i].option, site->rules[i].item,
+                              "timeout needs the stand-by thread, which takeover = false has "
+                              "switched off: leave out one of the two");
+}
+
 /* Mounts, routes and fields. */
 static void verify_site(struct stk_load *load, const struct stk_config *config)
 {
@@ -268,8 +279,10 @@ static void verify_site(struct stk_load *load, const struct stk_config *config)
     const char *host = config->canonical_host;
     stk_span name, port;
 
-    if (site)
+    if (site) {
         (void)stk_router_check(site, verify_on_mistake, load);
+        verify_rules(load, config, site);
+    }
     if (host && (strchr(host, '/') || !stk_uri_split_host(stk_span_str(host), &name, &port) ||
                  strchr(host, '$')))
         stk_load_fail(load, verify_origin(load, verify_row(STK_OPTION_ID_CANONICAL_HOST), 0),

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/time.h"
 #include "config/config.h"
 #include "config/options.h"
 
@@ -41,7 +42,7 @@ enum stk_site_action {
     STK_SITE_STATIC,
 };
 
-enum { STK_SITE_STATUSES = 600 };
+enum { STK_SITE_STATUSES = 600, STK_SITE_UNLIMITED = -1 };
 
 struct stk_site_rule {
     enum stk_option_id option; /* and which of its items: where it was written */
@@ -50,6 +51,7 @@ struct stk_site_rule {
     enum stk_site_action action; /* not of a rule of `header` */
     unsigned app;                /* which application */
     bool strip;                  /* what `prefix` says goes from PATH_INFO to SCRIPT_NAME */
+    stk_msec timeout;            /* in place of request-timeout: 0: that one; or _UNLIMITED */
     char *target;                /* where to redirect, or a directory or file */
     char *attempt;               /* a file of that directory for what is not there, or NULL */
     bool next;                   /* what is not there is for the rules that follow */

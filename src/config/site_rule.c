@@ -13,6 +13,7 @@
 #include "config/row.h"
 #include "config/site.h"
 #include "config/strv.h"
+#include "config/value.h"
 
 enum rule_where { RULE_ROUTE = 1, RULE_HEADER = 2, RULE_BOTH = 3 };
 
@@ -31,6 +32,7 @@ enum rule_key {
     RULE_STATUS,
     RULE_BODY,
     RULE_TYPE,
+    RULE_TIMEOUT,
     RULE_SET,
     RULE_ADD,
     RULE_REMOVE,
@@ -60,6 +62,7 @@ static const struct {
     {"return.body", RULE_BODY, RULE_ROUTE, false},
     {"type", RULE_TYPE, RULE_ROUTE, false},
     {"return.type", RULE_TYPE, RULE_ROUTE, false},
+    {"timeout", RULE_TIMEOUT, RULE_ROUTE, false},
     {"header", RULE_SET, RULE_ROUTE, true},
     {"set", RULE_SET, RULE_BOTH, true},
     {"add", RULE_ADD, RULE_BOTH, true},
@@ -282,6 +285,21 @@ static void rule_strip(struct rule_reader *r, const char *text)
         stk_site_fail(r->ctx, "strip = '%s': expected true or false", text);
 }
 
+/* As request-timeout, whose place it takes. */
+static void rule_timeout(struct rule_reader *r, const char *text)
+{
+    const struct stk_option *opt = &stk_options_rows()[STK_OPTION_ID_REQUEST_TIMEOUT];
+    struct stk_value value = {0};
+
+    if (stk_value_parse(opt, text, &value) != 0) {
+        STK_CLEANUP(stk_mem_freep) char *expected = stk_value_expected(opt);
+
+        stk_site_fail(r->ctx, "timeout = '%s': expected %s", text, expected);
+        return;
+    }
+    r->rule->timeout = value.number > 0 ? value.number : STK_SITE_UNLIMITED;
+}
+
 /* --- keys ------------------------------------------------------------------------------------ */
 
 static void rule_set(struct rule_reader *r, enum rule_key key, const char *name, const char *value)
@@ -334,6 +352,9 @@ static void rule_set(struct rule_reader *r, enum rule_key key, const char *name,
         break;
     case RULE_TYPE:
         rule_text(r, &r->rule->type, name, value);
+        break;
+    case RULE_TIMEOUT:
+        rule_timeout(r, value);
         break;
     default:
         rule_add_field(r, (enum stk_site_op)(key - RULE_SET), value);
@@ -428,6 +449,8 @@ static void rule_check_action(struct rule_reader *r)
         stk_site_fail(r->ctx, "body and type belong to return");
     if (rule_seen(r, RULE_TRY) && rule->action != STK_SITE_STATIC)
         stk_site_fail(r->ctx, "try belongs to static");
+    if (rule_seen(r, RULE_TIMEOUT) && rule->action != STK_SITE_APP)
+        stk_site_fail(r->ctx, "timeout belongs to app");
     if (rule->type && rule_control(rule->type))
         stk_site_fail(r->ctx, "type holds a control character");
     if (rule->body && (rule->status == 204 || rule->status == 304))

@@ -35,6 +35,7 @@
 #include "serve/conn_io.h"
 #include "serve/fcgi.h"
 #include "serve/http1.h"
+#include "serve/router.h"
 
 enum {
     DEADLINE_NAME_MS = 100, /* a request is named after this */
@@ -159,6 +160,14 @@ int stk_deadline_set_timeout(struct stk_serve_request *rq, stk_msec timeout)
     atomic_store(&d->changed, true);
     stk_lead_rouse(d->server->lead);
     return 0;
+}
+
+/* Nobody has to be roused: the first look at its call is early enough for each rule
+ * (deadline_look). */
+void stk_deadline_prepare(struct stk_serve_request *rq, stk_msec timeout)
+{
+    __atomic_store_n(&rq->due, timeout > 0 ? deadline_now() + timeout : DEADLINE_NEVER,
+                     __ATOMIC_RELAXED);
 }
 
 /* ---- the scoreboard ------------------------------------------------------------------------ */
@@ -547,7 +556,10 @@ static stk_msec deadline_look(struct stk_deadline *d, unsigned i, stk_msec now, 
         return DEADLINE_NEVER;
     if (w->calls == 0) {
         stk_msec first = config->request_timeout > 0 ? config->request_timeout : DEADLINE_NAME_MS;
+        stk_msec rule = stk_router_least_timeout(d->server->router);
 
+        if (rule > 0)
+            first = deadline_earlier(first, rule);
         *w = (struct deadline_watch){.calls = calls, .since = now};
         w->look = now + deadline_earlier(first, DEADLINE_NAME_MS);
     }

@@ -44,6 +44,9 @@ void stk_deadline_tick(struct stk_deadline *d);
 /* As stk_request_ops.set_timeout. */
 int stk_deadline_set_timeout(struct stk_serve_request *rq, stk_msec timeout);
 
+/* Of a request that has not begun: the time that it has from now on; <= 0: no limit. */
+void stk_deadline_prepare(struct stk_serve_request *rq, stk_msec timeout);
+
 /* The request goes into the application, with nothing of its own sent. */
 static inline void stk_deadline_begin(struct stk_serve_request *rq)
 {

@@ -35,7 +35,7 @@ struct stk_serve_request {
     uint64_t body_bytes; /* sent or queued, without framing */
     uint64_t remaining;  /* of the announced Content-Length */
     stk_nsec last_block; /* when the last block was sent, for gathering */
-    stk_msec due;        /* by the application: its deadline, monotonic clock; 0: it has set none */
+    stk_msec due;        /* by a rule or the application, monotonic clock; 0: neither has set one */
     uint32_t head_end;   /* in the thread's read buffer */
     uint16_t status;
     uint8_t fate; /* enum stk_fate, under t->interfere_mutex */

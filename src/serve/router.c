@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "config/config.h"
+#include "serve/deadline.h"
 #include "serve/request.h"
 #include "serve/route.h"
 #include "serve/router_priv.h"
@@ -230,6 +231,8 @@ static enum stk_router_result router_do(struct stk_serve_request *rq,
         break;
     }
     router_mount(rq, rule->site->app, path, router_strip(rule->site));
+    if (rule->site->timeout != 0)
+        stk_deadline_prepare(rq, rule->site->timeout);
     return STK_ROUTER_PASS;
 }
 
@@ -443,6 +446,9 @@ static int router_compile_all(struct stk_router *router)
         good &= router_compile(&router->rules[i], &site->rules[i], router_log, NULL);
         router_make_files(router, &router->rules[i]);
         router->has_fields |= site->rules[i].nfields > 0;
+        if (site->rules[i].timeout > 0 &&
+            (router->least_timeout == 0 || site->rules[i].timeout < router->least_timeout))
+            router->least_timeout = site->rules[i].timeout;
     }
     for (size_t i = 0; i < site->nheaders; i++)
         good &= router_compile(&router->headers[i], &site->headers[i], router_log, NULL);
@@ -507,6 +513,11 @@ struct stk_router *stk_router_free(struct stk_router *router)
 bool stk_router_has_fields(const struct stk_router *router)
 {
     return router != NULL && router->has_fields;
+}
+
+stk_msec stk_router_least_timeout(const struct stk_router *router)
+{
+    return router != NULL ? router->least_timeout : 0;
 }
 
 const char *stk_router_app_name(const struct stk_router *router, unsigned app)

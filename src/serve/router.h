@@ -32,6 +32,8 @@ int stk_router_new(struct stk_router **ret_router, struct stk_server *server,
 struct stk_router *stk_router_free(struct stk_router *router);
 /* Whether fields of responses are changed. Accepts NULL. */
 bool stk_router_has_fields(const struct stk_router *router);
+/* The shortest time that a rule gives the application; 0: none does. Accepts NULL. */
+stk_msec stk_router_least_timeout(const struct stk_router *router);
 /* Answers a request, or says which application is to. */
 enum stk_router_result stk_router_decide(struct stk_serve_request *rq);
 /* The text of an application, "-" of none. Accepts NULL. */

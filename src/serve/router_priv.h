@@ -35,6 +35,7 @@ struct stk_router {
     struct router_scratch *scratch; /* [server->nthreads] */
     stk_span canonical_name;        /* without port */
     bool canonical_port;
+    stk_msec least_timeout; /* of all rules; 0: none has one */
     bool has_fields;
 };
 

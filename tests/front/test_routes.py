@@ -305,6 +305,8 @@ def test_https_and_host(serve):
         ("prefix=/a static=. try=index.html", "expected a file of the directory"),
         ("prefix=/a return=404 try=next", "try belongs to static"),
         ("prefix=/a static=. strip=false", "strip belongs to app"),
+        ("prefix=/a static=. timeout=1s", "timeout belongs to app"),
+        ("prefix=/a app=app:app timeout=never", "timeout = 'never': expected a duration"),
     ],
 )
 def test_mistakes_are_explained(serve, tmp_path, row, said):
@@ -328,3 +330,20 @@ def test_the_configurations_of_the_pages(tmp_path, pcre2, page):
         command = command_of_tests() + ["--check"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, text + done.stderr
+
+
+def test_check_lists_the_rules(tmp_path):
+    (tmp_path / "app.py").write_text(APP)
+    rules = ("path=/a return=410", "prefix=/b app=app:app timeout=90", "prefix=/c app=app:app timeout=off",
+             "prefix=/d app=app:reports")  # fmt: skip
+    command = command_of_tests() + ["app:app", "--check"] + [w for rule in rules for w in ("--route", rule)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if " -> " in line]
+    assert lines == [
+        "# 1. path=/a -> 410",
+        "# 2. prefix=/b -> app:app (timeout 90s)",
+        "# 3. prefix=/c -> app:app (timeout off)",
+        "# 4. prefix=/d -> app:reports",
+        "# all else -> app:app",
+    ]

@@ -151,6 +151,8 @@ def app(environ, start_response):
         return SlowClose([b"block"] * int(environ["QUERY_STRING"]))
     elif path == "client":
         wait_for_client(environ)
+    elif path == "second":
+        time.sleep(1)
     elif path == "nap":
         time.sleep(0.05)
     elif path == "bad":
@@ -337,6 +339,24 @@ def test_limit_of_one_request(serve):
     server.wait_log(r"not answered within 0\.1\d* s")
 
 
+def test_a_route_has_a_limit_of_its_own(serve):
+    """Of a server without request-timeout, and in place of a shorter one."""
+    routes = ("--route", "prefix=/sleep app=app:app strip=false timeout=300ms",
+              "--route", "path=/second method=POST app=app:app timeout=off")  # fmt: skip
+    server = serve(APP, "--workers", "1", "--threads", "2", *routes)
+    with server.connect() as other:
+        other.send(b"GET /second HTTP/1.1\r\nHost: a\r\n\r\n")
+        expect_timeout(server, "/sleep")
+        assert "in sleep\n" in stack_of(server, "/sleep")
+        assert server.get("/nap").status == 200
+        server.wait_log(r'"GET /sleep HTTP/1\.1" 504 ', out=True)
+        assert other.read_response().status == 200
+    assert "GET /second" not in server.log()
+    server = serve(APP, "--workers", "1", "--request-timeout", "0.4", *routes)
+    assert server.request("POST", "/second").status == 200
+    expect_timeout(server, "/second")
+
+
 def test_waiting_for_a_thread_counts(serve):
     server = serve(APP, "--workers", "1", "--request-timeout", "0.6", "--cancel-grace", "5")
     with server.connect() as stuck, server.connect() as waiting:
@@ -409,6 +429,10 @@ def test_refused_without_stand_by(serve):
         server = serve(APP, "--no-takeover", option, start=False).spawn()
         assert server.wait() == 1
         assert option[2:].partition("=")[0] + " needs the stand-by thread" in server.log()
+    route = "path=/slow app=app:app timeout=300ms"
+    server = serve(APP, "--no-takeover", "--route", route, start=False).spawn()
+    assert server.wait() == 1
+    assert re.search(r"route.*: timeout needs the stand-by thread", server.log())
 
 
 # ---- the case that matters: some requests are stuck among many that are not

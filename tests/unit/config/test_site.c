@@ -94,15 +94,21 @@ static void test_actions(void **state)
     STK_CLEANUP(stk_site_freep)
     struct stk_site *site = read_site((struct stk_config){
         .cwd = (char *)(uintptr_t) "/srv",
-        .route = LIST("prefix=/a redirect=/b", "path=/c return=410 body=gone type=text/x",
-                      "regex=x return.status=204", "host='A.B,*.c.d' method=get,PUT app=m:one",
-                      "prefix=/e app=m:one strip=false header='X: y' remove=Z",
-                      "prefix=/f static=files try=/index.html", "static=/abs try=next")});
+        .route =
+            LIST("prefix=/a redirect=/b", "path=/c return=410 body=gone type=text/x",
+                 "regex=x return.status=204", "host='A.B,*.c.d' method=get,PUT app=m:one",
+                 "prefix=/e app=m:one strip=false header='X: y' remove=Z",
+                 "prefix=/f static=files try=/index.html", "static=/abs try=next",
+                 "app=m:one timeout=300ms", "app=m:one timeout=1.5", "app=m:one timeout=off")});
 
     (void)state;
     assert_string_equal(said, "");
     assert_non_null(site);
-    assert_int_equal(site->nrules, 7);
+    assert_int_equal(site->nrules, 10);
+    assert_int_equal(site->rules[4].timeout, 0);
+    assert_int_equal(site->rules[7].timeout, 300);
+    assert_int_equal(site->rules[8].timeout, 1500);
+    assert_int_equal(site->rules[9].timeout, STK_SITE_UNLIMITED);
     assert_int_equal(site->rules[0].action, STK_SITE_REDIRECT);
     assert_int_equal(site->rules[0].status, 302);
     assert_string_equal(site->rules[0].target, "/b");
@@ -191,6 +197,9 @@ static void test_mistakes(void **state)
         {"app=x strip=maybe prefix=/a", NULL, NULL, "expected true or false"},
         {"static=x try=y", NULL, NULL, "expected a file of the directory"},
         {"return=404 try=/y", NULL, NULL, "try belongs to static"},
+        {"return=404 timeout=1", NULL, NULL, "timeout belongs to app"},
+        {"app=x timeout=-1", NULL, NULL, "timeout = '-1': expected a duration"},
+        {"app=x timeout=soon", NULL, NULL, "expected a duration"},
         {"static= prefix=/a", NULL, NULL, "static is empty"},
         {"return=404 header='Content-Length: 3'", NULL, NULL, "the server's own field"},
         {"return=404 header='X y: z'", NULL, NULL, "expected a field"},
