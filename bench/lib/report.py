@@ -20,6 +20,8 @@ COLUMNS = {  # metric: (heading, decimals)
 }
 FIRST = ("cpu_us", "percent", "first_ms", "bytes", "p99_ratio", "ms", "pss_mb")
 MANY_ERRORS = 0.001
+SHORT = "**SHORT**"
+TARGET_COLUMNS = 5
 
 
 def _number(value, decimals):
@@ -96,7 +98,7 @@ def _find(outcome, spec, threads):
     if spec in rounds:
         return rounds[spec]
     family, *rest = spec.split("+")
-    if family == servers.OURS and threads > 1:
+    if family in servers.OWN and threads > 1:
         return rounds.get("+".join([family, f"t{threads}", *rest]))
     return None
 
@@ -133,7 +135,7 @@ def judge(target, results, meta):
     alike = None
     family = servers.FAMILIES[peer.split("+")[0]]
     quiet = _find(here, target.ours + "+nolog", threads)
-    if quiet and peer.split("+")[0] != servers.OURS and \
+    if quiet and peer.split("+")[0] not in servers.OWN and \
             not (family.has_log and meta.get("peer_log") == "on"):
         alike = compare(quiet, theirs, target.metric)
     verdict = alike or strict
@@ -146,27 +148,47 @@ def _holds(target, value):
     return value >= target.limit if target.at_least else value <= target.limit
 
 
-def target_table(results, meta):
-    """Every target that could be judged: promised, measured, OK or SHORT."""
-    lines = ["### Targets", "",
-             "| scenario | target | access log alike | default options | verdict |",
-             "|---|---|---|---|---|"]
-    short = judged = 0
-    for target in TARGETS:
-        found = judge(target, results, meta)
-        if not found:
-            continue
-        strict, alike, holds, peer = found
-        judged += 1
-        short += not holds
-        text = target.text() + (f" ({peer})" if peer else "")
-        if target.ours != servers.OURS:
-            text = f"{target.ours}: {text}"
-        lines.append(f"| {target.scenario} | {text} | {_spread(alike or strict, 3)} | "
-                     f"{_spread(strict, 3)} | {'OK' if holds else '**SHORT**'} |")
-    if not judged:
+def _target_row(target, results, meta):
+    """A target's line of the table; '' where it could not be judged."""
+    found = judge(target, results, meta)
+    if not found:
         return ""
-    lines += ["", f"{judged - short} of {judged} hold."]
+    strict, alike, holds, peer = found
+    text = target.name() + (f" ({peer})" if peer else "")
+    return (f"| {target.scenario} | {text} | {_spread(alike or strict, 3)} | "
+            f"{_spread(strict, 3)} | {'OK' if holds else SHORT} |")
+
+
+def _known_rows(table):
+    """The lines of an earlier table by (scenario, target)."""
+    rows = {}
+    for line in table.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        if len(cells) == TARGET_COLUMNS and line.startswith("| "):
+            rows[cells[0], re.sub(r" \([^()]*\)$", "", cells[1])] = line
+    return rows
+
+
+def target_table(results, meta, table=""):
+    """Every target that could be judged: promised, measured, OK or SHORT.
+
+    Targets of scenarios that are not in `results` have the lines that they have in `table`.
+    """
+    known = _known_rows(table)
+    rows = []
+    for target in TARGETS:
+        if target.scenario in results and (target.base or target.scenario) in results:
+            rows.append(_target_row(target, results, meta))
+        else:
+            rows.append(known.get((target.scenario, target.name()), ""))
+    rows = [row for row in rows if row]
+    if not rows:
+        return ""
+    short = sum(SHORT in row for row in rows)
+    lines = ["### Targets" + (f" ({meta['label']})" if meta.get("label") else ""), "",
+             "| scenario | target | access log alike | default options | verdict |",
+             "|---" * TARGET_COLUMNS + "|", *rows,
+             "", f"{len(rows) - short} of {len(rows)} hold."]
     return "\n".join(lines) + "\n"
 
 
@@ -199,14 +221,12 @@ def merge(runs):
     return data
 
 
-TARGETS_MISSING_MAX = 3  # scenarios; beyond that the table of targets stays as it is
-
-
 def update_docs(data, path):
     """Writes the tables between their markers in docs/performance.md; new ones go to the end.
 
     A block is named by the scenario and by what deviates from the default run (Python, threads), so
-    that measuring one scenario again leaves the others' figures alone.
+    that measuring one scenario again leaves the others' figures alone. In the table of targets the
+    lines of the scenarios that were measured are replaced.
     """
     with open(path, encoding="utf-8") as stream:
         text = stream.read()
@@ -214,11 +234,12 @@ def update_docs(data, path):
     blocks = {"machine": header(data["meta"])}
     for name, outcome in data["scenarios"].items():
         blocks[name] = scenario_table(name, outcome)
-    missing = sorted({target.scenario for target in TARGETS} - set(data["scenarios"]))
-    if len(missing) <= TARGETS_MISSING_MAX:
-        blocks["targets"] = target_table(data["scenarios"], data["meta"])
-        if missing:
-            blocks["targets"] += "\n\nNot in these runs: %s." % ", ".join(missing)
+    blocks["targets"] = target_table(data["scenarios"], data["meta"],
+                                     get_block(text, "targets" + label))
+    measured = {scenario for scenario, _ in _known_rows(blocks["targets"])}
+    missing = sorted({target.scenario for target in TARGETS} - measured)
+    if blocks["targets"] and missing:
+        blocks["targets"] += "\nWithout a figure here: %s.\n" % ", ".join(missing)
     for name, block in blocks.items():
         if block:
             text = put_block(text, name + label, block)
@@ -268,14 +289,24 @@ def update_readme(data, path):
     os.replace(path + ".new", path)
 
 
-def put_block(text, name, block):
-    """`text` with the block of this name replaced, or added before the end marker."""
+def _block_pattern(name):
     begin, end = f"<!-- bench:{name} -->", f"<!-- /bench:{name} -->"
+    return begin, end, re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+
+
+def get_block(text, name):
+    """The block of this name with its markers, or ''."""
+    found = _block_pattern(name)[2].search(text)
+    return found.group() if found else ""
+
+
+def put_block(text, name, block):
+    """`text` with the block of this name replaced, or added before the marker for new ones."""
+    begin, end, pattern = _block_pattern(name)
     whole_block = f"{begin}\n{block.rstrip()}\n{end}"
-    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
     if pattern.search(text):
         return pattern.sub(lambda _: whole_block, text, count=1)
-    last = "<!-- bench:more -->"
+    last = "<!-- bench:more-targets -->" if name.startswith("targets") else "<!-- bench:more -->"
     if last not in text:
         raise SystemExit(f"bench: docs/performance.md has no marker {last}")
     return text.replace(last, f"{whole_block}\n\n{last}", 1)

@@ -38,12 +38,13 @@ class Scenario:
     unix: bool = False  # between the front end and the server
     static: int = 0  # bytes of the file that is asked for
     tls: bool = False
+    base: bool = False  # also an earlier state of stoker, where there is one
 
 
 SCENARIOS = {
-    "hello": Scenario("14 bytes, wrk's one header field", servers=ALL),
+    "hello": Scenario("14 bytes, wrk's one header field", servers=ALL, base=True),
     "hello-browser": Scenario("14 bytes, the 13 header fields of a browser", servers=NEAR,
-                              wrk=("browser=1",)),
+                              wrk=("browser=1",), base=True),
     "flask": Scenario("Flask, 14 bytes", app="app_flask:app", restarts=8),
     "flask-c1": Scenario("Flask, 14 bytes, 1 connection", app="app_flask:app", restarts=8,
                          connections=1, servers="stoker,stoker+nolog,bjoern,fastpysgi,uwsgi"),
@@ -164,6 +165,10 @@ class Target:
             return f"{self.metric} {sign} {other} + {self.limit:g}"
         return f"{self.metric} {sign} {self.limit:.2f} × {other}"
 
+    def name(self):
+        """The same with whose figure it is, where that is not plain stoker."""
+        return self.text() if self.ours == "stoker" else f"{self.ours}: {self.text()}"
+
 
 def _cpu(scenario, **limits):
     return [Target(scenario, "cpu_us", limit, peer.replace("_", "-"))
@@ -171,8 +176,9 @@ def _cpu(scenario, **limits):
 
 
 TARGETS = [
-    *_cpu("hello", epoll=1.25, bjoern=0.80, fastpysgi=0.75, uwsgi=0.40, nginx=1.00),
-    *_cpu("hello-browser", epoll=1.30, bjoern=0.65, fastpysgi=0.65),
+    *_cpu("hello", epoll=1.25, bjoern=0.80, fastpysgi=0.75, uwsgi=0.40, nginx=1.00,
+          stoker_base=1.05),
+    *_cpu("hello-browser", epoll=1.30, bjoern=0.65, fastpysgi=0.65, stoker_base=1.05),
     *_cpu("flask", bjoern=1.03, uwsgi=0.65, gunicorn_sync=0.40),
     Target("flask", "cpu_us", 0.40, "gunicorn-gthread+t4"),
     *_cpu("flask-c1", bjoern=1.03, uwsgi=0.65),

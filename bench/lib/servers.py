@@ -84,6 +84,18 @@ class Setting:
         return os.path.join(self.scratch, f"{self.port}-{name}")
 
 
+OURS = "stoker"
+BASE = "stoker-base"
+OWN = (OURS, BASE)
+BASE_VARIABLE = "STOKER_BENCH_BASE"  # an environment in which an earlier state is installed
+
+
+def base_program():
+    """The command of the earlier state of stoker that is measured beside ours; '': none."""
+    folder = os.environ.get(BASE_VARIABLE, "")
+    return os.path.join(folder, "bin", "stoker") if folder else ""
+
+
 def _stoker(spec, at):
     if at.listen.startswith("/"):
         bind = f"unix:{at.listen}?mode=666"  # the protocol is told by its first bytes
@@ -91,7 +103,8 @@ def _stoker(spec, at):
         bind = "https://" + at.listen
     else:
         bind = at.listen if at.road in ("", "http") else f"{at.road}://{at.listen}"
-    argv = [at.bin("stoker"), at.app, "--bind", bind,
+    program = base_program() if spec.family == BASE else at.bin("stoker")
+    argv = [program, at.app, "--bind", bind,
             "--workers", str(spec.workers), "--threads", str(spec.threads),
             "--access-log", at.file("access.log") if spec.log else "off"]
     if at.tls:
@@ -214,10 +227,10 @@ class Family:
         return front if front in self.roads else self.roads[0]
 
 
-OURS = "stoker"
 FAMILIES = {
     "stoker": Family("stoker", _stoker, "stoker", "stoker", has_log=True, threaded=True,
                      roads=("http", "uwsgi")),
+    BASE: Family("stoker, an earlier state", _stoker, has_log=True, threaded=True),
     "uwsgi-limit": Family("bare C server of uwsgi", _uwsgi_limit, constant=True,
                           roads=("uwsgi",)),
     "epoll": Family("bare epoll loop", _epoll, constant=True),
@@ -247,7 +260,7 @@ ASGI_FAMILIES = {
 }
 FAMILIES.update(ASGI_FAMILIES)
 PYTHON_PEERS = [name for name, family in FAMILIES.items()
-                if name != OURS and not family.constant]
+                if name not in OWN and not family.constant]
 
 
 def missing(name, venv, state):
@@ -255,6 +268,11 @@ def missing(name, venv, state):
     family = FAMILIES[name]
     if name == "nginx":
         return "" if nginx.program() else "nginx is not installed"
+    if name == BASE:
+        if not base_program():
+            return "set " + BASE_VARIABLE
+        return "" if os.access(base_program(), os.X_OK) else \
+            f"{BASE_VARIABLE} has no bin/stoker"
     if not family.needs:
         return ""
     problem = state.get(family.package, ["", "not installed: run bench/setup"])[1]

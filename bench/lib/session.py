@@ -172,7 +172,7 @@ class Session:
 
     def peer_log(self, spec):
         """The Spec with its access log in the state that was asked for."""
-        if spec.family == servers.OURS or self.options.peer_log == "on":
+        if spec.family in servers.OWN or self.options.peer_log == "on":
             return spec
         return dataclasses.replace(spec, log=False)
 
