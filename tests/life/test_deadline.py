@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.lib.server import ProtocolError
+from tests.lib.server import Connection, ProtocolError
 from tests.life.steady import command
 
 APP = """
@@ -88,6 +88,23 @@ def stream(environ):
     time.sleep(60)
 
 
+def flow():
+    try:
+        while True:
+            yield b"block"
+            time.sleep(0.02)
+    finally:
+        begun.append("the end of the flow")
+
+
+def late():
+    yield b"first"
+    while "left" not in begun:
+        time.sleep(0.02)
+    yield b"second"
+    time.sleep(60)
+
+
 class SlowClose:
     def __init__(self, blocks):
         self.blocks = blocks
@@ -140,6 +157,9 @@ def app(environ, start_response):
     elif path == "stream":
         start_response("200 OK", TEXT)
         return stream(environ)
+    elif path in ("flow", "late"):
+        start_response("200 OK", TEXT)
+        return globals()[path]()
     elif path == "body":
         start_response("200 OK", TEXT)
         return Body()
@@ -382,6 +402,38 @@ def test_cancel_on_disconnect(serve):
         client.half_close()
         assert client.read_response().status == 200
     server.wait_log(r'"GET /spin HTTP/1\.1" 499 0 ', out=True)
+    assert "error:" not in server.log()
+
+
+def test_cancel_on_hang_up(serve):
+    """Over a unix socket a close is seen at once, while nothing is sent."""
+    server = serve(APP, "--workers", "1", "--threads", "2", "--cancel-on-disconnect", bind="unix")
+    client = server.connect()
+    client.send(b"GET /spin HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert until(lambda: "spin" in server.get("/begun").text)
+    client.close()
+    server.wait_log(r'"GET /spin HTTP/1\.1" 499 0 ', out=True)
+    assert "error:" not in server.log()
+
+
+@pytest.mark.parametrize("bind", ["tcp", "unix"])
+@pytest.mark.parametrize("path, block, leave", [
+    ("flow", b"block", Connection.reset),  # a send fails
+    ("late", b"first", Connection.close),  # over TCP nothing tells of it before the second block
+])
+def test_cancel_in_the_middle_of_a_stream(serve, bind, path, block, leave):
+    server = serve(APP, "--workers", "1", "--threads", "2", "--cancel-on-disconnect", bind=bind)
+    client = server.connect()
+    client.send("GET /%s HTTP/1.1\r\nHost: a\r\n\r\n" % path)
+    assert client.read_head().status == 200
+    got = b""
+    while block not in got:
+        got += client.read_available()  # all of it: with bytes left behind a close would be a reset
+    leave(client)
+    server.get("/left")
+    server.wait_log(r'"GET /%s HTTP/1\.1" 200 ' % path, out=True)
+    if path == "flow":
+        assert until(lambda: "the end of the flow" in server.get("/begun").text)
     assert "error:" not in server.log()
 
 
