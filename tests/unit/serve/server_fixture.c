@@ -84,6 +84,10 @@ static void fixture_fork(struct server_fixture *f, unsigned slot)
     row = stk_scoreboard_claim(f->board, slot, 0);
     assert_true(row >= 0);
     assert_int_equal(stk_channel_pair(fds), 0);
+    if (f->channel_sndbuf > 0)
+        assert_int_equal(
+            setsockopt(fds[0], SOL_SOCKET, SO_SNDBUF, &f->channel_sndbuf, sizeof f->channel_sndbuf),
+            0);
     f->row = &f->board->rows[row];
     f->channel = fds[1];
     fflush(NULL);

@@ -29,7 +29,8 @@ struct server_fixture {
     int channel;    /* the master's end */
     pid_t pid;
     uint16_t port;
-    int sndbuf; /* of the listening socket; 0: as it is */
+    int sndbuf;         /* of the listening socket; 0: as it is */
+    int channel_sndbuf; /* of the worker's end of the channel; 0: as it is */
     struct stk_transfer *transfer;
     bool beside; /* what is shared belongs to another fixture */
     bool hosted; /* the application has an event loop (loop_host.h); `turns` says of which kind */

@@ -168,6 +168,105 @@ static void connections_are_handed_over(struct server_fixture *f)
     assert_int_equal(server_fixture_wait(f), 0);
 }
 
+/* The part of the two masters in an upgrade: what f gives goes to g, until it is n connections. */
+static void carry_over(struct server_fixture *f, struct server_fixture *g, unsigned n)
+{
+    struct stk_message msg;
+    int r;
+
+    while (n > 0) {
+        r = stk_channel_recv(f->channel, STK_CHANNEL_MASTER, &msg);
+        if (r == 0 && msg.type == STK_MESSAGE_CARRY) {
+            assert_int_equal(msg.slot, 1); /* all have had a response */
+            while ((r = stk_channel_send(g->channel, &msg)) == -EAGAIN)
+                nap_ms(1);
+            close(msg.fd);
+            n--;
+        } else if (r == -EAGAIN) {
+            nap_ms(1);
+            r = 0;
+        }
+        assert_int_equal(r, 0);
+    }
+}
+
+/* An upgrade: the channel takes a few at a time, and the rest is tried again. */
+static void idle_connections_are_carried(struct server_fixture *f)
+{
+    struct server_fixture g;
+    struct client idle[60], busy;
+
+    f->channel_sndbuf = 1;
+    start_both(f, &g);
+    for (size_t i = 0; i < STK_ARRAY_LEN(idle); i++) {
+        idle[i] = client_open(f);
+        client_puts(&idle[i], GET("/"));
+        expect_body(&idle[i], "Hello, World!");
+    }
+    busy = client_open(f);
+    client_puts(&busy, GET("/sleep"));
+    server_fixture_await(f, STK_COUNTER_connections, STK_ARRAY_LEN(idle) + 1);
+    nap_ms(10);
+    atomic_store(&f->row->state, STK_SCOREBOARD_DRAINING);
+    server_fixture_send(f, STK_MESSAGE_DRAIN, STK_CHANNEL_DRAIN_CARRY, 30000);
+    server_fixture_await(f, STK_COUNTER_connections_handed_over, 1);
+    expect_body(&busy, "Hello, World!");
+    assert_true(stk_scoreboard_get(f->row, STK_COUNTER_connections_handed_over) <
+                STK_ARRAY_LEN(idle));
+    carry_over(f, &g, STK_ARRAY_LEN(idle) + 1);
+    server_fixture_await_exactly(f, STK_COUNTER_connections_open, 0);
+    assert_int_equal(stk_scoreboard_get(f->row, STK_COUNTER_connections_handed_over),
+                     STK_ARRAY_LEN(idle) + 1);
+    for (size_t i = 0; i < STK_ARRAY_LEN(idle); i++) {
+        client_puts(&idle[i], GET("/"));
+        expect_body(&idle[i], "Hello, World!");
+        client_close(&idle[i]);
+    }
+    client_puts(&busy, GET("/"));
+    expect_body(&busy, "Hello, World!");
+    client_close(&busy);
+    server_fixture_await_exactly(&g, STK_COUNTER_connections_open, 0);
+    server_fixture_stop(&g);
+    assert_int_equal(server_fixture_wait(f), 0);
+}
+
+/* An upgrade whose new server takes nothing: one more request each, whose answer is the last. */
+static void connections_that_nobody_takes_are_ended(struct server_fixture *f)
+{
+    struct client idle[4];
+    struct reply r;
+    bool ends = false;
+
+    f->config.graceful_timeout = 60000;
+    server_fixture_start(f);
+    for (size_t i = 0; i < STK_ARRAY_LEN(idle); i++) {
+        idle[i] = client_open(f);
+        client_puts(&idle[i], GET("/"));
+        expect_body(&idle[i], "Hello, World!");
+    }
+    assert_int_equal(shutdown(f->channel, SHUT_RD), 0); /* what is given fails with EPIPE */
+    atomic_store(&f->row->state, STK_SCOREBOARD_DRAINING);
+    server_fixture_send(f, STK_MESSAGE_DRAIN, STK_CHANNEL_DRAIN_CARRY, 60000);
+    while (!ends) { /* it may not have heard of it yet */
+        r = client_get(&idle[0], "/");
+        assert_int_equal(r.status, 200);
+        ends = r.close;
+        reply_free(&r);
+    }
+    for (size_t i = 1; i < STK_ARRAY_LEN(idle); i++) {
+        r = client_get(&idle[i], "/");
+        assert_int_equal(r.status, 200);
+        assert_true(r.close);
+        reply_free(&r);
+    }
+    for (size_t i = 0; i < STK_ARRAY_LEN(idle); i++) {
+        client_expect_end(&idle[i]);
+        client_close(&idle[i]);
+    }
+    assert_int_equal(stk_scoreboard_get(f->row, STK_COUNTER_connections_handed_over), 0);
+    assert_int_equal(server_fixture_wait(f), 0);
+}
+
 /* A receiver that has no room refuses, and everything is served where it is. */
 static void a_full_worker_takes_nothing(struct server_fixture *f)
 {
@@ -258,9 +357,14 @@ static void old_requests_are_refused(struct server_fixture *f)
 int main(void)
 {
     static const struct server_test tests[] = {
-        SERVER_TEST_TAKEOVER(waiting_requests_move), SERVER_TEST(bodies_move),
-        SERVER_TEST(connections_are_handed_over),    SERVER_TEST(a_full_worker_takes_nothing),
-        SERVER_TEST_TAKEOVER(the_queue_has_an_end),  SERVER_TEST_TAKEOVER(old_requests_are_refused),
+        SERVER_TEST_TAKEOVER(waiting_requests_move),
+        SERVER_TEST(bodies_move),
+        SERVER_TEST(connections_are_handed_over),
+        SERVER_TEST(a_full_worker_takes_nothing),
+        SERVER_TEST(idle_connections_are_carried),
+        SERVER_TEST(connections_that_nobody_takes_are_ended),
+        SERVER_TEST_TAKEOVER(the_queue_has_an_end),
+        SERVER_TEST_TAKEOVER(old_requests_are_refused),
     };
 
     return server_fixture_run("serve/move", tests, STK_ARRAY_LEN(tests));
