@@ -254,6 +254,78 @@ def test_what_may_be_served(server):
     assert fetch(server, "/.well-known/security.txt").body == b"contact"
 
 
+def type_of_the_system(ending):
+    """What the system's table says, which is asked for what the others do not know."""
+    for path in ("/etc/mime.types", "/etc/apache2/mime.types"):
+        if os.path.exists(path):
+            with open(path, encoding="utf-8") as table:
+                rows = [line.partition("#")[0].split() for line in table]
+            return ([row[0] for row in rows if ending in row[1:]] or [None])[-1]
+    return None
+
+
+def test_what_options_allow_and_say(serve_module, tmp_path):
+    """One server that takes hidden names, follows no link and has types of its own, and one that follows
+    all links."""
+    (tmp_path / "secret.txt").write_text("secret")
+    root = tmp_path / "public"
+    (root / "docs" / ".deep").mkdir(parents=True)
+    for name in ("a.txt", ".env", "docs/.deep/b.txt", "n.own", "N.OWN", "n.both", "n.md", "n.djvu", "n.css"):
+        (root / name).write_text(name)
+    (root / "inside").symlink_to("a.txt")
+    (root / "below").symlink_to("docs")
+    (root / "outside").symlink_to("../secret.txt")
+    (root / "absolute").symlink_to(root / "a.txt")
+    (root / "updir").symlink_to("..")
+    (root / "gone").symlink_to("nowhere")
+    (root / "loop").symlink_to("loop")
+    for suffix, size in (("", 900), (".gz", 300), (".br", 200), (".zst", 100)):
+        (root / ("app.js" + suffix)).write_bytes(b"%d" % (size % 7) * size)
+    table = tmp_path / "types"
+    table.write_text("# types\ntext/x-own\town owner # and more\napplication/x-late both css\n")
+    common = ("--static", "/static=%s" % root, "--workers", "1")
+    strict = serve_module(
+        APP, *common, "--static-dotfiles", "--static-follow-symlinks", "never", "--mime-file", str(table),
+        "--static-mime", "both=application/x-first", "--static-mime", ".md=text/markdown; charset=iso-8859-1",
+    )  # fmt: skip
+    loose = serve_module(APP, *common, "--static-follow-symlinks", "always")
+
+    def body(server, path):
+        r = fetch(server, "/static" + path)
+        return r.body.decode() if r.status == 200 else r.status
+
+    links = {"/inside": "a.txt", "/absolute": "a.txt", "/outside": "secret", "/updir/secret.txt": "secret",
+             "/updir/public/a.txt": "a.txt"}  # fmt: skip
+    for path, text in links.items():
+        assert (body(strict, path), body(loose, path)) == (404, text), path
+    for path in ("/gone", "/loop", "/../secret.txt", "/%2e%2e/secret.txt", "/docs/../../secret.txt"):
+        assert (body(strict, path), body(loose, path)) == (404, 404), path
+    for path, text in (("/.env", ".env"), ("/%2eenv", ".env"), ("/docs/.deep/b.txt", "docs/.deep/b.txt")):
+        assert (body(strict, path), body(loose, path)) == (text, 404), path
+    assert (body(strict, "/below/.deep/b.txt"), body(loose, "/below/.deep/b.txt")) == (404, 404)
+
+    unknown, djvu = "application/octet-stream", type_of_the_system("djvu")
+    for name, here, there in (
+        ("n.own", "text/x-own; charset=utf-8", type_of_the_system("own")),
+        ("N.OWN", "text/x-own; charset=utf-8", type_of_the_system("own")),
+        ("n.both", "application/x-first", type_of_the_system("both")),
+        ("n.md", "text/markdown; charset=iso-8859-1", "text/markdown; charset=utf-8"),
+        ("n.css", "application/x-late", "text/css; charset=utf-8"),
+        ("n.djvu", djvu, djvu),
+    ):  # fmt: skip
+        seen = [fetch(server, "/static/" + name).header("content-type") for server in (strict, loose)]
+        assert seen == [here or unknown, there or unknown], name
+
+    for fields, suffix, coding in (
+        ("zstd", ".zst", "zstd"), ("gzip, br, zstd", ".zst", "zstd"), ("gzip, br, zstd;q=0.5", ".br", "br"),
+        ("zstd;q=0, gzip", ".gz", "gzip"), ("", "", None),
+    ):  # fmt: skip
+        r = fetch(loose, "/static/app.js", fields and "Accept-Encoding: %s\r\n" % fields)
+        assert (r.header("content-encoding"), r.header("vary")) == (coding, "Accept-Encoding"), fields
+        assert r.header("content-type").startswith("text/javascript")
+        assert r.body == (root / ("app.js" + suffix)).read_bytes()
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_unreadable(server):
     path = server.root / "locked.txt"
