@@ -66,6 +66,16 @@ static void receive_look_ahead(StkExchange *ex)
         ex->body_done = true;
 }
 
+/* Whether the caller may not touch the request; with an exception then. */
+static bool receive_is_elsewhere(const StkExchange *ex)
+{
+    if (stk_likely(!stk_host_is_stray(ex->call.host) && PyThreadState_Get() == ex->call.ts))
+        return false;
+    PyErr_SetString(PyExc_RuntimeError, "receive() was awaited in another thread or process than "
+                                        "that of the event loop");
+    return true;
+}
+
 int stk_receive_next(StkExchange *ex, PyObject **ret_message)
 {
     const struct stk_state *st = ex->call.host->st;
@@ -75,16 +85,13 @@ int stk_receive_next(StkExchange *ex, PyObject **ret_message)
     int r;
 
     if (stk_unlikely(ex->websocket))
-        return stk_ws_receive_next(ex, ret_message);
+        return receive_is_elsewhere(ex) ? -1 : stk_ws_receive_next(ex, ret_message);
     if (!req || ex->state == STK_ASGI_ENDED || ex->call.gone || ex->call.input_failed) {
         *ret_message = receive_disconnect(st);
         return *ret_message ? 1 : -1;
     }
-    if (stk_unlikely(stk_host_is_stray(ex->call.host) || PyThreadState_Get() != ex->call.ts)) {
-        PyErr_SetString(PyExc_RuntimeError, "receive() was awaited in another thread or process "
-                                            "than that of the event loop");
+    if (receive_is_elsewhere(ex))
         return -1;
-    }
     if (ex->body_done) {
         if (!ex->left)
             return 0;

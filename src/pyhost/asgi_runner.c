@@ -44,6 +44,7 @@ typedef struct {
     StkExchange *exchange; /* that coro is of */
     bool pooled;           /* may be used again */
     bool dead;             /* its task has ended, or is going to */
+    bool blocks; /* first was marked as awaited; the mark is put back as the task gets it */
 } StkRunner;
 
 static PyObject *runner_name(const StkRunner *r, enum stk_state_name name)
@@ -202,13 +203,29 @@ static StkRunner *runner_take(struct stk_asgi *a)
         StkRunner *r = (StkRunner *)a->pool[--a->npool];
 
         /* Since it was given back the task may have been found by all_tasks(). */
-        if (stk_likely(!r->dead && Py_REFCNT(r->task) == RUNNER_TASK_REFS))
+        if (stk_likely(
+                !r->dead && Py_REFCNT(r->task) == RUNNER_TASK_REFS &&
+                (!r->park || runner_ask(r->park, runner_name(r, STK_NAME_s_done), false) == 0)))
             return r;
         if (!r->dead)
             runner_retire(r);
         Py_DECREF(r);
     }
     return runner_new(a);
+}
+
+/*
+ * What the coroutine waits for at first, for the task. The mark was off meanwhile: another
+ * coroutine that awaits the same future (a shared task) would be told that it is awaited wrongly.
+ */
+static PyObject *runner_take_first(StkRunner *r)
+{
+    PyObject *first = stk_steal(&r->first);
+
+    if (r->blocks &&
+        PyObject_SetAttr(first, runner_name(r, STK_NAME_s__asyncio_future_blocking), Py_True) < 0)
+        PyErr_Clear(); /* the task says what is wrong with it */
+    return first;
 }
 
 /* Parks: the future that the task is to wait for, or NULL with an exception. */
@@ -263,7 +280,7 @@ static PySendResult runner_am_send(PyObject *op, PyObject *arg, PyObject **ret_v
 
     if (r->first) {
         Py_CLEAR(r->park);
-        *ret_value = stk_steal(&r->first);
+        *ret_value = runner_take_first(r);
         return PYGEN_NEXT;
     }
     if (!r->coro) {
@@ -336,7 +353,7 @@ static PyObject *runner_throw(PyObject *op, PyObject *args)
     PyObject *exc;
 
     if (r->coro && r->first) {
-        PyObject *first = stk_steal(&r->first);
+        PyObject *first = runner_take_first(r);
 
         Py_CLEAR(r->park);
         cancelled = PyObject_CallMethodNoArgs(first, runner_name(r, STK_NAME_s_cancel));
@@ -400,6 +417,10 @@ static void runner_resume_by_task(StkRunner *r, PyObject *coro, PyObject *first,
 
     r->coro = stk_py_newref(coro);
     r->first = first;
+    r->blocks = runner_ask(first, runner_name(r, STK_NAME_s__asyncio_future_blocking), true) == 1;
+    if (r->blocks &&
+        PyObject_SetAttr(first, runner_name(r, STK_NAME_s__asyncio_future_blocking), Py_False) < 0)
+        PyErr_Clear();
     r->exchange = (StkExchange *)stk_py_newref((PyObject *)ex);
     if (r->park && runner_ask(r->park, runner_name(r, STK_NAME_s_done), false) == 0) {
         done = PyObject_CallMethodOneArg(r->park, runner_name(r, STK_NAME_s_set_result), Py_None);

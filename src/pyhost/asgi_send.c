@@ -417,6 +417,7 @@ static int send_zerocopy(StkExchange *ex, PyObject *message)
     int64_t count = send_int(st, message, STK_NAME_s_count, -1);
     int more = send_flag(st, message, STK_NAME_s_more_body, 0);
     struct stat info;
+    bool follows;
     int fd;
 
     if (!file && !PyErr_Occurred())
@@ -426,7 +427,8 @@ static int send_zerocopy(StkExchange *ex, PyObject *message)
     fd = PyObject_AsFileDescriptor(file);
     if (fd < 0)
         return -1;
-    if (offset < 0)
+    follows = offset < 0; /* the file's position, which moves as with os.sendfile(offset=None) */
+    if (follows)
         offset = lseek(fd, 0, SEEK_CUR);
     if (offset < 0 || fstat(fd, &info) < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
@@ -439,9 +441,11 @@ static int send_zerocopy(StkExchange *ex, PyObject *message)
     }
     if (count < 0 || count > info.st_size - offset)
         count = info.st_size > offset ? info.st_size - offset : 0;
-    if (send_file(ex, fd, offset, (uint64_t)count, !more) < 0)
+    if (follows && lseek(fd, offset + count, SEEK_SET) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
         return -1;
-    return 0;
+    }
+    return send_file(ex, fd, offset, (uint64_t)count, !more);
 }
 
 /* ---- messages ------------------------------------------------------------------------------ */

@@ -281,8 +281,10 @@ static int ws_accept(StkExchange *ex, PyObject *message)
     }
     r = ws_accept_fields(ex, stk_span_make(text, (size_t)len), list);
     Py_XDECREF(list);
-    if (r == 0)
+    if (r == 0) {
         ex->ws_state = WS_OPEN;
+        stk_exchange_wake(ex, STK_WAIT_RECEIVE); /* who waits since before asks for input now */
+    }
     return r;
 }
 

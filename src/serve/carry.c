@@ -59,26 +59,25 @@ bool stk_carry_out(struct stk_conn *conn, struct stk_lead_thread *thread)
     return false;
 }
 
-/* The endpoint that a socket's own address belongs to; the first one where nothing tells. */
+/* The endpoint whose listener has the address of a socket, or its port on all interfaces. */
 static const struct stk_endpoint *carry_endpoint(const struct stk_server *server, int fd)
 {
-    struct stk_addr addr = {.len = sizeof addr.ss};
-    char text[48], port[8];
-    uint16_t number = 0;
+    struct stk_addr own = {.len = sizeof own.ss};
+    const struct stk_endpoint *any = NULL;
 
-    if (getsockname(fd, (struct sockaddr *)&addr.ss, &addr.len) < 0)
+    if (getsockname(fd, (struct sockaddr *)&own.ss, &own.len) < 0)
         return NULL;
-    (void)stk_addr_format(&addr, text, &number);
-    (void)snprintf(port, sizeof port, "%u", (unsigned)number);
-    for (size_t i = 0; i < server->nendpoints; i++) {
-        const struct stk_endpoint *e = &server->endpoints[i];
+    for (size_t i = 0; i < server->nlisteners; i++) {
+        struct stk_addr bound = {.len = sizeof bound.ss};
 
-        if (e->is_unix
-                ? addr.ss.ss_family == AF_UNIX
-                : addr.ss.ss_family != AF_UNIX && stk_span_eq(e->server_port, stk_span_str(port)))
-            return e;
+        if (getsockname(server->listeners[i].src.fd, (struct sockaddr *)&bound.ss, &bound.len) < 0)
+            continue;
+        if (stk_addr_eq(&bound, &own))
+            return server->listeners[i].endpoint;
+        if (stk_addr_is_wildcard(&bound) && stk_addr_port(&bound) == stk_addr_port(&own))
+            any = server->listeners[i].endpoint;
     }
-    return NULL;
+    return any;
 }
 
 int stk_carry_in(struct stk_server *server, int fd, bool served)

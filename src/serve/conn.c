@@ -590,8 +590,10 @@ void stk_conn_look_again(struct stk_conn *conn)
 void stk_conn_want_input(struct stk_conn *conn)
 {
     uint32_t events = stk_conn_io_hides(conn) ? EPOLLIN | EPOLLOUT : EPOLLIN;
+    uint32_t now = __atomic_load_n(&conn->src.events, __ATOMIC_RELAXED);
 
-    if (conn->src_events != events)
+    /* The second: it was put back for output that its request has then sent by itself. */
+    if (conn->src_events != events || (now != 0 && now != events))
         conn_want(conn, events);
 }
 

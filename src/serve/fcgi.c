@@ -8,7 +8,7 @@
  * Out: all that makes responses writes plain bytes. They become STDOUT records in stk_conn_send,
  * and pieces of files in the output queue, the two ways to a socket. A response ends by
  * END_REQUEST, whatever its length was said to be, so the connection can go on after each; one that
- * is cut has no end, which no front end takes for a whole one.
+ * is cut has no end but bytes that are no record, which no front end takes for a whole one.
  */
 #include "serve/fcgi.h"
 
@@ -241,6 +241,14 @@ STK_COLD void stk_fcgi_end_slow(struct stk_serve_request *rq)
         t->bytes_out += t->out.len;
     else
         rq->gone = true;
+    if (!whole && !rq->gone) {
+        /* nginx without fastcgi_keep_conn takes the end of the connection for that of the
+         * response; of version 0 no record can be. */
+        char bad[STK_FASTCGI_HEADER] = {0};
+        struct iovec tail = {bad, sizeof bad};
+
+        rq->gone = stk_conn_send_raw(rq->conn, &tail, 1, true) < 0;
+    }
     t->out.len = 0;
     rq->keep_alive = rq->keep_alive && whole && !rq->gone;
 }

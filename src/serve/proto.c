@@ -109,7 +109,10 @@ enum stk_http1_result stk_proto_parse_other(struct stk_conn *conn, struct stk_se
     if (conn->proto == STK_PROTO_UNTOLD) {
         if (len == *off)
             return STK_HTTP1_PARTIAL;
-        conn->proto = (uint8_t)proto_of_byte(buf[*off]);
+        /* Behind a PROXY header the bytes are of the client that it names, and not of a front end.
+         */
+        conn->proto = conn->proxied != NULL && !conn->trusted ? STK_PROTO_HTTP1
+                                                              : (uint8_t)proto_of_byte(buf[*off]);
         if (conn->proto == STK_PROTO_HTTP1)
             return stk_http1_parse_memo(&t->memo, &t->head, buf + *off, len - *off, limits);
     }
@@ -163,10 +166,8 @@ static bool proto_set_peer(struct stk_peer *peer, const struct stk_gateway *gw)
     memcpy(text, gw->remote_addr.ptr, gw->remote_addr.len);
     text[gw->remote_addr.len] = '\0';
     if (inet_pton(AF_INET, text, &address) != 1 && inet_pton(AF_INET6, text, &address) != 1) {
-        if (strcmp(text, "unix:") == 0) { /* nginx, of a client that came by a unix socket */
-            peer->addr_len = 0;
-            peer->port = 0;
-        }
+        peer->addr_len = 0; /* "unix:", or a zone behind a link-local one: not the front end's */
+        peer->port = 0;
         return false;
     }
     memcpy(peer->addr, text, sizeof text);
@@ -191,8 +192,15 @@ bool stk_proto_apply(struct stk_serve_request *rq)
         rq->base.peer.port = proto_port(gw->remote_port);
         return g->trusted;
     }
-    if (!proto_set_peer(&rq->base.peer, gw))
-        return rq->conn->trusted;
+    if (!proto_set_peer(&rq->base.peer, gw)) {
+        const struct stk_cidr_set *trusted = &rq->t->server->trusted;
+
+        if (gw->remote_addr.len == 0)
+            return rq->conn->trusted;
+        /* nginx, of a client that came by a unix socket */
+        return trusted->any ||
+               (trusted->unix_peers && stk_span_eq(gw->remote_addr, STK_SPAN_LIT("unix:")));
+    }
     g->client = rq->base.peer;
     g->trusted = stk_cidr_set_match_text(&rq->t->server->trusted, gw->remote_addr);
     return g->trusted;

@@ -422,8 +422,8 @@ static bool router_make_scratch(struct stk_router *router)
 {
     struct stk_server *server = router->server;
 
-    router->scratch = stk_new0_array(struct router_scratch, server->nthreads);
-    for (unsigned i = 0; i < server->nthreads; i++) {
+    router->scratch = stk_new0_array(struct router_scratch, server->nthreads + 1);
+    for (unsigned i = 0; i <= server->nthreads; i++) {
         struct router_scratch *s = &router->scratch[i];
 
         s->path_cap = server->limits.head_max * 2u;
@@ -495,7 +495,7 @@ struct stk_router *stk_router_free(struct stk_router *router)
         router_rule_deinit(&router->rules[i]);
     for (size_t i = 0; router->headers && router->site && i < router->site->nheaders; i++)
         router_rule_deinit(&router->headers[i]);
-    for (unsigned i = 0; router->scratch && i < router->server->nthreads; i++) {
+    for (unsigned i = 0; router->scratch && i <= router->server->nthreads; i++) {
         free(router->scratch[i].path);
         free(router->scratch[i].script);
         free(router->scratch[i].location);

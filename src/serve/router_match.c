@@ -14,7 +14,10 @@
 
 struct router_scratch *stk_router_scratch(struct stk_serve_request *rq)
 {
-    return &rq->t->server->router->scratch[rq->t - rq->t->server->threads];
+    struct stk_server *server = rq->t->server;
+
+    /* Detached requests share one, under their mutex: the last. */
+    return &server->router->scratch[rq->detached ? server->nthreads : rq->t - server->threads];
 }
 
 bool stk_router_path(const struct stk_request *req, struct router_scratch *s,

@@ -148,9 +148,7 @@ static int websocket_send_iov(struct stk_conn *conn, struct iovec *iov, int n, s
 {
     int r = stk_conn_send(conn, iov, n);
 
-    if (r == -ENOMEM)
-        return r;
-    if (r < 0) {
+    if (r < 0) { /* a part of the frame may have left: nothing can follow it */
         websocket_lost(conn);
         return -EPIPE;
     }
@@ -322,8 +320,15 @@ static void websocket_input(struct stk_conn *conn, struct stk_lead_thread *threa
     struct stk_websocket *ws = conn->ws;
 
     while (!ws->deaf && conn->detached == d) {
+        if (ws->paused) { /* the rest, in which a little may inflate to a lot, waits as it came */
+            if (stk_conn_keep(conn, buf, len))
+                return;
+            websocket_fail(conn, STK_WS_CODE_INTERNAL, "no memory for the message");
+            break;
+        }
         switch (stk_ws_inbox_step(&ws->inbox, &buf, &len)) {
         case STK_WS_INBOX_MORE:
+            stk_conn_forget(conn);
             return;
         case STK_WS_INBOX_MESSAGE:
             websocket_on_message(conn, thread);
@@ -333,7 +338,7 @@ static void websocket_input(struct stk_conn *conn, struct stk_lead_thread *threa
             break;
         case STK_WS_INBOX_ERROR:
             websocket_fail(conn, ws->inbox.code, ws->inbox.text);
-            return;
+            break;
         }
     }
 }
@@ -341,7 +346,6 @@ static void websocket_input(struct stk_conn *conn, struct stk_lead_thread *threa
 void stk_websocket_take_kept_locked(struct stk_conn *conn)
 {
     websocket_input(conn, NULL, conn->in, conn->in_len);
-    stk_conn_forget(conn);
 }
 
 void stk_websocket_take_kept(struct stk_conn *conn)
@@ -506,20 +510,16 @@ bool stk_websocket_begin_linger(struct stk_conn *conn)
 /* Input of a client that closes: whether its close frame was among it, or it broke the protocol. */
 static bool websocket_closes(struct stk_websocket *ws, char *buf, size_t len)
 {
-    while (!ws->deaf) {
-        switch (stk_ws_inbox_step(&ws->inbox, &buf, &len)) {
-        case STK_WS_INBOX_MORE:
+    while (!ws->deaf) { /* frames only: no mutex, no shared inflater, no memory */
+        struct stk_ws_event event;
+        size_t used = 0;
+        enum stk_ws_result r = stk_ws_decode(&ws->inbox.decoder, buf, len, &used, &event);
+
+        if (r == STK_WS_PARTIAL)
             return false;
-        case STK_WS_INBOX_MESSAGE:
-            stk_ws_inbox_drop(&ws->inbox);
-            break;
-        case STK_WS_INBOX_CONTROL:
-            ws->deaf = ws->inbox.item.opcode == STK_WS_CLOSE;
-            break;
-        case STK_WS_INBOX_ERROR:
-            ws->deaf = true;
-            break;
-        }
+        buf += used;
+        len -= used;
+        ws->deaf = r == STK_WS_CONTROL ? event.opcode == STK_WS_CLOSE : r != STK_WS_DATA;
     }
     return true;
 }
@@ -631,6 +631,8 @@ void stk_websocket_skip(struct stk_request *req)
         stk_ws_inbox_pop(&ws->inbox);
     if (ws->paused && stk_ws_inbox_size(&ws->inbox) < WEBSOCKET_INBOX_LOW) {
         ws->paused = false;
+        if (conn->in_len > 0)
+            stk_websocket_take_kept_locked(conn);
         stk_detach_listen(conn);
     }
     websocket_leave(conn);

@@ -71,14 +71,10 @@ void stk_ws_inflater_reset(struct stk_ws_inflater *z)
     z->tail = 0;
 }
 
-/* Behind a final block: a new stream with the old one's window. */
+/* Behind a final block: a new stream with the old one's window, which is not copied. */
 static bool ws_inflate_renew(struct stk_ws_inflater *z)
 {
-    unsigned char window[32768];
-    unsigned len = sizeof(window);
-
-    return inflateGetDictionary(&z->z, window, &len) == Z_OK && inflateReset(&z->z) == Z_OK &&
-           (len == 0 || inflateSetDictionary(&z->z, window, len) == Z_OK);
+    return inflateResetKeep(&z->z) == Z_OK;
 }
 
 /* One step over `input`, which it moves. As inflate(). */

@@ -264,7 +264,7 @@ def test_a_second_header(required):
     required.server.wait_log("a second PROXY header follows the first")
 
 
-@pytest.mark.parametrize("kind, make", [("uwsgi", uwsgi), ("auto", uwsgi), ("unix", uwsgi), ("scgi", scgi), ("auto", scgi)])
+@pytest.mark.parametrize("kind, make", [("uwsgi", uwsgi), ("scgi", scgi)])
 @pytest.mark.parametrize("header", [v1(), v2()], ids=["v1", "v2"])
 def test_before_gateways(required, kind, make, header):
     with required.connect(kind) as conn:
@@ -281,7 +281,25 @@ def test_before_gateways(required, kind, make, header):
         assert parse(conn.read_to_end())[0] == 400
 
 
-@pytest.mark.parametrize("kind", ["fastcgi", "auto", "unix"])
+@pytest.mark.parametrize("kind", ["auto", "unix"])
+@pytest.mark.parametrize("packet", [uwsgi(BASE), scgi(BASE), fastcgi.request(BASE)], ids=["uwsgi", "scgi", "fastcgi"])
+@pytest.mark.parametrize("header", [v1(), v2(tlvs=ssl_tlv(1, 0))], ids=["v1", "v2"])
+def test_who_comes_through_a_balancer_is_no_front_end(required, kind, header, packet):
+    """The first bytes behind the header are the client's, which may not say who it is by them."""
+    with required.connect(kind) as conn:
+        conn.send(header + packet)
+        assert parse(conn.read_to_end())[0] == 400
+
+
+@pytest.mark.parametrize("kind", ["auto", "unix"])
+def test_a_front_end_behind_a_balancer(required, kind):
+    """It is one by its address."""
+    with required.connect(kind) as conn:
+        conn.send(v1("127.0.0.1") + uwsgi(BASE))
+        assert json.loads(parse(conn.read_to_end())[2])["REMOTE_ADDR"] == "192.0.2.9"
+
+
+@pytest.mark.parametrize("kind", ["fastcgi"])
 def test_before_fastcgi(required, kind):
     told = [pair for pair in BASE if pair[0] not in ("REMOTE_ADDR", "REMOTE_PORT")]
     with required.connect(kind) as conn:
