@@ -21,6 +21,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "config/config.h"
+#include "serve/body.h"
 #include "serve/proto.h"
 #include "serve/server.h"
 #include "wire/fastcgi.h"
@@ -229,6 +230,28 @@ int stk_fcgi_send(struct stk_conn *conn, struct iovec *iov, int iovcnt, bool end
     return n > 0 ? stk_conn_send_raw(conn, to, n, end) : 0;
 }
 
+/* Whether the application has failed, and not because of its client's body. */
+static bool fcgi_has_failed(const struct stk_serve_request *rq)
+{
+    const char *text;
+
+    return rq->failed && rq->of_app && (rq->body == NULL || stk_body_fault(rq->body, &text) == 0);
+}
+
+/* Tells the front end, which writes it to its error log, that the application has failed. */
+static STK_COLD int fcgi_send_stderr(struct stk_conn *conn)
+{
+    static const char said[] = "the application failed; the traceback is in stoker's error log\n";
+    char record[STK_FASTCGI_HEADER + sizeof said - 1 + STK_FASTCGI_HEADER];
+    struct iovec iov = {record, sizeof record};
+
+    stk_fastcgi_put_header(record, STK_FASTCGI_STDERR, conn->fcgi_id, sizeof said - 1);
+    memcpy(record + STK_FASTCGI_HEADER, said, sizeof said - 1);
+    stk_fastcgi_put_header(record + STK_FASTCGI_HEADER + sizeof said - 1, STK_FASTCGI_STDERR,
+                           conn->fcgi_id, 0); /* the end of the stream */
+    return stk_conn_send_raw(conn, &iov, 1, true);
+}
+
 STK_COLD void stk_fcgi_end_slow(struct stk_serve_request *rq)
 {
     struct stk_serve_thread *t = rq->t;
@@ -237,6 +260,8 @@ STK_COLD void stk_fcgi_end_slow(struct stk_serve_request *rq)
 
     stk_gather_end(t);
     iov = (struct iovec){t->out.buf, t->out.len};
+    if (!rq->gone && stk_unlikely(fcgi_has_failed(rq)) && fcgi_send_stderr(rq->conn) < 0)
+        rq->gone = true;
     if (!rq->gone && stk_fcgi_send(rq->conn, &iov, 1, whole) == 0)
         t->bytes_out += t->out.len;
     else

@@ -287,6 +287,9 @@ def test_reader_that_is_slow(either, tmp_path):
             assert fcgi.answer(conn).status == 200
 
 
+FAILED = b"the application failed; the traceback is in stoker's error log\n"
+
+
 @pytest.mark.parametrize("query", ["cut", "cut-length", "short"])
 def test_a_response_that_is_cut_has_no_end(site, query):
     site.server.check = False
@@ -294,15 +297,27 @@ def test_a_response_that_is_cut_has_no_end(site, query):
         conn.send(fcgi.request(ask(query)))
         found = fcgi.rest(conn)
         assert found.status == 200 and found.body in (b"begun", b"short") and found.end is None
+        assert found.errors == (b"" if query == "short" else FAILED)
 
 
 def test_errors_are_whole_answers(site):
     site.server.check = False
     with site.connect() as conn:
         conn.send(fcgi.request(ask("boom")))
-        assert fcgi.answer(conn).status == 500
+        found = fcgi.answer(conn)
+        assert (found.status, found.protocol_status, found.errors) == (500, fcgi.COMPLETE, FAILED)
         conn.send(fcgi.request(ask("x")))
-        assert fcgi.answer(conn).status == 200
+        found = fcgi.answer(conn)
+        assert (found.status, found.errors) == (200, b"")
+
+
+def test_the_error_stream_is_ended_and_precedes_the_end(site):
+    site.server.check = False
+    with site.connect() as conn:
+        conn.send(fcgi.request(ask("boom"), keep=False))
+        found = fcgi.split(conn.read_to_end())
+        assert [record.content for record in found if record.kind == fcgi.STDERR] == [FAILED, b""]
+        assert found[-1].kind == fcgi.END
 
 
 def test_get_values(either):

@@ -73,9 +73,10 @@ def take(conn: Connection) -> Record:
 
 
 class Answer:
-    """What STDOUT has of a response."""
+    """What STDOUT has of a response, and STDERR besides."""
 
-    def __init__(self, data: bytes, end: Optional[Record]):
+    def __init__(self, data: bytes, end: Optional[Record], errors: bytes = b""):
+        self.errors = errors
         head, sep, self.body = data.partition(b"\r\n\r\n")
         lines = head.decode("latin-1").split("\r\n")
         assert sep and lines[0].startswith("Status: "), data[:200]
@@ -94,12 +95,15 @@ class Answer:
 
 def answer(conn: Connection, id: int = 1) -> Answer:
     """A whole response of that request; records of others may not come between."""
-    data, closed = [], False
+    data, errors, closed = [], [], False
     while True:
         found = take(conn)
         assert found.id == id, found
         if found.kind == END:
-            return Answer(b"".join(data), found)
+            return Answer(b"".join(data), found, b"".join(errors))
+        if found.kind == STDERR:
+            errors.append(found.content)
+            continue
         assert found.kind == STDOUT and not closed, found
         data.append(found.content)
         closed = not found.content
@@ -117,4 +121,5 @@ def rest(conn: Connection, id: int = 1) -> Answer:
     assert all(found.id == id for found in records), records
     ends = [found for found in records if found.kind == END]
     assert not ends or records[-1].kind == END
-    return Answer(b"".join(found.content for found in records if found.kind == STDOUT), ends[0] if ends else None)
+    data, errors = (b"".join(found.content for found in records if found.kind == kind) for kind in (STDOUT, STDERR))
+    return Answer(data, ends[0] if ends else None, errors)
