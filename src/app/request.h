@@ -38,6 +38,7 @@ struct stk_endpoint {
     bool is_unix;
     uint8_t proto;          /* enum stk_proto; STK_PROTO_UNTOLD: the first bytes tell */
     uint8_t proxy_protocol; /* enum stk_proxy_protocol of config.h */
+    bool persistent;        /* uwsgi: a connection is kept for further requests */
 };
 
 struct stk_peer {

@@ -26,8 +26,9 @@ static const struct addr_scheme {
     const char *name;
     const char *canonical;
 } addr_schemes[] = {
-    {"http", "http"},       {"tcp", "http"},     {"https", "https"}, {"uwsgi", "uwsgi"},
-    {"fastcgi", "fastcgi"}, {"fcgi", "fastcgi"}, {"scgi", "scgi"},   {"auto", "auto"},
+    {"http", "http"},   {"tcp", "http"},        {"https", "https"},
+    {"uwsgi", "uwsgi"}, {"puwsgi", "puwsgi"},   {"scgi", "scgi"},
+    {"auto", "auto"},   {"fastcgi", "fastcgi"}, {"fcgi", "fastcgi"},
 };
 
 static int addr_fail(char **ret_error, char *error, int code)
@@ -306,7 +307,7 @@ static int addr_parse_scheme(const char *text, const char **rest, struct stk_add
     return addr_fail(
         ret_error,
         stk_mem_printf("\"%s\": \"%.*s\" is no scheme: there are http://, https://, uwsgi://, "
-                       "fastcgi://, scgi:// and auto://",
+                       "puwsgi://, fastcgi://, scgi:// and auto://",
                        text, (int)name.len, name.ptr),
         STK_ADDR_E_INVALID);
 }

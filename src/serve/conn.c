@@ -225,10 +225,9 @@ static enum stk_conn_state conn_ending(struct stk_conn *conn)
 
     if (!close_lingers[reason] || conn->eof || stk_conn_is_gone(conn))
         return STK_CONN_CLOSE;
-    /* By uwsgi and SCGI a front end sends nothing behind its request, so it need not be asked. */
+    /* A front end sends nothing behind the only request of a connection: it need not be asked. */
     if ((reason == STK_CLOSE_REQUESTED || reason == STK_CLOSE_RESPONSE_END) && !conn->lingers &&
-        (conn->proto == STK_PROTO_UWSGI || conn->proto == STK_PROTO_SCGI ||
-         !stk_conn_has_input(conn)))
+        (stk_conn_is_single(conn) || !stk_conn_has_input(conn)))
         return STK_CONN_CLOSE;
     return STK_CONN_LINGER;
 }

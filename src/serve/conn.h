@@ -111,6 +111,14 @@ void stk_conn_close(struct stk_conn *conn, struct stk_lead_thread *thread,
                     enum stk_close_reason reason);
 /* Forgets a busy connection that is another worker's now; by the owner of the loop. */
 void stk_conn_leave(struct stk_conn *conn, struct stk_lead_thread *thread);
+
+/* Whether the request that a front end has sent is the only one of the connection. */
+static inline bool stk_conn_is_single(const struct stk_conn *conn)
+{
+    return conn->proto == STK_PROTO_SCGI ||
+           (conn->proto == STK_PROTO_UWSGI && !conn->endpoint->persistent);
+}
+
 /*
  * Marks the connection busy; by the owner of the loop, or by the thread that has made it busy
  * already: the word of a busy connection may be changed by the owner of the loop at any time.

@@ -2,10 +2,11 @@
  * Gateway protocols on connections, and telling protocols apart by their first byte: no two of them
  * begin alike.
  *
- * uwsgi and SCGI carry one request a connection, whose end is the end of the response; FastCGI is
- * in fcgi.c. Whoever speaks them is the front end, so what the variables say of the client is taken
- * as it is. Forwarded fields (X-Forwarded-For ...) among them were sent by that client, and count
- * only if the client is a trusted proxy: to the front end it is what a peer is to HTTP.
+ * uwsgi and SCGI carry one request a connection, whose end is the end of the response; by puwsgi://
+ * uwsgi goes on while responses have a length. FastCGI is in fcgi.c. Whoever speaks them is the
+ * front end, so what the variables say of the client is taken as it is. Forwarded fields
+ * (X-Forwarded-For ...) among them were sent by that client, and count only if the client is a
+ * trusted proxy: to the front end it is what a peer is to HTTP.
  */
 #include "serve/proto.h"
 
@@ -22,22 +23,21 @@
 
 enum { PROTO_LOG_MS = 1000 };
 
-enum stk_proto stk_proto_of_scheme(const char *scheme)
+void stk_proto_set_scheme(struct stk_endpoint *endpoint, const char *scheme)
 {
     static const struct {
         const char *scheme;
         enum stk_proto proto;
     } schemes[] = {
-        {"uwsgi", STK_PROTO_UWSGI},
-        {"fastcgi", STK_PROTO_FCGI},
-        {"scgi", STK_PROTO_SCGI},
-        {"auto", STK_PROTO_UNTOLD},
+        {"uwsgi", STK_PROTO_UWSGI}, {"puwsgi", STK_PROTO_UWSGI}, {"fastcgi", STK_PROTO_FCGI},
+        {"scgi", STK_PROTO_SCGI},   {"auto", STK_PROTO_UNTOLD},
     };
 
+    endpoint->proto = STK_PROTO_HTTP1;
+    endpoint->persistent = strcmp(scheme, "puwsgi") == 0;
     for (size_t i = 0; i < STK_ARRAY_LEN(schemes); i++)
         if (strcmp(scheme, schemes[i].scheme) == 0)
-            return schemes[i].proto;
-    return STK_PROTO_HTTP1;
+            endpoint->proto = (uint8_t)schemes[i].proto;
 }
 
 struct stk_proto_gateway *stk_proto_gateway_new(const struct stk_http1_limits *limits)
@@ -99,6 +99,18 @@ static void proto_log_magic(struct stk_conn *conn)
                         "application in stoker's own configuration");
 }
 
+/* Whether another packet may follow on a connection of uwsgi. A chunked body has no length in the
+ * packet, and what a client sent in it is never taken for a packet. */
+static bool proto_goes_on(const struct stk_conn *conn, const struct stk_gateway *gw)
+{
+    if (!conn->endpoint->persistent)
+        return false;
+    for (size_t i = 0; i < gw->nvars; i++)
+        if (stk_span_eq(gw->vars[i].name, STK_SPAN_LIT("HTTP_TRANSFER_ENCODING")))
+            return false;
+    return true;
+}
+
 enum stk_http1_result stk_proto_parse_other(struct stk_conn *conn, struct stk_serve_thread *t,
                                             char *buf, size_t len, size_t *off)
 {
@@ -119,6 +131,8 @@ enum stk_http1_result stk_proto_parse_other(struct stk_conn *conn, struct stk_se
     if (g->proto == conn->proto && (conn->proto != STK_PROTO_FCGI || conn->body == NULL) &&
         stk_gateway_again(&g->vars, &t->head, buf + *off, len - *off)) {
         conn->fcgi_id = g->fcgi_id;
+        if (conn->proto == STK_PROTO_UWSGI) /* it may have been held of another address */
+            t->head.keep_alive = proto_goes_on(conn, &g->vars);
         return STK_HTTP1_OK;
     }
     t->memo.len = 0; /* the head that it belongs to is written over */
@@ -131,6 +145,8 @@ enum stk_http1_result stk_proto_parse_other(struct stk_conn *conn, struct stk_se
     if (stk_unlikely(r != STK_HTTP1_OK))
         return r;
     t->head.serial = ++t->memo.serial;
+    if (conn->proto == STK_PROTO_UWSGI)
+        t->head.keep_alive = proto_goes_on(conn, &g->vars);
     if (stk_unlikely(g->vars.magic))
         proto_log_magic(conn); /* and is not taken for the next one: it is said again */
     else if (!stk_fcgi_is_open(&t->head))
@@ -248,7 +264,7 @@ void stk_proto_log_refusal(struct stk_conn *conn, enum stk_http1_result result, 
         return;
     if (result == STK_HTTP1_E_UWSGI_MODIFIER)
         stk_log_warning("%s: a uwsgi request with modifier1 %u is refused: 0 and 30 (WSGI) are "
-                        "served, and 100 (ping) on uwsgi:// addresses",
+                        "served, and 100 (ping) on uwsgi:// and puwsgi:// addresses",
                         from, len > 0 ? (unsigned)(unsigned char)*buf : 0);
     else if (result == STK_HTTP1_E_HTTP_BYTES)
         stk_log_warning("%s: HTTP was sent to an address of the %s protocol: use proxy_pass with "

@@ -27,8 +27,8 @@ struct stk_proto_gateway {
     struct stk_fastcgi_replies replies;
 };
 
-/* The protocol that a listener's scheme stands for. */
-enum stk_proto stk_proto_of_scheme(const char *scheme);
+/* Sets the protocol that a listener's scheme stands for. */
+void stk_proto_set_scheme(struct stk_endpoint *endpoint, const char *scheme);
 
 struct stk_proto_gateway *stk_proto_gateway_new(const struct stk_http1_limits *limits)
     __attribute__((returns_nonnull));

@@ -6,7 +6,7 @@
  *   Content-Length given          as given; more is cut, less closes the connection
  *   the whole body in one write   Content-Length computed
  *   HTTP/1.1                      chunked
- *   HTTP/1.0                      to the end of the connection
+ *   HTTP/1.0, uwsgi, SCGI         to the end of the connection
  *
  * FastCGI frames whatever is written once more, below (serve/fcgi.c), and ends it by a record.
  *

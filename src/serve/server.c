@@ -382,7 +382,7 @@ static void server_make_endpoints(struct stk_server *server, const struct stk_se
             .server_port = stk_span_str(from->server_port),
             .is_unix = from->is_unix,
         };
-        server->endpoints[i].proto = (uint8_t)stk_proto_of_scheme(from->scheme);
+        stk_proto_set_scheme(&server->endpoints[i], from->scheme);
         if (params->handlers_address == NULL || strcmp(from->spec, params->handlers_address) != 0)
             server->endpoints[i].proxy_protocol =
                 (uint8_t)(from->proxy_protocol >= 0 ? from->proxy_protocol

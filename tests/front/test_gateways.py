@@ -3,13 +3,15 @@
 import json
 import random
 import re
+import shutil
 import socket
 import struct
+import subprocess
 
 import pytest
 
 from tests.lib import fastcgi as records
-from tests.lib.server import Connection, free_port
+from tests.lib.server import Connection, free_port, test_command
 
 APP = """
 import json
@@ -17,8 +19,11 @@ import time
 
 
 def app(environ, start_response):
-    body = environ["wsgi.input"].read()
     query = environ["QUERY_STRING"]
+    if query == "unread":
+        start_response("200 OK", [])
+        return [b"unread"]
+    body = environ["wsgi.input"].read()
     if query.startswith("sleep="):
         time.sleep(float(query[6:]))
     if query == "stream":
@@ -73,7 +78,7 @@ class Gateways:
     """A server with an address of each kind."""
 
     def __init__(self, serve, tmp_path, *args):
-        self.ports = {name: free_port() for name in ("uwsgi", "scgi", "fastcgi", "auto")}
+        self.ports = {name: free_port() for name in ("uwsgi", "puwsgi", "scgi", "fastcgi", "auto")}
         self.path = str(tmp_path / "site.sock")
         binds = ["--bind=unix:" + self.path]
         binds += ["--bind=%s://127.0.0.1:%d" % pair for pair in self.ports.items()]
@@ -192,10 +197,74 @@ def test_modifiers(site):
     assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == ("/m", "/x")
     assert site.answer("uwsgi", uwsgi(BASE, modifier=5))[0] == 501
     site.server.wait_log(r"modifier1 5 is refused")
-    for kind in ("uwsgi",):
-        with site.connect(kind) as conn:
-            conn.send(b"\x64\0\0\0")
-            assert conn.read_to_end() == b"\x64\0\0\1"
+
+
+PING = b"\x64\0\0\0"
+
+
+@pytest.mark.parametrize("kind", ["uwsgi", "puwsgi"])
+def test_pings(site, kind):
+    with site.connect(kind) as conn:
+        conn.send(PING)
+        assert conn.read_to_end() == b"\x64\0\0\1"
+
+
+@pytest.mark.parametrize("kind", ["auto", "unix"])
+def test_a_ping_where_the_protocol_is_told_by_the_first_byte(site, kind):
+    """It begins like a word of HTTP."""
+    with site.connect(kind) as conn:
+        conn.send(PING + b"\r\n\r\n")
+        assert conn.read_to_end().startswith(b"HTTP/1.1 400 ")
+
+
+def test_persistent_connections(site):
+    """Packets that differ, that come again, and that came by an address where they end a connection."""
+    post = changed(("REQUEST_METHOD", "POST"), ("CONTENT_LENGTH", "5"))
+    with site.connect("puwsgi") as conn:
+        for number in range(5):
+            conn.send(uwsgi(changed(("SECRET", "m%d" % number))))
+            assert conn.read_response().json()["environ"]["SECRET"] == "m%d" % number
+            for _ in range(2):
+                conn.send(uwsgi(post, b"hello"))
+                assert conn.read_response().json()["body"] == "hello"
+            assert json.loads(site.answer("uwsgi", uwsgi(post, b"hello"))[2])["body"] == "hello"
+        large = changed(("REQUEST_METHOD", "POST"), ("CONTENT_LENGTH", "3000000"))
+        conn.send(uwsgi(large, b"x" * 3000000))
+        assert conn.read_response().json()["length"] == 3000000
+        conn.send(uwsgi(changed(("REQUEST_METHOD", "HEAD"))))
+        assert conn.read_response("HEAD").status == 200
+        conn.send(uwsgi(changed(("QUERY_STRING", "big"))))
+        assert conn.read_response().body == b"x" * 3000000
+        conn.send(b"".join(uwsgi(changed(("SECRET", "p%d" % n))) for n in range(10)))
+        for number in range(10):
+            found = conn.read_response()
+            assert found.json()["environ"]["SECRET"] == "p%d" % number and not found.all("connection")
+        conn.send_slowly(uwsgi(post, b"hello"), size=7)
+        assert conn.read_response().json()["body"] == "hello"
+
+
+def test_persistent_connections_that_end(site):
+    """Where only the end tells the length, behind what is refused, and behind a body that has no length."""
+    with site.connect("puwsgi") as conn:
+        conn.send(uwsgi(changed(("QUERY_STRING", "stream"))))
+        assert parse(conn.read_to_end())[2] == b"".join(b"block %d\n" % n for n in range(100))
+    assert site.answer("puwsgi", uwsgi(changed(("HTTP_HOST", "a b"))) + uwsgi(BASE))[0] == 400
+    assert site.answer("puwsgi", uwsgi(BASE, modifier=5))[0] == 501
+    chunked = changed(("REQUEST_METHOD", "POST"), ("HTTP_TRANSFER_ENCODING", "chunked"))
+    for _ in range(2):
+        with site.connect("puwsgi") as conn:
+            conn.send(uwsgi(chunked, uwsgi(changed(("SECRET", "smuggled")))))
+            data = conn.read_to_end()
+            assert data.count(b"HTTP/1.1 200 ") == 1 and b"smuggled" not in data
+
+
+def test_a_body_left_unread_ends_a_persistent_connection(serve, tmp_path):
+    site = Gateways(serve, tmp_path, "-w1", "--body=stream")
+    variables = changed(("REQUEST_METHOD", "POST"), ("CONTENT_LENGTH", "100000"), ("QUERY_STRING", "unread"))
+    with site.connect("puwsgi") as conn:
+        conn.send(uwsgi(variables, b"x" * 50000))
+        status, _, body = parse(conn.read_to_end())
+    assert (status, body) == (200, b"unread")
 
 
 def test_magic_variables_do_nothing(site):
@@ -307,7 +376,7 @@ def test_clients_in_the_log(serve, tmp_path):
     site.server.wait_log(r'192\.0\.2\.9 - - \[.*"GET /a%20b\?x=1 HTTP/1\.1" 200', out=True)
 
 
-@pytest.mark.parametrize("scheme", ["uwsgi", "scgi", "fastcgi", "fcgi", "auto"])
+@pytest.mark.parametrize("scheme", ["uwsgi", "puwsgi", "scgi", "fastcgi", "fcgi", "auto"])
 def test_public_addresses(serve, scheme):
     server = serve(APP, "--bind=%s://0.0.0.0:%d" % (scheme, free_port()), start=False)
     server.check = False
@@ -316,14 +385,27 @@ def test_public_addresses(serve, scheme):
     assert "allow-public-gateway" in server.log()
 
 
+@pytest.mark.parametrize("scheme", ["uwsgi", "puwsgi"])
+def test_public_addresses_that_are_allowed(serve, scheme):
+    """In a network of its own, so that nobody reaches it."""
+    apart = ["unshare", "--user", "--map-root-user", "--net"]
+    if shutil.which("unshare") is None or subprocess.run(apart + ["true"], stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("namespaces of networks cannot be made here")
+    server = serve(APP, "--bind=%s://0.0.0.0:%d" % (scheme, free_port()), "--allow-public-gateway", ready="/",
+                   bind="unix", command=apart + test_command())
+    server.wait_log(r"serving .*%s://127\.0\.0\.1:" % scheme)
+
+
 def test_a_reload_drops_nothing(serve, tmp_path):
     site = Gateways(serve, tmp_path, "-w2")
-    with site.connect("uwsgi") as slow:
+    with site.connect("uwsgi") as slow, site.connect("puwsgi") as kept:
         slow.send(uwsgi(changed(("QUERY_STRING", "sleep=1"))))
         site.server.send_signal(1)
         for _ in range(40):
             assert site.answer("uwsgi", uwsgi(BASE))[0] == 200
             assert site.answer("unix", scgi(BASE))[0] == 200
+            kept.send(uwsgi(BASE))
+            assert kept.read_response().status == 200
         assert parse(slow.read_to_end())[0] == 200
     site.server.wait_log("reload.*complete|reloaded")
 
