@@ -18,6 +18,7 @@ strong = {}
 log = []
 events = {}
 held = []
+by_name = {}
 
 
 def event(name):
@@ -289,6 +290,14 @@ async def task(scope, receive, send):
     same = before is asyncio.current_task() and before in asyncio.all_tasks()
     running = asyncio.get_running_loop() is asyncio.get_event_loop()
     await reply(send, [before is not None, same, running, before.done()])
+
+
+async def shared(scope, receive, send):
+    """All requests of a time await one future, each in its first step."""
+    if "shared" not in by_name:
+        by_name["shared"] = asyncio.ensure_future(asyncio.sleep(0.05, "one"))
+        by_name["shared"].add_done_callback(lambda _: by_name.pop("shared"))
+    await reply(send, await by_name["shared"])
 
 
 async def var(scope, receive, send):

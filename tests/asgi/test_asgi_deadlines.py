@@ -26,6 +26,13 @@ def wait_for(server, word):
         pass
 
 
+def test_rules_for_a_response_that_comes_late(serve_loop, tmp_path):
+    (tmp_path / "rules.toml").write_text('[[header]]\nprefix = "/task"\nset = "X-Rule: yes"\n')
+    server = serve_loop("--config", str(tmp_path / "rules.toml"))
+    for target, expected in (("/task?sleep", "yes"), ("/task", "yes"), ("/var?sleep", None)):
+        assert server.get(target).header("X-Rule") == expected
+
+
 def test_request_timeout(serve_loop):
     server = serve_loop("--request-timeout", "300ms")
     with server.connect() as conn:

@@ -1,5 +1,7 @@
 """Each request is alone in its task and context, although tasks are used again."""
 
+from contextlib import ExitStack
+
 import pytest
 
 pytestmark = pytest.mark.smoke
@@ -27,6 +29,15 @@ def ask(request, server):
 
 def test_current_task(ask):
     assert ask("/task", 3) == [[True, True, True, False]] * 3
+
+
+def test_requests_that_await_one_future(server):
+    with ExitStack() as stack:
+        conns = [stack.enter_context(server.connect()) for _ in range(12)]
+        for _ in range(3):
+            for conn in conns:
+                conn.send("GET /shared HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert [conn.read_response().json() for conn in conns] == ["one"] * 12
 
 
 def test_context(ask):
