@@ -112,6 +112,8 @@ void stk_lead_stop(struct stk_lead *lead);
 
 /* Queues a job by its age; by the stand-by while it leads. Wakes a parked thread if that helps. */
 void stk_lead_post(struct stk_lead *lead, struct stk_job *job);
+/* Whether there was a job since this was asked last; by one thread only. */
+bool stk_lead_has_posted(struct stk_lead *lead);
 /*
  * Takes a job back that no thread has begun: the oldest, or the newest, for which `may` (called
  * under a lock) says yes. NULL: there is none among the first few dozen.

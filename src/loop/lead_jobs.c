@@ -171,10 +171,17 @@ void stk_lead_post(struct stk_lead *lead, struct stk_job *job)
     }
     stk_list_insert_before(at, &job->link);
     jobs_count(lead, 1);
+    atomic_store_explicit(&lead->posted, true, memory_order_relaxed);
     if (!stk_lead_is_any_running(lead))
         jobs_wake_locked(lead, 1);
     pthread_mutex_unlock(&lead->mutex);
     stk_lead_ring(lead);
+}
+
+bool stk_lead_has_posted(struct stk_lead *lead)
+{
+    return atomic_load_explicit(&lead->posted, memory_order_relaxed) &&
+           atomic_exchange(&lead->posted, false);
 }
 
 struct stk_job *stk_lead_withdraw(struct stk_lead *lead, bool newest,

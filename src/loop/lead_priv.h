@@ -85,6 +85,7 @@ struct stk_lead {
     pthread_cond_t cond;
     struct stk_list jobs; /* by age */
     _Atomic unsigned njobs;
+    _Atomic bool posted; /* a job, since stk_lead_has_posted */
     _Atomic unsigned idle;
     unsigned tokens;
 

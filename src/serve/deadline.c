@@ -628,7 +628,7 @@ static void deadline_check_abandoned(struct stk_deadline *d)
 void stk_deadline_tick(struct stk_deadline *d)
 {
     stk_msec now, next = DEADLINE_NEVER;
-    bool changed;
+    bool changed, posted;
 
     if (d == NULL)
         return;
@@ -638,8 +638,12 @@ void stk_deadline_tick(struct stk_deadline *d)
     for (unsigned i = 0; i < d->nwatches; i++)
         next = deadline_earlier(next, deadline_look(d, i, now, changed));
     next = deadline_earlier(next, deadline_jobs(d, now));
+    posted = stk_lead_has_posted(d->server->lead);
     if (next != DEADLINE_NEVER || stk_lead_jobs(d->server->lead) > 0) {
         d->quiet = 0;
+    } else if (posted) {
+        d->quiet = 0;
+        next = now + DEADLINE_LOOK_MS; /* it may be between the queue and its call */
     } else if (d->armed > 0 && d->armed <= now && ++d->quiet < DEADLINE_QUIET) {
         next = now + DEADLINE_LOOK_MS; /* a job may have been between the queue and its call */
     }

@@ -359,6 +359,14 @@ def test_limit_of_one_request(serve):
     server.wait_log(r"not answered within 0\.1\d* s")
 
 
+def test_the_call_behind_one_without_a_limit(serve):
+    """The stand-by leads still when it comes, and has nothing else to look after."""
+    server = serve(APP, "--workers", "1", "--request-timeout", "0.4")
+    for _ in range(2):
+        assert server.get("/unlimited").status == 200
+    expect_timeout(server, "/second")
+
+
 def test_a_route_has_a_limit_of_its_own(serve):
     """Of a server without request-timeout, and in place of a shorter one."""
     routes = ("--route", "prefix=/sleep app=app:app strip=false timeout=300ms",
