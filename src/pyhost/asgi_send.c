@@ -23,6 +23,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "pyhost/head_cache.h"
+#include "pyhost/respond.h"
 #include "wire/http_status.h"
 
 enum { SEND_SHOWN_MAX = 200 };
@@ -57,7 +58,6 @@ static inline int send_flag(const struct stk_state *st, PyObject *message, enum 
 
 static STK_COLD int send_raise_head(int error, stk_span name)
 {
-    const char *text = "the server refuses it";
     PyObject *shown;
 
     switch (error) {
@@ -71,22 +71,14 @@ static STK_COLD int send_raise_head(int error, stk_span name)
     case STK_RESPONSE_E_STARTED:
         PyErr_SetString(PyExc_RuntimeError, "http.response.start: the head has already been sent");
         return -1;
-    case STK_RESPONSE_E_NAME:
-        text = "its name is not a token of RFC 9110 (letters, digits and !#$%&'*+-.^_`|~)";
-        break;
-    case STK_RESPONSE_E_VALUE:
-        text = "its value has a line break or another control character";
-        break;
-    case STK_RESPONSE_E_LENGTH:
-        text = "its value is not a number, or differs from an earlier one";
-        break;
     default:
         break;
     }
     shown = PyBytes_FromStringAndSize(
         name.ptr, (Py_ssize_t)(name.len < SEND_SHOWN_MAX ? name.len : SEND_SHOWN_MAX));
     if (shown)
-        PyErr_Format(PyExc_ValueError, "http.response.start: header %R: %s", shown, text);
+        PyErr_Format(PyExc_ValueError, "http.response.start: header %R: %s", shown,
+                     stk_respond_field_fault(error));
     Py_XDECREF(shown);
     return -1;
 }

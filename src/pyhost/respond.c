@@ -98,10 +98,24 @@ int stk_respond_wait(struct stk_request *req)
 
 /* ---- the head ------------------------------------------------------------------------------ */
 
+STK_COLD const char *stk_respond_field_fault(int error)
+{
+    switch (error) {
+    case STK_RESPONSE_E_NAME:
+        return "its name is not a token of RFC 9110 (letters, digits and !#$%&'*+-.^_`|~)";
+    case STK_RESPONSE_E_VALUE:
+        return "its value has a line break or another control character";
+    case STK_RESPONSE_E_HOP_BY_HOP:
+        return "it is hop-by-hop, which only the server may set (PEP 3333)";
+    case STK_RESPONSE_E_LENGTH:
+        return "its value is not a number, or differs from an earlier one";
+    default:
+        return "the server refuses it";
+    }
+}
+
 static STK_COLD int respond_raise_server(int error, stk_span name)
 {
-    const char *text = "the server refuses it";
-
     switch (error) {
     case STK_RESPONSE_E_STATUS:
         PyErr_Format(PyExc_ValueError,
@@ -114,25 +128,14 @@ static STK_COLD int respond_raise_server(int error, stk_span name)
     case STK_RESPONSE_E_STARTED:
         PyErr_Format(PyExc_AssertionError, "start_response: the head has already been sent");
         return -1;
-    case STK_RESPONSE_E_NAME:
-        text = "its name is not a token of RFC 9110 (letters, digits and !#$%&'*+-.^_`|~)";
-        break;
-    case STK_RESPONSE_E_VALUE:
-        text = "its value has a line break or another control character";
-        break;
-    case STK_RESPONSE_E_HOP_BY_HOP:
-        text = "it is hop-by-hop, which only the server may set (PEP 3333)";
-        break;
-    case STK_RESPONSE_E_LENGTH:
-        text = "its value is not a number, or differs from an earlier one";
-        break;
     default:
         break;
     }
     PyObject *shown = PyUnicode_DecodeLatin1(
         name.ptr, (Py_ssize_t)(name.len < SHOWN_MAX ? name.len : SHOWN_MAX), NULL);
     if (shown)
-        PyErr_Format(PyExc_ValueError, "start_response: header %R: %s", shown, text);
+        PyErr_Format(PyExc_ValueError, "start_response: header %R: %s", shown,
+                     stk_respond_field_fault(error));
     Py_XDECREF(shown);
     return -1;
 }

@@ -34,3 +34,5 @@ int stk_respond_add_length(struct stk_call *call, uint64_t length);
 /* Waits, without the GIL, for what the request's last -EAGAIN was about. 0, or -1: a signal handler
  * raised. */
 int stk_respond_wait(struct stk_request *req);
+/* Why the server refuses a field: the end of a sentence, for an enum stk_response_error. */
+const char *stk_respond_field_fault(int error);
