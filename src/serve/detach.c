@@ -163,6 +163,8 @@ struct stk_request *stk_detach(struct stk_request *req)
     fate = stk_deadline_end(rq);
     stk_gather_end(t);
     pthread_mutex_lock(&det->mutex);
+    stk_conn_forget(conn); /* a head that was kept; what lies behind it is in the read buffer */
+    d->behind = conn->lingers;
     conn->detached = d;
     stk_list_append(&det->all, &d->link);
     stk_detach_count(det, 1);

@@ -38,6 +38,7 @@ struct stk_detached {
     bool lazy;     /* input events are asked for until one comes that nobody wants */
     bool disk;     /* queued output waits for a disk, not for the client */
     bool hung;     /* the connection is out of the epoll set for good */
+    bool behind;   /* bytes came behind it that are not kept yet, and precede what is read next */
     char memory[]; /* the head, texts, the body */
 };
 

@@ -84,13 +84,13 @@ void stk_http1_close_sent(struct stk_conn *conn, struct stk_lead_thread *thread,
 
 void stk_http1_keep_rest(struct stk_conn *conn, const char *rest, size_t len)
 {
-    if (stk_conn_keep(conn, rest, len)) {
-        if (conn->ws != NULL) /* accepted in its call */
-            stk_websocket_take_kept(conn);
-        return;
+    if (!stk_conn_keep(conn, rest, len)) {
+        stk_conn_forget(conn);
+        conn->detached->rq.keep_alive = false;
+        conn->detached->rq.gone = conn->detached->rq.base.websocket;
     }
-    stk_conn_forget(conn);
-    conn->detached->rq.keep_alive = false;
+    if (conn->detached->behind)
+        stk_websocket_take_kept(conn);
 }
 
 /* Not stk_http1_job, which is a request that is complete: that one may be moved, or refused. */

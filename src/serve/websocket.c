@@ -354,15 +354,19 @@ void stk_websocket_take_kept(struct stk_conn *conn)
 
     pthread_mutex_lock(&det->mutex);
     if (conn->detached) {
-        stk_websocket_take_kept_locked(conn);
+        conn->detached->behind = false;
+        if (conn->detached->rq.gone) /* for want of memory, too */
+            stk_detach_hang(det, conn->detached);
+        else if (conn->ws) /* accepted in its call */
+            stk_websocket_take_kept_locked(conn);
         stk_detach_listen(conn);
     }
     pthread_mutex_unlock(&det->mutex);
 }
 
-static bool websocket_reads(const struct stk_websocket *ws)
+static bool websocket_reads(const struct stk_conn *conn)
 {
-    return !ws->deaf && !ws->paused;
+    return !conn->ws->deaf && !conn->ws->paused && !conn->detached->behind;
 }
 
 static void websocket_read(struct stk_conn *conn, struct stk_lead_thread *thread)
@@ -395,13 +399,13 @@ void stk_websocket_on_event(struct stk_conn *conn, struct stk_lead_thread *threa
     if (events & EPOLLOUT)
         stk_detach_drain_output(det, d);
     if (events & ~(uint32_t)EPOLLOUT || stk_conn_io_hides(conn)) {
-        if (websocket_reads(ws))
+        if (websocket_reads(conn))
             websocket_read(conn, thread);
         else if (events & EPOLLRDHUP)
             stk_detach_tell(det, d, STK_WAKE_GONE);
         if (conn->detached != d)
             return;
-        if (events & (EPOLLHUP | EPOLLERR) && !websocket_reads(ws))
+        if (events & (EPOLLHUP | EPOLLERR) && !websocket_reads(conn))
             stk_detach_hang(det, d);
     }
     if (ws->pending && conn->timer.deadline > ws->pending_from + WEBSOCKET_PENDING_MS)
@@ -412,7 +416,7 @@ void stk_websocket_on_event(struct stk_conn *conn, struct stk_lead_thread *threa
 
 uint32_t stk_websocket_events(const struct stk_conn *conn)
 {
-    if (!websocket_reads(conn->ws))
+    if (!websocket_reads(conn))
         return conn->detached->told & STK_WAKE_GONE || conn->eof ? 0 : EPOLLRDHUP;
     return stk_conn_io_hides(conn) ? EPOLLIN | EPOLLOUT : EPOLLIN;
 }

@@ -55,7 +55,7 @@ void stk_websocket_drain(struct stk_conn *conn, bool restart);
 void stk_websocket_end(struct stk_serve_request *rq);
 
 /* Without the mutex. */
-/* Bytes that came behind the handshake are kept by the connection now. */
+/* Bytes that came behind the request are kept by the connection now, or there was no memory. */
 void stk_websocket_take_kept(struct stk_conn *conn);
 /* After the request's end, by the owner of the loop. Has the connection linger for what closes it
  * on the client's side; false: it has gone. */

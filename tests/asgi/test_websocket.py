@@ -155,6 +155,11 @@ APP = """
         time.sleep(1)
         await send({**message, "type": "websocket.send"})
 
+    async def hold(scope, receive, send):
+        await connect(receive, send)
+        time.sleep(1)
+        await echo_rest(receive, send)
+
     async def collect(scope, receive, send):
         await connect(receive, send)
         gc.collect()
@@ -290,6 +295,45 @@ def test_frames_behind_the_handshake(server):
         with WebSocket(server, target, behind=frame(TEXT, b"early") + frame(PING, b"?")) as ws:
             assert {ws.message(), ws.message()} == {(TEXT, b"early"), (PONG, b"?")}
             ws.echo(TEXT, b"later")
+            ws.close()
+
+
+def test_a_handshake_in_pieces(server):
+    """What was kept of the head is no frame."""
+    data = handshake("/echo") + frame(TEXT, b"early") + frame(PING, b"?")
+    for cut in [*range(1, len(data), 13), len(data) - 3]:
+        with server.connect() as conn:
+            conn.send(data[:cut])
+            time.sleep(0.002)
+            conn.send(data[cut:])
+            assert conn.read_head().status == 101
+            assert sorted(conn.read_bytes(10)) == sorted(b"\x81\x05early\x8a\x01?"), cut
+            conn.reset()
+
+
+def test_handshakes_that_wait_for_a_busy_application(server):
+    """Another thread reads them then, and keeps them."""
+    with WebSocket(server, "/compute") as busy, server.connect() as conn, server.connect() as other:
+        busy.text("result")
+        time.sleep(0.3)
+        conn.send(handshake("/echo") + frame(TEXT, b"early"))
+        other.send(handshake("/echo")[:40])
+        time.sleep(0.1)
+        other.send(handshake("/echo")[40:] + frame(TEXT, b"early"))
+        for waits in (conn, other):
+            assert waits.read_head().status == 101
+            assert waits.read_bytes(7) == b"\x81\x05early"
+
+
+def test_frames_in_order_around_a_handshake(server):
+    """Those that came with it precede those that another thread reads while the application computes."""
+    whole = b"".join(frame(TEXT, b"%d" % number) for number in range(100))
+    for cut in (0, 3, len(whole) // 2):
+        with WebSocket(server, "/hold", behind=whole[:cut]) as ws:
+            time.sleep(0.2)
+            ws.conn.send(whole[cut:])
+            for number in range(100):
+                ws.expect(TEXT, b"%d" % number)
             ws.close()
 
 
