@@ -61,6 +61,7 @@ enum stk_response_error {
     STK_RESPONSE_E_TOO_LONG, /* body beyond Content-Length: what fits was sent, the rest cut off */
     STK_RESPONSE_E_SUBPROTOCOL, /* a WebSocket subprotocol that the client has not offered */
     STK_RESPONSE_E_WS_CODE,     /* a close code that must not be sent */
+    STK_RESPONSE_E_TRAILER,     /* a field that must not stand behind the body */
 };
 
 enum stk_write_flags {
@@ -92,6 +93,16 @@ struct stk_ws_view {
     bool end;      /* the WebSocket is closed, or the client gone */
     uint16_t code; /* of the end: that of the client, or of ours; 1005: none was given; 1006: the
                       client vanished */
+};
+
+/* The TLS session of a request, texts alive as long as the request. */
+struct stk_tls_view {
+    unsigned version;     /* 0x0304: TLS 1.3 */
+    unsigned suite;       /* the two bytes that the registry has for it */
+    stk_span server_cert; /* PEM; empty: not known */
+    stk_span
+        client_certs;     /* verified ones, PEM: the client's own, then those that have signed it */
+    stk_span client_name; /* the subject of the first, RFC 4514 */
 };
 
 /* A head that start and header have accepted, as the server keeps it. For the host only bytes. */
@@ -134,6 +145,22 @@ struct stk_request_ops {
     /* Sends len bytes of a file from off as body (the descriptor is duplicated where needed). As
      * write. */
     int (*sendfile)(struct stk_request *req, int fd, int64_t off, uint64_t len, unsigned flags);
+    /*
+     * Ends a response, whose body has been written without STK_WRITE_END, with fields behind the
+     * body (RFC 9110 6.5); `trailers` of the request has to have been set before start. 0; > 0 as
+     * header, *ret_bad being the field; else as write. Where the framing has no room for them they
+     * are left out.
+     */
+    int (*trailers)(struct stk_request *req, const struct stk_var *fields, size_t nfields,
+                    size_t *ret_bad);
+    /*
+     * 103 Early Hints (RFC 8297) with a field Link for each value, which leaves at once. 0, also
+     * where none can be sent: the response has begun to leave, or it is not HTTP/1.1; > 0 as
+     * header; -EPIPE, -ENOMEM.
+     */
+    int (*early_hint)(struct stk_request *req, const stk_span *links, size_t nlinks);
+    /* Shows the TLS session that the client has with this server. False: there is none. */
+    bool (*tls)(const struct stk_request *req, struct stk_tls_view *ret_view);
     /* Whether the head, or a part of it, has left or been queued to leave. */
     bool (*is_committed)(const struct stk_request *req);
     /* The application failed: a plain 500 if nothing has left, else the connection will be closed
@@ -219,6 +246,9 @@ struct stk_request {
     size_t nvars;
     bool vars_of_head; /* heads of one serial have the same vars */
     bool replaced;     /* something else was sent in the place of what the host answers */
-    bool websocket;    /* it asks for a WebSocket, rightly: detach it, then ws_accept or refuse */
-    void *host_data;   /* the host's own, during call() and while detached */
+    /* Of the host, before start: `trailers` is going to end the response. Its body is chunked then,
+     * without Content-Length, and the head may have the field Trailer. */
+    bool trailers;
+    bool websocket;  /* it asks for a WebSocket, rightly: detach it, then ws_accept or refuse */
+    void *host_data; /* the host's own, during call() and while detached */
 };

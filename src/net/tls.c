@@ -172,7 +172,20 @@ struct stk_tls *stk_tls_new(struct stk_tls_store *store, int fd)
     if (tls == NULL)
         return NULL;
     *tls = (struct stk_tls){.fd = fd,
-                            .info = {"", "", "", false, store->verifies, "", "", "", "", "", ""}};
+                            .info = {
+                                .protocol = "",
+                                .cipher = "",
+                                .sni = "",
+                                .verifies = store->verifies,
+                                .subject = "",
+                                .common_name = "",
+                                .issuer = "",
+                                .serial = "",
+                                .fingerprint = "",
+                                .pem = "",
+                                .chain = "",
+                                .server_cert = "",
+                            }};
     tls->ssl = SSL_new(store->ctx);
     bio = BIO_new(store->bio);
     if (tls->ssl == NULL || bio == NULL) {
@@ -501,7 +514,7 @@ static void tls_write_common_name(BIO *texts, const X509_NAME *subject)
 }
 
 /* Texts about a certificate, each with a NUL behind it. */
-static void tls_write_cert(BIO *texts, X509 *cert)
+static void tls_write_cert(BIO *texts, X509 *cert, const STACK_OF(X509) * chain)
 {
     static const char nul[1] = "";
 
@@ -516,6 +529,10 @@ static void tls_write_cert(BIO *texts, X509 *cert)
     tls_write_fingerprint(texts, cert);
     (void)BIO_write(texts, nul, 1);
     (void)PEM_write_bio_X509(texts, cert);
+    (void)BIO_write(texts, nul, 1);
+    (void)PEM_write_bio_X509(texts, cert);
+    for (int i = 0; i < sk_X509_num(chain); i++)
+        (void)PEM_write_bio_X509(texts, sk_X509_value(chain, i));
     (void)BIO_write(texts, nul, 1);
 }
 
@@ -545,6 +562,9 @@ static bool tls_note(struct stk_tls *tls)
     tls->info.protocol = SSL_get_version(tls->ssl);
     tls->info.cipher = SSL_CIPHER_get_name(SSL_get_current_cipher(tls->ssl));
     tls->info.resumed = SSL_session_reused(tls->ssl) == 1;
+    tls->info.version = (unsigned)SSL_version(tls->ssl);
+    tls->info.suite = SSL_CIPHER_get_protocol_id(SSL_get_current_cipher(tls->ssl));
+    tls->info.server_cert = stk_tls_store_pem(tls->store, tls->ssl);
     if (texts == NULL)
         return false;
     named = tls_copy_name(texts, SSL_get_servername(tls->ssl, TLSEXT_NAMETYPE_host_name));
@@ -552,7 +572,7 @@ static bool tls_note(struct stk_tls *tls)
         (void)BIO_reset(texts);
     (void)BIO_write(texts, "", 1);
     if (cert != NULL && SSL_get_verify_result(tls->ssl) == X509_V_OK)
-        tls_write_cert(texts, cert);
+        tls_write_cert(texts, cert, SSL_get_peer_cert_chain(tls->ssl));
     else
         cert = NULL;
     len = BIO_get_mem_data(texts, &data);
@@ -573,6 +593,7 @@ static bool tls_note(struct stk_tls *tls)
         tls->info.serial = tls_next_text(&at, end);
         tls->info.fingerprint = tls_next_text(&at, end);
         tls->info.pem = tls_next_text(&at, end);
+        tls->info.chain = tls_next_text(&at, end);
     }
     return true;
 }

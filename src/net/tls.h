@@ -40,6 +40,10 @@ struct stk_tls_info {
     const char *serial;      /* hexadecimal, upper case */
     const char *fingerprint; /* SHA-1, hexadecimal, lower case */
     const char *pem;         /* the certificate */
+    const char *chain;       /* likewise, and those behind it that the client has sent */
+    const char *server_cert; /* ours, PEM */
+    unsigned version;        /* 0x0304: TLS 1.3 */
+    unsigned suite;          /* the cipher's number in the registry */
 };
 
 /* A session for an accepted socket, which stays the caller's; keeps the store alive. NULL without

@@ -95,7 +95,17 @@ const char *stk_tls_error(const struct stk_tls *tls)
 
 const struct stk_tls_info *stk_tls_info(const struct stk_tls *tls)
 {
-    static const struct stk_tls_info none = {"", "", "", false, false, "", "", "", "", ""};
+    static const struct stk_tls_info none = {.protocol = "",
+                                             .cipher = "",
+                                             .sni = "",
+                                             .subject = "",
+                                             .common_name = "",
+                                             .issuer = "",
+                                             .serial = "",
+                                             .fingerprint = "",
+                                             .pem = "",
+                                             .chain = "",
+                                             .server_cert = ""};
 
     return &none;
 }

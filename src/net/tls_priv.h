@@ -16,6 +16,8 @@ struct stk_tls_pair {
     char **names; /* lower case and sorted; "*.example.org" among them */
     size_t nnames;
     int types[STK_TLS_TYPES_MAX];
+    X509 *certs[STK_TLS_TYPES_MAX]; /* the context's own */
+    char *pems[STK_TLS_TYPES_MAX];
     unsigned ntypes;
 };
 
@@ -45,6 +47,8 @@ struct stk_tls_store {
 
 /* The pair whose certificate fits a name best; NULL: none does. */
 const struct stk_tls_pair *stk_tls_store_find(const struct stk_tls_store *store, const char *name);
+/* The certificate of a session's server as text; "": not known. */
+const char *stk_tls_store_pem(const struct stk_tls_store *store, SSL *ssl);
 struct stk_tls_store *stk_tls_store_ref(struct stk_tls_store *store);
 /* The method by which sessions read and write (tls.c); NULL without memory. */
 BIO_METHOD *stk_tls_bio_method(void);

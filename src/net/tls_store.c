@@ -256,6 +256,35 @@ static struct stk_tls_pair *store_partner(struct stk_tls_store *store, const str
     return NULL;
 }
 
+static char *store_pem(const X509 *cert)
+{
+    BIO *bio = BIO_new(BIO_s_mem());
+    char *data = NULL;
+    char *text;
+    long len;
+
+    STK_ASSERT(bio != NULL);
+    len = PEM_write_bio_X509(bio, cert) == 1 ? BIO_get_mem_data(bio, &data) : 0;
+    text = stk_mem_strndup(data != NULL ? data : "", len > 0 ? (size_t)len : 0);
+    BIO_free(bio);
+    return text;
+}
+
+const char *stk_tls_store_pem(const struct stk_tls_store *store, SSL *ssl)
+{
+    const SSL_CTX *ctx = SSL_get_SSL_CTX(ssl);
+    const X509 *cert = SSL_get_certificate(ssl);
+
+    for (size_t i = 0; i < store->npairs; i++) {
+        const struct stk_tls_pair *pair = &store->pairs[i];
+
+        for (unsigned t = 0; pair->ctx == ctx && t < pair->ntypes; t++)
+            if (pair->certs[t] == cert)
+                return pair->pems[t];
+    }
+    return "";
+}
+
 static int store_put(struct stk_tls_store *store, struct store_entry *e,
                      const struct stk_config *config, char **ret_error)
 {
@@ -283,6 +312,8 @@ static int store_put(struct stk_tls_store *store, struct store_entry *e,
             stk_mem_printf("tls-cert: the certificate in %s is not taken by OpenSSL: %s",
                            e->file->path, reason != NULL ? reason : "no reason is known"));
     }
+    pair->certs[pair->ntypes] = e->cert;
+    pair->pems[pair->ntypes] = store_pem(e->cert);
     pair->types[pair->ntypes++] = EVP_PKEY_get_base_id(e->key);
     store->ncerts++;
     return 0;
@@ -472,6 +503,8 @@ struct stk_tls_store *stk_tls_store_free(struct stk_tls_store *store)
         for (size_t j = 0; j < store->pairs[i].nnames; j++)
             free(store->pairs[i].names[j]);
         free(store->pairs[i].names);
+        for (unsigned t = 0; t < store->pairs[i].ntypes; t++)
+            free(store->pairs[i].pems[t]);
         SSL_CTX_free(store->pairs[i].ctx);
     }
     for (size_t i = 0; i < store->nwarnings; i++)

@@ -63,7 +63,7 @@ StkSend *stk_exchange_acquire(struct stk_asgi *a, struct stk_request *req)
         .host = a->host, .app = &a->host->apps[req->app], .ts = a->ts, .req = req, .length = -1};
     ex->consumed = 0;
     ex->state = STK_ASGI_NEW;
-    ex->detached = ex->body_done = ex->left = ex->trailers = false;
+    ex->detached = ex->body_done = ex->left = ex->trailers = ex->trailing = false;
     ex->websocket = req->websocket;
     ex->ws_state = 0;
     ex->in_call = true;
@@ -296,6 +296,8 @@ void stk_exchange_end(StkExchange *ex)
 {
     bool failed = PyErr_Occurred() != NULL;
 
+    if (stk_unlikely(ex->trailing))
+        Py_CLEAR(ex->trailer);
     if (ex->runner) {
         ex->runner = NULL;
         ex->asgi->running--;
@@ -361,6 +363,7 @@ static void receive_dealloc(PyObject *op)
 
     free(ex->title);
     Py_XDECREF(ex->ready);
+    Py_XDECREF(ex->trailer);
     Py_XDECREF(ex->held);
     Py_XDECREF(ex->spare);
     PyObject_Free(op);

@@ -38,10 +38,12 @@ typedef struct stk_exchange {
     bool in_call;     /* stk_asgi_call is on the stack */
     bool body_done;   /* the last part of the request's body has been received */
     bool left;        /* the client has ended its side */
-    bool trailers;    /* http.response.start has announced trailers */
+    bool trailers;    /* http.response.start has announced trailers, which have not come */
+    bool trailing;    /* and they are sent: the request takes them */
     bool websocket;   /* asgi_ws.c, as the next two */
     uint8_t ws_state;
-    PyObject *ready; /* what receive() returns next, or NULL */
+    PyObject *ready;   /* what receive() returns next, or NULL */
+    PyObject *trailer; /* the list of those fields so far, or NULL */
 } StkExchange;
 
 /* send(message). */
@@ -144,9 +146,44 @@ PyObject *stk_send_vectorcall(PyObject *op, PyObject *const *args, size_t nargsf
 /* Raises that the client has left. */
 void stk_send_raise_gone(void);
 
+/* A member of a message, borrowed; NULL with or without an exception. */
+static inline PyObject *stk_send_get(const struct stk_state *st, PyObject *message,
+                                     enum stk_state_name name)
+{
+    return PyDict_GetItemWithError(message, stk_state_name(st, name));
+}
+/* A boolean member: its value, `otherwise` where it is absent, -1 with an exception. */
+static inline int stk_send_flag(const struct stk_state *st, PyObject *message,
+                                enum stk_state_name name, int otherwise)
+{
+    PyObject *value = stk_send_get(st, message, name);
+
+    if (stk_likely(value == Py_False))
+        return 0;
+    if (value == Py_True)
+        return 1;
+    if (!value)
+        return PyErr_Occurred() ? -1 : otherwise;
+    return PyObject_IsTrue(value);
+}
+/* What a service returned that is not 0. 0, or -1 with an exception. */
+int stk_send_failed(StkExchange *ex, int r);
+/* That the message `type` is out of order. Returns -1. */
+int stk_send_raise_order(const StkExchange *ex, PyObject *type);
+
 /* http.response.start, http.response.body: 0, or -1 with an exception. */
 int stk_send_start(StkExchange *ex, PyObject *message);
 int stk_send_body(StkExchange *ex, PyObject *message);
+/* A part of an open file as body; `end`: the last one. Likewise. */
+int stk_send_file(StkExchange *ex, int fd, int64_t off, uint64_t len, bool end);
+
+/* ---- asgi_send_more.c ---------------------------------------------------------------------- */
+
+/* http.response.early_hint, .trailers, .pathsend, .zerocopysend; as stk_send_body. */
+int stk_send_early_hint(StkExchange *ex, PyObject *message);
+int stk_send_trailers(StkExchange *ex, PyObject *message, PyObject *type);
+int stk_send_path(StkExchange *ex, PyObject *message);
+int stk_send_zerocopy(StkExchange *ex, PyObject *message);
 
 /* ---- asgi_ws.c ----------------------------------------------------------------------------- */
 
@@ -182,5 +219,11 @@ void stk_runner_drain(struct stk_asgi *a);
 struct stk_scopes *stk_scopes_new(struct stk_pyhost *host, const struct stk_endpoint *endpoints,
                                   size_t nendpoints);
 void stk_scopes_free(struct stk_scopes *scopes);
+/* Whether the client takes trailers (TE: trailers), and there is room for them. */
+bool stk_scope_takes_trailers(const struct stk_head *head);
+/* Sets the extension tls in a dict of extensions where the client speaks TLS with this server. 0,
+ * or -1 with an exception. */
+int stk_scope_add_tls(struct stk_scopes *scopes, PyObject *extensions,
+                      const struct stk_request *req);
 /* The scope of a request: a new dict, or NULL with an exception. */
 PyObject *stk_scope_build(struct stk_scopes *scopes, const struct stk_request *req);

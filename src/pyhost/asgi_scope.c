@@ -23,6 +23,14 @@ enum {
     SCOPE_VALUE_MAX = 512,
 };
 
+/* Which extensions a request is offered. */
+enum scope_offer {
+    SCOPE_OFFER_FILES,    /* behind a gateway, or to HTTP/1.0 */
+    SCOPE_OFFER_HINTS,    /* early hints as well */
+    SCOPE_OFFER_TRAILERS, /* and trailers */
+    SCOPE_OFFERS,
+};
+
 /* A field that has been seen, with its last value. */
 struct scope_field {
     uint32_t hash;
@@ -38,6 +46,7 @@ struct scope_image {
     uint64_t serial;
     PyObject *method, *raw_path, *query;
     PyObject *root_path;
+    bool trailers; /* the client takes them */
     bool is_apart; /* the path did not come out of raw_path */
     uint8_t version_minor;
     uint16_t port;
@@ -52,8 +61,9 @@ struct stk_scopes {
     size_t nendpoints;
     struct scope_image *images; /* [(app * nendpoints + endpoint) * 2 + is https] */
     size_t nimages;
-    PyObject *asgi;       /* {"version": "3.0", "spec_version": "2.4"} */
-    PyObject *extensions; /* what each scope has a copy of */
+    PyObject *asgi;                     /* {"version": "3.0", "spec_version": "2.5"} */
+    PyObject *extensions[SCOPE_OFFERS]; /* what each scope has a copy of */
+    PyObject *server_cert;              /* of the last request by TLS, as str; or NULL */
     struct stk_strings *words;
     struct scope_field fields[SCOPE_FIELDS];
 };
@@ -215,7 +225,113 @@ static int scope_change_headers(struct stk_scopes *s, struct scope_image *image,
     if (!list)
         return -1;
     Py_XSETREF(image->headers, list);
+    image->trailers = stk_scope_takes_trailers(head);
     return 0;
+}
+
+/* ---- extensions ---------------------------------------------------------------------------- */
+
+static bool scope_has_word(stk_span list, stk_span word)
+{
+    while (list.len > 0) {
+        const char *comma = memchr(list.ptr, ',', list.len);
+        stk_span item = stk_span_make(list.ptr, comma ? (size_t)(comma - list.ptr) : list.len);
+
+        list = stk_span_make(list.ptr + item.len + (comma ? 1 : 0),
+                             list.len - item.len - (comma ? 1 : 0));
+        while (item.len > 0 && (*item.ptr == ' ' || *item.ptr == '\t'))
+            item = stk_span_make(item.ptr + 1, item.len - 1);
+        if (item.len >= word.len && stk_span_ieq(stk_span_make(item.ptr, word.len), word) &&
+            (item.len == word.len || strchr(" \t;", item.ptr[word.len])))
+            return true;
+    }
+    return false;
+}
+
+bool stk_scope_takes_trailers(const struct stk_head *head)
+{
+    if (head->path_apart || head->version_minor == 0)
+        return false;
+    for (unsigned i = 0; i < head->nfields; i++) {
+        const struct stk_head_field *f = &head->fields[i];
+
+        if (f->name_len == 2 && stk_span_ieq(stk_head_field_name(head, f), STK_SPAN_LIT("te")) &&
+            scope_has_word(stk_head_field_value(head, f), STK_SPAN_LIT("trailers")))
+            return true;
+    }
+    return false;
+}
+
+/* The certificates of a text, each by itself. */
+static PyObject *scope_certs(stk_span pem)
+{
+    static const char end[] = "-----END CERTIFICATE-----\n";
+    PyObject *list = PyList_New(0);
+
+    while (list && pem.len > 0) {
+        const char *at = memmem(pem.ptr, pem.len, end, sizeof(end) - 1);
+        size_t len = at ? (size_t)(at - pem.ptr) + sizeof(end) - 1 : pem.len;
+        PyObject *cert = PyUnicode_DecodeASCII(pem.ptr, (Py_ssize_t)len, "replace");
+
+        if (!cert || PyList_Append(list, cert) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(cert);
+        pem = stk_span_make(pem.ptr + len, pem.len - len);
+    }
+    return list;
+}
+
+/* A text that is None where it is empty. */
+static PyObject *scope_text(stk_span text)
+{
+    if (text.len == 0)
+        return stk_py_newref(Py_None);
+    return PyUnicode_DecodeUTF8(text.ptr, (Py_ssize_t)text.len, "replace");
+}
+
+/* ASGI TLS extension, 0.2. */
+static PyObject *scope_tls(struct stk_scopes *s, const struct stk_tls_view *view)
+{
+    stk_span pem = view->server_cert;
+    PyObject *cert = s->server_cert;
+
+    if (!cert || (size_t)PyUnicode_GET_LENGTH(cert) != pem.len ||
+        memcmp(PyUnicode_1BYTE_DATA(cert), pem.ptr, pem.len) != 0) {
+        cert = PyUnicode_DecodeASCII(pem.ptr, (Py_ssize_t)pem.len, "replace");
+        Py_XSETREF(s->server_cert, cert);
+        if (!cert)
+            return NULL;
+    }
+    if (pem.len == 0)
+        cert = Py_None;
+    return Py_BuildValue("{s:O,s:N,s:N,s:O,s:I,s:I}", "server_cert", cert, "client_cert_chain",
+                         scope_certs(view->client_certs), "client_cert_name",
+                         scope_text(view->client_name), "client_cert_error", Py_None, "tls_version",
+                         view->version, "cipher_suite", view->suite);
+}
+
+int stk_scope_add_tls(struct stk_scopes *s, PyObject *extensions, const struct stk_request *req)
+{
+    struct stk_tls_view view;
+
+    if (!extensions || !req->ops->tls(req, &view))
+        return extensions ? 0 : -1;
+    return scope_put(s, extensions, STK_NAME_s_tls, scope_tls(s, &view));
+}
+
+static inline PyObject *scope_extensions(struct stk_scopes *s, const struct scope_image *image,
+                                         const struct stk_request *req)
+{
+    const struct stk_head *head = req->head;
+    bool hints = head->version_minor > 0 && !head->path_apart;
+    PyObject *dict = PyDict_Copy(s->extensions[!hints            ? SCOPE_OFFER_FILES
+                                               : image->trailers ? SCOPE_OFFER_TRAILERS
+                                                                 : SCOPE_OFFER_HINTS]);
+
+    /* Every session has variables. */
+    if (stk_unlikely(req->nvars > 0) && stk_scope_add_tls(s, dict, req) < 0)
+        Py_CLEAR(dict);
+    return dict;
 }
 
 /* ---- the target ---------------------------------------------------------------------------- */
@@ -387,7 +503,7 @@ STK_HOT PyObject *stk_scope_build(struct stk_scopes *s, const struct stk_request
         return NULL;
     r |= scope_put(s, dict, STK_NAME_headers,
                    PyList_GetSlice(image->headers, 0, PyList_GET_SIZE(image->headers)));
-    r |= scope_put(s, dict, STK_NAME_s_extensions, PyDict_Copy(s->extensions));
+    r |= scope_put(s, dict, STK_NAME_s_extensions, scope_extensions(s, image, req));
     r |= scope_put(s, dict, STK_NAME_s_state, state ? PyDict_Copy(state) : PyDict_New());
     r |= scope_put(s, dict, STK_NAME_s_asgi, PyDict_Copy(s->asgi));
     if (stk_unlikely(r != 0))
@@ -396,6 +512,26 @@ STK_HOT PyObject *stk_scope_build(struct stk_scopes *s, const struct stk_request
 }
 
 /* ---- life ---------------------------------------------------------------------------------- */
+
+static PyObject *scope_make_offer(int offer)
+{
+    static const char *const names[] = {
+        "http.response.pathsend",
+        "http.response.zerocopysend",
+        "http.response.early_hint",
+        "http.response.trailers",
+    };
+    PyObject *dict = PyDict_New();
+
+    for (int i = 0; dict && i < offer + 2; i++) {
+        PyObject *empty = PyDict_New();
+
+        if (!empty || PyDict_SetItemString(dict, names[i], empty) < 0)
+            Py_CLEAR(dict);
+        Py_XDECREF(empty);
+    }
+    return dict;
+}
 
 struct stk_scopes *stk_scopes_new(struct stk_pyhost *host, const struct stk_endpoint *endpoints,
                                   size_t nendpoints)
@@ -409,10 +545,13 @@ struct stk_scopes *stk_scopes_new(struct stk_pyhost *host, const struct stk_endp
     s->nimages = host->napps * nendpoints * 2;
     s->images = stk_new0_array(struct scope_image, s->nimages + 1);
     s->words = stk_strings_new(256);
-    s->asgi = Py_BuildValue("{s:s,s:s}", "version", "3.0", "spec_version", "2.4");
-    s->extensions =
-        Py_BuildValue("{s:{},s:{}}", "http.response.pathsend", "http.response.zerocopysend");
-    if (!s->asgi || !s->extensions) {
+    s->asgi = Py_BuildValue("{s:s,s:s}", "version", "3.0", "spec_version", "2.5");
+    for (int i = 0; s->asgi && i < SCOPE_OFFERS; i++) {
+        s->extensions[i] = scope_make_offer(i);
+        if (!s->extensions[i])
+            break;
+    }
+    if (!s->extensions[SCOPE_OFFERS - 1]) {
         stk_scopes_free(s);
         return NULL;
     }
@@ -432,6 +571,8 @@ void stk_scopes_free(struct stk_scopes *s)
         Py_XDECREF(s->fields[i].pair);
     stk_strings_free(s->words);
     Py_XDECREF(s->asgi);
-    Py_XDECREF(s->extensions);
+    for (int i = 0; i < SCOPE_OFFERS; i++)
+        Py_XDECREF(s->extensions[i]);
+    Py_XDECREF(s->server_cert);
     free(s);
 }

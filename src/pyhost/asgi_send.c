@@ -33,27 +33,6 @@ void stk_send_raise_gone(void)
     stk_py_raise_errno(EPIPE, "send(): the client has left");
 }
 
-static inline PyObject *send_get(const struct stk_state *st, PyObject *message,
-                                 enum stk_state_name name)
-{
-    return PyDict_GetItemWithError(message, stk_state_name(st, name));
-}
-
-/* A boolean member: its value, `otherwise` where it is absent, -1 with an exception. */
-static inline int send_flag(const struct stk_state *st, PyObject *message, enum stk_state_name name,
-                            int otherwise)
-{
-    PyObject *value = send_get(st, message, name);
-
-    if (stk_likely(value == Py_False))
-        return 0;
-    if (value == Py_True)
-        return 1;
-    if (!value)
-        return PyErr_Occurred() ? -1 : otherwise;
-    return PyObject_IsTrue(value);
-}
-
 /* ---- the head ------------------------------------------------------------------------------ */
 
 static STK_COLD int send_raise_head(int error, stk_span name)
@@ -192,12 +171,38 @@ static int send_list_head(struct stk_call *call, PyObject *status, PyObject *hea
     return 0;
 }
 
+/* Trailers are going to follow the body: the head is made for that. */
+static STK_COLD bool send_expect_trailers(StkExchange *ex)
+{
+    struct stk_request *req = ex->call.req;
+
+    ex->trailers = !ex->websocket;
+    ex->trailing = ex->trailers && stk_scope_takes_trailers(req->head) && !req->head->is_head;
+    req->trailers = ex->trailing;
+    return ex->trailing;
+}
+
+/* Headers that are no list: a new one, or NULL with an exception. */
+static STK_COLD PyObject *send_list_headers(PyObject *headers)
+{
+    PyObject *list = headers ? PySequence_List(headers) : PyList_New(0);
+
+    if (!list && PyErr_ExceptionMatches(PyExc_TypeError)) {
+        PyErr_Clear();
+        PyErr_Format(PyExc_TypeError,
+                     "http.response.start: headers must be an iterable of pairs of bytes, got "
+                     "%.200R",
+                     headers);
+    }
+    return list;
+}
+
 int stk_send_start(StkExchange *ex, PyObject *message)
 {
     const struct stk_state *st = ex->call.host->st;
-    PyObject *status = send_get(st, message, STK_NAME_status);
-    PyObject *headers = send_get(st, message, STK_NAME_headers);
-    int trailers = send_flag(st, message, STK_NAME_s_trailers, 0);
+    PyObject *status = stk_send_get(st, message, STK_NAME_status);
+    PyObject *headers = stk_send_get(st, message, STK_NAME_headers);
+    int trailers = stk_send_flag(st, message, STK_NAME_s_trailers, 0);
     PyObject *list = NULL;
     int r;
 
@@ -207,14 +212,21 @@ int stk_send_start(StkExchange *ex, PyObject *message)
         return -1;
     }
     ex->call.length = -1;
-    ex->trailers = trailers != 0;
     if (stk_unlikely(!headers || !PyList_CheckExact(headers))) {
-        list = headers ? PySequence_List(headers) : PyList_New(0);
+        list = send_list_headers(headers);
         if (!list)
             return -1;
+        if (!ex->call.req || ex->state != STK_ASGI_NEW) {
+            Py_DECREF(list);
+            PyErr_SetString(PyExc_RuntimeError, "send(): it was called by the iterator of headers");
+            return -1;
+        }
         headers = list;
     }
-    r = send_list_head(&ex->call, status, headers);
+    if (stk_unlikely(trailers) && send_expect_trailers(ex))
+        r = send_state_head(&ex->call, status, headers);
+    else
+        r = send_list_head(&ex->call, status, headers);
     Py_XDECREF(list);
     if (r < 0)
         return -1;
@@ -235,8 +247,7 @@ static STK_COLD void send_log_length(const StkExchange *ex, const char *what)
                   strcmp(what, "longer") == 0 ? "; the rest was cut off" : " bytes");
 }
 
-/* What a service returned that is not 0. 0, or -1 with an exception. */
-static STK_COLD int send_failed(StkExchange *ex, int r)
+STK_COLD int stk_send_failed(StkExchange *ex, int r)
 {
     switch (r) {
     case STK_RESPONSE_E_TOO_LONG:
@@ -261,11 +272,15 @@ static STK_COLD int send_failed(StkExchange *ex, int r)
     }
 }
 
-/* The body is complete: so is the response, unless trailers were announced. */
+/* The body is complete: so is the response, unless trailers follow. */
 static void send_end(StkExchange *ex)
 {
     struct stk_call *call = &ex->call;
 
+    if (stk_unlikely(ex->trailing)) {
+        ex->state = STK_ASGI_TRAILERS;
+        return;
+    }
     if (stk_unlikely(call->length > call->sent) && !call->req->head->is_head &&
         call->status != 304 && call->status != 204)
         send_log_length(ex, "shorter");
@@ -276,10 +291,10 @@ static void send_end(StkExchange *ex)
 static inline int send_bytes(StkExchange *ex, const char *data, size_t len, bool end)
 {
     struct stk_request *req = ex->call.req;
-    unsigned flags = end ? STK_WRITE_END : 0;
+    unsigned flags = end && stk_likely(!ex->trailing) ? STK_WRITE_END : 0;
     int r = 0;
 
-    if (stk_likely(len > 0 || end)) {
+    if (stk_likely(len > 0 || flags)) {
         r = req->ops->write(req, data, len, flags);
         if (stk_unlikely(r == -EAGAIN) && !ex->detached) {
             if (stk_exchange_detach(ex) < 0) {
@@ -293,7 +308,7 @@ static inline int send_bytes(StkExchange *ex, const char *data, size_t len, bool
     ex->call.wrote = true;
     ex->call.sent += (int64_t)len;
     ex->state = STK_ASGI_BODY;
-    if (stk_unlikely(r != 0) && send_failed(ex, r) < 0)
+    if (stk_unlikely(r != 0) && stk_send_failed(ex, r) < 0)
         return -1;
     if (end)
         send_end(ex);
@@ -303,8 +318,8 @@ static inline int send_bytes(StkExchange *ex, const char *data, size_t len, bool
 int stk_send_body(StkExchange *ex, PyObject *message)
 {
     const struct stk_state *st = ex->call.host->st;
-    PyObject *body = send_get(st, message, STK_NAME_s_body);
-    int more = send_flag(st, message, STK_NAME_s_more_body, 0);
+    PyObject *body = stk_send_get(st, message, STK_NAME_s_body);
+    int more = stk_send_flag(st, message, STK_NAME_s_more_body, 0);
     Py_buffer view;
     int r;
 
@@ -328,11 +343,10 @@ int stk_send_body(StkExchange *ex, PyObject *message)
 
 /* ---- files --------------------------------------------------------------------------------- */
 
-/* A part of an open file as body. 0, or -1 with an exception. */
-static int send_file(StkExchange *ex, int fd, int64_t off, uint64_t len, bool end)
+int stk_send_file(StkExchange *ex, int fd, int64_t off, uint64_t len, bool end)
 {
     struct stk_request *req = ex->call.req;
-    unsigned flags = end ? STK_WRITE_END : 0;
+    unsigned flags = end && !ex->trailing ? STK_WRITE_END : 0;
     int r;
 
     if (len == 0)
@@ -349,95 +363,11 @@ static int send_file(StkExchange *ex, int fd, int64_t off, uint64_t len, bool en
     ex->call.wrote = true;
     ex->call.sent += (int64_t)len;
     ex->state = STK_ASGI_BODY;
-    if (r != 0 && send_failed(ex, r) < 0)
+    if (r != 0 && stk_send_failed(ex, r) < 0)
         return -1;
     if (end)
         send_end(ex);
     return 0;
-}
-
-/* http.response.pathsend: a file by its path, as the whole body. */
-static int send_path(StkExchange *ex, PyObject *message)
-{
-    PyObject *path = send_get(ex->call.host->st, message, STK_NAME_s_path);
-    PyObject *bytes = NULL;
-    STK_CLEANUP(stk_fd_closep) int fd = -1;
-    struct stat info;
-
-    if (!path || !PyUnicode_FSConverter(path, &bytes)) {
-        if (!PyErr_Occurred())
-            PyErr_SetString(PyExc_KeyError, "http.response.pathsend has no 'path'");
-        return -1;
-    }
-    fd = open(PyBytes_AS_STRING(bytes), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-    Py_DECREF(bytes);
-    if (fd < 0 || fstat(fd, &info) < 0) {
-        PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, path);
-        return -1;
-    }
-    if (!S_ISREG(info.st_mode)) {
-        PyErr_Format(PyExc_ValueError, "http.response.pathsend: %R is not a regular file", path);
-        return -1;
-    }
-    return send_file(ex, fd, 0, (uint64_t)info.st_size, true);
-}
-
-/* An int member, or `otherwise` where it is absent or None; -2 with an exception. */
-static int64_t send_int(const struct stk_state *st, PyObject *message, enum stk_state_name name,
-                        int64_t otherwise)
-{
-    PyObject *value = send_get(st, message, name);
-    int64_t n;
-
-    if (!value || value == Py_None)
-        return PyErr_Occurred() ? -2 : otherwise;
-    n = PyLong_AsLongLong(value);
-    if (n < 0) {
-        if (!PyErr_Occurred())
-            PyErr_Format(PyExc_ValueError, "http.response.zerocopysend: %R is negative", value);
-        return -2;
-    }
-    return n;
-}
-
-/* http.response.zerocopysend: a part of an open file. */
-static int send_zerocopy(StkExchange *ex, PyObject *message)
-{
-    const struct stk_state *st = ex->call.host->st;
-    PyObject *file = send_get(st, message, STK_NAME_file);
-    int64_t offset = send_int(st, message, STK_NAME_s_offset, -1);
-    int64_t count = send_int(st, message, STK_NAME_s_count, -1);
-    int more = send_flag(st, message, STK_NAME_s_more_body, 0);
-    struct stat info;
-    bool follows;
-    int fd;
-
-    if (!file && !PyErr_Occurred())
-        PyErr_SetString(PyExc_KeyError, "http.response.zerocopysend has no 'file'");
-    if (!file || offset == -2 || count == -2 || more < 0)
-        return -1;
-    fd = PyObject_AsFileDescriptor(file);
-    if (fd < 0)
-        return -1;
-    follows = offset < 0; /* the file's position, which moves as with os.sendfile(offset=None) */
-    if (follows)
-        offset = lseek(fd, 0, SEEK_CUR);
-    if (offset < 0 || fstat(fd, &info) < 0) {
-        PyErr_SetFromErrno(PyExc_OSError);
-        return -1;
-    }
-    if (!S_ISREG(info.st_mode)) {
-        PyErr_SetString(PyExc_ValueError,
-                        "http.response.zerocopysend: the file is not a regular file");
-        return -1;
-    }
-    if (count < 0 || count > info.st_size - offset)
-        count = info.st_size > offset ? info.st_size - offset : 0;
-    if (follows && lseek(fd, offset + count, SEEK_SET) < 0) {
-        PyErr_SetFromErrno(PyExc_OSError);
-        return -1;
-    }
-    return send_file(ex, fd, offset, (uint64_t)count, !more);
 }
 
 /* ---- messages ------------------------------------------------------------------------------ */
@@ -448,10 +378,21 @@ enum send_type {
     SEND_BODY,
     SEND_PATH,
     SEND_ZEROCOPY,
+    SEND_TRAILERS,
+    SEND_EARLY_HINT,
 };
 
 static enum send_type send_type_of(PyObject *type)
 {
+    static const struct {
+        stk_span name;
+        enum send_type type;
+    } more[] = {
+        {STK_SPAN_LIT("pathsend"), SEND_PATH},
+        {STK_SPAN_LIT("zerocopysend"), SEND_ZEROCOPY},
+        {STK_SPAN_LIT("trailers"), SEND_TRAILERS},
+        {STK_SPAN_LIT("early_hint"), SEND_EARLY_HINT},
+    };
     const char *text;
     size_t len;
 
@@ -460,29 +401,41 @@ static enum send_type send_type_of(PyObject *type)
         return SEND_UNKNOWN;
     text += 14;
     len -= 14;
-    if (len == 5 && memcmp(text, "start", 5) == 0)
+    if (stk_likely(len == 5 && memcmp(text, "start", 5) == 0))
         return SEND_START;
-    if (len == 4 && memcmp(text, "body", 4) == 0)
+    if (stk_likely(len == 4 && memcmp(text, "body", 4) == 0))
         return SEND_BODY;
-    if (len == 8 && memcmp(text, "pathsend", 8) == 0)
-        return SEND_PATH;
-    if (len == 12 && memcmp(text, "zerocopysend", 12) == 0)
-        return SEND_ZEROCOPY;
+    for (size_t i = 0; i < STK_ARRAY_LEN(more); i++)
+        if (stk_span_eq(stk_span_make(text, len), more[i].name))
+            return more[i].type;
     return SEND_UNKNOWN;
 }
 
-static STK_COLD int send_raise_order(const StkExchange *ex, PyObject *type)
+STK_COLD int stk_send_raise_order(const StkExchange *ex, PyObject *type)
 {
     static const char *const expected[] = {
         [STK_ASGI_NEW] = "'http.response.start' has to come first",
         [STK_ASGI_STARTED] = "'http.response.body' has to follow 'http.response.start'",
         [STK_ASGI_BODY] = "the response has begun, 'http.response.body' has to follow",
-        [STK_ASGI_TRAILERS] = "'http.response.trailers' has to follow",
+        [STK_ASGI_TRAILERS] = "the body is complete, 'http.response.trailers' has to follow",
         [STK_ASGI_ENDED] = "the response is complete already",
     };
 
     PyErr_Format(PyExc_RuntimeError, "unexpected ASGI message %.100R: %s", type,
                  expected[ex->state]);
+    return -1;
+}
+
+static STK_COLD int send_raise_unknown(PyObject *type)
+{
+    const char *why = "it is none of an HTTP response";
+
+    if (!PyUnicode_Check(type))
+        why = "the type has to be a str";
+    else if (PyUnicode_CompareWithASCIIString(type, "http.response.debug") == 0 ||
+             PyUnicode_CompareWithASCIIString(type, "http.response.push") == 0)
+        why = "scope['extensions'] does not offer it";
+    PyErr_Format(PyExc_RuntimeError, "unexpected ASGI message %.100R: %s", type, why);
     return -1;
 }
 
@@ -493,11 +446,33 @@ static STK_COLD int send_raise_message(PyObject *message)
     return -1;
 }
 
+/* A message of an extension, or of none. */
+static STK_COLD int send_more(StkExchange *ex, PyObject *message, PyObject *type,
+                              enum send_type what)
+{
+    bool open = ex->call.req && ex->state <= STK_ASGI_BODY;
+
+    switch (what) {
+    case SEND_PATH:
+        return open && ex->state == STK_ASGI_STARTED ? stk_send_path(ex, message)
+                                                     : stk_send_raise_order(ex, type);
+    case SEND_ZEROCOPY:
+        return open && ex->state >= STK_ASGI_STARTED ? stk_send_zerocopy(ex, message)
+                                                     : stk_send_raise_order(ex, type);
+    case SEND_TRAILERS:
+        return stk_send_trailers(ex, message, type);
+    case SEND_EARLY_HINT:
+        return open ? stk_send_early_hint(ex, message) : stk_send_raise_order(ex, type);
+    default:
+        return send_raise_unknown(type);
+    }
+}
+
 /* 0, or -1 with an exception. */
 static int send_message(StkExchange *ex, PyObject *message)
 {
     PyObject *type =
-        PyDict_Check(message) ? send_get(ex->call.host->st, message, STK_NAME_s_type) : NULL;
+        PyDict_Check(message) ? stk_send_get(ex->call.host->st, message, STK_NAME_s_type) : NULL;
     enum send_type what;
 
     if (stk_unlikely(!type))
@@ -511,20 +486,12 @@ static int send_message(StkExchange *ex, PyObject *message)
     }
     if (what == SEND_START && ex->state == STK_ASGI_NEW)
         return stk_send_start(ex, message);
-    if (stk_unlikely(ex->state == STK_ASGI_NEW || ex->state > STK_ASGI_BODY || !ex->call.req))
-        return send_raise_order(ex, type);
-    switch (what) {
-    case SEND_BODY:
-        return stk_send_body(ex, message);
-    case SEND_PATH:
-        if (ex->state == STK_ASGI_STARTED)
-            return send_path(ex, message);
-        return send_raise_order(ex, type);
-    case SEND_ZEROCOPY:
-        return send_zerocopy(ex, message);
-    default:
-        return send_raise_order(ex, type);
-    }
+    if (stk_unlikely(what > SEND_BODY || what == SEND_UNKNOWN))
+        return send_more(ex, message, type, what);
+    if (stk_unlikely(ex->state == STK_ASGI_NEW || ex->state > STK_ASGI_BODY || !ex->call.req ||
+                     what != SEND_BODY))
+        return stk_send_raise_order(ex, type);
+    return stk_send_body(ex, message);
 }
 
 PyObject *stk_send_vectorcall(PyObject *op, PyObject *const *args, size_t nargsf, PyObject *kwnames)

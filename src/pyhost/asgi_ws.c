@@ -59,13 +59,16 @@ int stk_ws_scope(struct stk_asgi *a, PyObject *scope, const struct stk_request *
 {
     const struct stk_state *st = a->st;
     PyObject *scheme = stk_state_name(st, req->scheme.len == 5 ? STK_NAME_wss : STK_NAME_ws);
+    PyObject *extensions = Py_BuildValue("{s:{}}", "websocket.http.response");
 
-    if (ws_put(st, scope, STK_NAME_s_type, stk_py_newref(stk_state_name(st, STK_NAME_websocket))) <
+    if (stk_scope_add_tls(a->scopes, extensions, req) < 0)
+        Py_CLEAR(extensions);
+
+    if (ws_put(st, scope, STK_NAME_s_extensions, extensions) < 0 ||
+        ws_put(st, scope, STK_NAME_s_type, stk_py_newref(stk_state_name(st, STK_NAME_websocket))) <
             0 ||
         ws_put(st, scope, STK_NAME_s_scheme, stk_py_newref(scheme)) < 0 ||
-        ws_put(st, scope, STK_NAME_s_subprotocols, ws_subprotocols(req)) < 0 ||
-        ws_put(st, scope, STK_NAME_s_extensions,
-               Py_BuildValue("{s:{}}", "websocket.http.response")) < 0)
+        ws_put(st, scope, STK_NAME_s_subprotocols, ws_subprotocols(req)) < 0)
         return -1;
     return PyDict_DelItem(scope, stk_state_name(st, STK_NAME_s_method));
 }

@@ -70,6 +70,7 @@
     X(s_client, "client")                                     \
     X(s_server, "server")                                     \
     X(s_state, "state")                                       \
+    X(s_tls, "tls")                                           \
     X(s_extensions, "extensions")                             \
     X(s_body, "body")                                         \
     X(s_more_body, "more_body")                               \

@@ -19,6 +19,7 @@
 #include "serve/detach_priv.h"
 #include "serve/http1.h"
 #include "serve/outq.h"
+#include "serve/secure.h"
 #include "serve/websocket.h"
 
 static struct stk_detached *detached_of(const struct stk_request *req)
@@ -201,6 +202,27 @@ static int detached_sendfile(struct stk_request *req, int fd, int64_t off, uint6
     return r;
 }
 
+static int detached_trailers(struct stk_request *req, const struct stk_var *fields, size_t nfields,
+                             size_t *ret_bad)
+{
+    struct stk_detached *d = detached_of(req);
+    struct stk_detach *det = detached_enter(d);
+    int r = stk_response_trailers(req, fields, nfields, ret_bad);
+
+    detached_flush(det, d);
+    detached_leave(det);
+    return r;
+}
+
+static int detached_early_hint(struct stk_request *req, const stk_span *links, size_t nlinks)
+{
+    struct stk_detach *det = detached_enter(detached_of(req));
+    int r = stk_response_early_hint(req, links, nlinks);
+
+    detached_leave(det);
+    return r;
+}
+
 static void detached_fail(struct stk_request *req)
 {
     struct stk_detached *d = detached_of(req);
@@ -345,6 +367,9 @@ const struct stk_request_ops stk_detached_ops = {
     .head_load = detached_head_load,
     .write = detached_write,
     .sendfile = detached_sendfile,
+    .trailers = detached_trailers,
+    .early_hint = detached_early_hint,
+    .tls = stk_secure_view,
     .is_committed = stk_response_is_committed,
     .fail = detached_fail,
     .is_disconnected = detached_is_disconnected,

@@ -18,6 +18,7 @@
 #include "serve/detach.h"
 #include "serve/fcgi.h"
 #include "serve/http1.h"
+#include "serve/secure.h"
 #include "serve/server.h"
 
 /* Answers FastCGI records of other requests among the body, between what the response sends. */
@@ -177,6 +178,9 @@ const struct stk_request_ops stk_serve_request_ops = {
     .head_load = stk_response_head_load,
     .write = stk_response_write,
     .sendfile = stk_response_sendfile,
+    .trailers = stk_response_trailers,
+    .early_hint = stk_response_early_hint,
+    .tls = stk_secure_view,
     .is_committed = stk_response_is_committed,
     .fail = stk_response_fail,
     .is_disconnected = request_is_disconnected,

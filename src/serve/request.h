@@ -29,6 +29,8 @@ struct stk_serve_request {
     struct stk_body *body;
     struct stk_coder *coder; /* of a compressed response, serve/compress.h */
 
+    const stk_span *trailer; /* what ends a chunked body, serve/response_more.c; or NULL */
+
     const struct stk_site_rule *rule; /* the route with fields for the response, or NULL */
 
     /* The response. */
@@ -69,6 +71,10 @@ int stk_response_head_load(struct stk_request *req, const struct stk_response_he
 int stk_response_write(struct stk_request *req, const char *data, size_t len, unsigned flags);
 int stk_response_sendfile(struct stk_request *req, int fd, int64_t off, uint64_t len,
                           unsigned flags);
+/* response_more.c */
+int stk_response_trailers(struct stk_request *req, const struct stk_var *fields, size_t nfields,
+                          size_t *ret_bad);
+int stk_response_early_hint(struct stk_request *req, const stk_span *links, size_t nlinks);
 bool stk_response_is_committed(const struct stk_request *req);
 void stk_response_fail(struct stk_request *req);
 /* Ends a response that its application left open. */

@@ -30,6 +30,7 @@
 #include "serve/http1.h"
 #include "serve/move.h"
 #include "serve/request.h"
+#include "serve/response_more.h"
 #include "serve/router.h"
 #include "serve/sendfile.h"
 #include "serve/server.h"
@@ -204,7 +205,7 @@ static int response_known(struct stk_serve_request *rq, stk_span name, stk_span 
         rq->has_server = rq->has_server || IS("server");
         break;
     case 7:
-        forbidden = IS("trailer") || IS("upgrade");
+        forbidden = (IS("trailer") && !rq->base.trailers) || IS("upgrade");
         break;
     case 8:
         forbidden = IS("trailers");
@@ -213,7 +214,10 @@ static int response_known(struct stk_serve_request *rq, stk_span name, stk_span 
         forbidden = IS("connection") || IS("keep-alive");
         break;
     case 14:
-        return IS("content-length") ? response_length_field(rq, value) : 0;
+        if (!IS("content-length"))
+            return 0;
+        /* Trailers need chunks (RFC 9112 7.1.2). */
+        return rq->base.trailers ? -1 : response_length_field(rq, value);
     case 17:
         forbidden = IS("transfer-encoding");
         break;
@@ -454,7 +458,9 @@ static int response_block(struct stk_serve_request *rq, const char *data, size_t
         static char crlf_end[] = "\r\n0\r\n\r\n";
         bool end = flags & STK_WRITE_END;
 
-        if (len > 0)
+        if (stk_unlikely(rq->trailer != NULL) && end)
+            iov[n++] = stk_trailer_iov(rq->trailer, len > 0);
+        else if (len > 0)
             iov[n++] = (struct iovec){crlf_end, end ? 7 : 2};
         else if (end)
             iov[n++] = (struct iovec){crlf_end + 2, 5};

@@ -140,6 +140,24 @@ void stk_secure_apply(struct stk_serve_request *rq)
     rq->base.nvars = n;
 }
 
+bool stk_secure_view(const struct stk_request *req, struct stk_tls_view *ret_view)
+{
+    const struct stk_serve_request *rq = (const void *)req;
+    const struct stk_tls_info *info;
+
+    if (rq->conn->tls == NULL)
+        return false;
+    info = stk_tls_info(rq->conn->tls);
+    *ret_view = (struct stk_tls_view){
+        .version = info->version,
+        .suite = info->suite,
+        .server_cert = stk_span_str(info->server_cert),
+        .client_certs = stk_span_str(info->chain),
+        .client_name = stk_span_str(info->subject),
+    };
+    return true;
+}
+
 void stk_secure_end(struct stk_conn *conn)
 {
     switch ((enum stk_close_reason)conn->close_reason) {

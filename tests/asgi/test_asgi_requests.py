@@ -15,7 +15,7 @@ def scope_of(server, target="/scope", headers=()):
 def test_scope(server):
     found = scope_of(server, "/scope?a=%20b", [("X-Thing", "one"), ("x-thing", "two")])
     assert found["type"] == "http"
-    assert found["asgi"] == {"version": "3.0", "spec_version": "2.4"}
+    assert found["asgi"] == {"version": "3.0", "spec_version": "2.5"}
     assert (found["http_version"], found["method"], found["scheme"]) == ("1.1", "GET", "http")
     assert (found["path"], found["raw_path"], found["root_path"]) == ("/scope", b"/scope", "")
     assert found["query_string"] == b"a=%20b"
