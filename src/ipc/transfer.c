@@ -29,7 +29,7 @@
 
 enum {
     TRANSFER_MARK = 0x5254534d,
-    TRANSFER_VERSION = 2,
+    TRANSFER_VERSION = 3,
     TRANSFER_STATE_BITS = 3,
 };
 
@@ -61,9 +61,9 @@ struct transfer_row {
 
 struct stk_transfer {
     uint32_t magic;
-    unsigned nrows;
-    uint32_t row;  /* ours */
-    unsigned next; /* where to look for a free slot first */
+    unsigned nrows; /* with an inbox; behind them is the master's */
+    uint32_t row;   /* ours */
+    unsigned next;  /* where to look for a free slot first */
     struct transfer_row *rows;
     int *readers, *writers; /* -1: closed */
 };
@@ -83,6 +83,11 @@ static uint64_t transfer_word(uint64_t word, enum stk_transfer_state state)
     return word >> TRANSFER_STATE_BITS << TRANSFER_STATE_BITS | (uint64_t)state;
 }
 
+static size_t transfer_size(unsigned nrows)
+{
+    return (nrows + 1) * sizeof(struct transfer_row);
+}
+
 static _Atomic uint64_t *transfer_slot(const struct stk_transfer *t,
                                        const struct stk_transfer_ticket *ticket)
 {
@@ -92,8 +97,8 @@ static _Atomic uint64_t *transfer_slot(const struct stk_transfer *t,
 int stk_transfer_new(unsigned nrows, struct stk_transfer **ret_transfer)
 {
     struct stk_transfer *t = stk_new0(struct stk_transfer);
-    void *map = mmap(NULL, nrows * sizeof(struct transfer_row), PROT_READ | PROT_WRITE,
-                     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    void *map =
+        mmap(NULL, transfer_size(nrows), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     int r = map == MAP_FAILED ? -errno : 0;
 
     STK_ASSERT(nrows > 0);
@@ -136,7 +141,7 @@ struct stk_transfer *stk_transfer_free(struct stk_transfer *t)
         STK_CHECK_MAGIC(t, TRANSFER_MAGIC);
         stk_transfer_close(t);
         if (t->rows != NULL)
-            STK_ASSERT(munmap(t->rows, t->nrows * sizeof(struct transfer_row)) == 0);
+            STK_ASSERT(munmap(t->rows, transfer_size(t->nrows)) == 0);
         free(t->readers);
         free(t->writers);
         t->magic = 0;
@@ -164,9 +169,16 @@ void stk_transfer_own(struct stk_transfer *t, unsigned row)
     }
 }
 
+void stk_transfer_own_master(struct stk_transfer *t)
+{
+    STK_CHECK_MAGIC(t, TRANSFER_MAGIC);
+    STK_ASSERT(t->row == TRANSFER_NOWHERE);
+    t->row = t->nrows;
+}
+
 int stk_transfer_fd(const struct stk_transfer *t)
 {
-    STK_ASSERT(t->row != TRANSFER_NOWHERE);
+    STK_ASSERT(t->row < t->nrows);
     return t->readers[t->row];
 }
 
@@ -319,8 +331,14 @@ static bool transfer_is_valid(const struct stk_transfer *t, const struct transfe
     if (frame->len > STK_TRANSFER_BYTES_MAX || size != sizeof *frame + frame->len ||
         frame->addr_len > sizeof frame->addr || (frame->flags & ~STK_TRANSFER_FLAGS) != 0)
         return false;
-    if (frame->row >= t->nrows || frame->row == t->row || frame->slot >= STK_TRANSFER_SLOTS ||
+    if (frame->row > t->nrows || frame->row == t->row || frame->slot >= STK_TRANSFER_SLOTS ||
         transfer_state(frame->word) != STK_TRANSFER_OFFERED)
+        return false;
+    /* The master offers nothing but what comes from another server. */
+    if ((frame->flags & STK_TRANSFER_CARRIED) != 0)
+        return (frame->flags & ~(STK_TRANSFER_CARRIED | STK_TRANSFER_SERVED)) == 0 &&
+               frame->len == 0 && frame->row == t->nrows;
+    if (frame->row == t->nrows)
         return false;
     return (frame->flags & (STK_TRANSFER_REQUEST | STK_TRANSFER_PROXIED)) == 0 || frame->len > 0;
 }

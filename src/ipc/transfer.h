@@ -7,6 +7,9 @@
  * before it touches the connection, or REFUSED. The sender keeps its descriptor until it sees that,
  * or makes OFFERED WITHDRAWN and serves the connection itself. Each of the three is one
  * compare-and-swap from the same word, so only one of them happens.
+ *
+ * The master has slots, too, for connections that come from the old server of an upgrade, and no
+ * inbox: it serves nobody, and what it withdraws it offers to another worker.
  */
 #pragma once
 
@@ -41,7 +44,8 @@ enum stk_transfer_flag {
     STK_TRANSFER_CONTINUED = 4, /* 100 Continue has been sent for the request */
     STK_TRANSFER_TRUSTED = 8,   /* the peer is a trusted proxy */
     STK_TRANSFER_PROXIED = 16,  /* the bytes begin with the connection's PROXY header */
-    STK_TRANSFER_FLAGS = 31,
+    STK_TRANSFER_CARRIED = 32,  /* from another server: only SERVED is known of it */
+    STK_TRANSFER_FLAGS = 63,
 };
 
 /* Which slot of which row, in which use. */
@@ -81,6 +85,8 @@ void stk_transfer_close(struct stk_transfer *transfer);
  * its inbox is emptied, and its slots are free. The other inboxes can only be written to then.
  */
 void stk_transfer_own(struct stk_transfer *transfer, unsigned row);
+/* In the master, before anything is offered: the slots that belong to no worker are its own. */
+void stk_transfer_own_master(struct stk_transfer *transfer);
 /* The inbox to be waited for. */
 int stk_transfer_fd(const struct stk_transfer *transfer);
 /* Empties the inbox of a row whose worker is gone; by the master. */

@@ -33,23 +33,26 @@ int stk_handoff_flush(struct stk_handoff_out *out) STK_MUST_CHECK;
 /* Closes what waits; how many these were. */
 unsigned stk_handoff_drop(struct stk_handoff_out *out);
 
-/* The new server's side: the one connection that no worker has room for. */
+/* The new server's side: connections that no worker has taken yet. */
 struct stk_handoff_in {
     struct stk_master *master;
-    struct stk_source *source; /* not read while one is kept */
-    struct stk_timer timer;
-    unsigned turn; /* the slot that the last one went to */
-    unsigned tries;
-    int fd; /* -1: none */
-    bool served;
+    struct stk_source *source; /* not read while there are too many */
+    struct stk_timer timer;    /* to look at them, while there are any */
+    struct stk_list offered;   /* to a worker */
+    struct stk_list waiting;   /* to be offered, or to be sent on */
+    unsigned n;                /* in both */
+    unsigned turn;             /* the slot that was asked last */
 };
 
 void stk_handoff_in_init(struct stk_handoff_in *in, struct stk_master *m,
                          struct stk_source *source);
-/* Gives a connection to one worker after the other, now or soon. Takes the descriptor. */
+/*
+ * Keeps a connection until a worker has taken it: they are asked one after the other, now or soon.
+ * Once this server has been replaced itself its own successor gets it. Takes the descriptor.
+ */
 void stk_handoff_place(struct stk_handoff_in *in, int fd, bool served);
-static inline bool stk_handoff_is_blocked(const struct stk_handoff_in *in)
-{
-    return in->fd >= 0;
-}
+/* Whether there are so many that no more is to be placed; the source is left alone meanwhile. */
+bool stk_handoff_is_blocked(const struct stk_handoff_in *in);
+/* In a child: closes the descriptors of both sides. */
+void stk_handoff_leave(struct stk_handoff_out *out, struct stk_handoff_in *in);
 void stk_handoff_in_deinit(struct stk_handoff_in *in);

@@ -373,6 +373,7 @@ static int master_build(struct stk_master *m)
         r = stk_transfer_new(rows, &m->transfer);
     if (r < 0)
         return r;
+    stk_transfer_own_master(m->transfer);
     stk_reap_init(m);
     m->oom_kills = stk_oom_kills("");
     stk_slot_init(m);
@@ -410,6 +411,7 @@ static void master_serve(struct stk_master *m)
         }
         stk_upgrade_reap(m);
         stk_reap_all(m);
+        stk_upgrade_on_turn(m);
         stk_control_settle(m);
         master_free_dead(m);
     }

@@ -72,6 +72,11 @@ void stk_upgrade_say_why(struct stk_master *m);
 void stk_upgrade_on_stop(struct stk_master *m);
 /* Waits for the successor, if it has died. */
 void stk_upgrade_reap(struct stk_master *m);
+/*
+ * At the end of a turn. Tells the successor when there is nothing left to give it, so that it need
+ * not stay for that if it is replaced itself.
+ */
+void stk_upgrade_on_turn(struct stk_master *m);
 bool stk_upgrade_is_ours(const struct stk_master *m, pid_t pid);
 /*
  * Whether this process stays, although it serves nobody any more: as process 1 it is the parent of
@@ -82,5 +87,7 @@ bool stk_upgrade_holds(const struct stk_master *m);
 bool stk_upgrade_forward(struct stk_master *m, uint32_t number);
 /* A connection of a worker that drains, for the new server; the descriptor stays the caller's. */
 void stk_upgrade_carry(struct stk_master *m, int fd, bool served);
+/* Whether so many wait for the new server that no more is to be given to it for a moment. */
+bool stk_upgrade_is_full(const struct stk_master *m);
 /* What takes what is queued when a worker drains now: an enum stk_channel_drain. */
 unsigned stk_upgrade_drain_kind(const struct stk_master *m);

@@ -13,7 +13,8 @@
  *   new to old   "ready"; "failed SENTENCE" (it could not even be executed); "because LINE" (why
  * it could not start, or not load the application); "successor PID" (it has handed over itself, to
  * be heard by a process 1 that waits for its end); "takes connections 1" old to new   "go";
- * "abort"; "connection served", "connection new": with a descriptor, if taken
+ * "abort"; "connection served", "connection new": with a descriptor, if taken; "no more
+ * connections", at their end
  *
  * As process 1 the old master cannot go: it stays, serving nobody, passes signals on, and ends with
  * the exit code of the last successor.
@@ -42,12 +43,14 @@
 
 enum {
     UPGRADE_MESSAGE_MAX = 512,
-    UPGRADE_KILL_AFTER_MS = 5000, /* beyond its own time to stop */
-    UPGRADE_READ_MS = 10000,      /* the successor reads nothing: it hangs */
+    UPGRADE_KILL_AFTER_MS = 5000,  /* beyond its own time to stop */
+    UPGRADE_READ_MS = 10000,       /* at least: the successor reads nothing, it hangs */
+    UPGRADE_HEAR_AFTER_MS = 10000, /* beyond the time of the old server: it hangs */
 };
 
 /* How connections are carried, with the number of the way. */
 #define UPGRADE_TAKES "takes connections 1"
+#define UPGRADE_EMPTY "no more connections"
 
 enum upgrade_state {
     UPGRADE_NONE,
@@ -74,6 +77,7 @@ struct stk_upgrade {
     char *reason;               /* why the application could not be loaded there */
     bool takes;                 /* the successor takes connections in our way */
     bool lost;                  /* one could not be given to it; said once */
+    bool emptied;               /* it was told that no more come */
     struct stk_handoff_out out; /* those that wait for room */
     stk_upgrade_fn done;
     void *done_arg;
@@ -82,8 +86,11 @@ struct stk_upgrade {
     struct stk_source predecessor;
     pid_t predecessor_pid;
     struct stk_handoff_in in;
-    bool waiting; /* the old one is still the server */
-    bool told;    /* that all workers are ready */
+    struct stk_timer hearing; /* of the predecessor, by a server that has been replaced itself */
+    bool waiting;             /* the old one is still the server */
+    bool told;                /* that all workers are ready */
+    bool over;                /* no more connections come from the old one */
+    bool wanted;              /* an upgrade, as soon as the old one has handed over */
 };
 
 static void upgrade_close(struct stk_upgrade *u, struct stk_source *source)
@@ -176,6 +183,13 @@ static void upgrade_drop_carried(struct stk_upgrade *u, const char *why)
         upgrade_say_lost(u, why);
 }
 
+/* For the successor to read what it is sent: as long as the workers here go on serving. */
+static stk_msec upgrade_read_time(const struct stk_master *m)
+{
+    return m->config->graceful_timeout > UPGRADE_READ_MS ? m->config->graceful_timeout
+                                                         : UPGRADE_READ_MS;
+}
+
 static void upgrade_on_timer(struct stk_timer *timer, void *who)
 {
     struct stk_upgrade *u = stk_container_of(timer, struct stk_upgrade, timer);
@@ -196,6 +210,16 @@ static void upgrade_on_timer(struct stk_timer *timer, void *who)
     }
 }
 
+/* The server before this one has had its time, and is still there. */
+static void upgrade_on_hearing(struct stk_timer *timer, void *who)
+{
+    struct stk_upgrade *u = stk_container_of(timer, struct stk_upgrade, hearing);
+
+    stk_log_warning("the old server (%d) does not end: its connections are not passed on any more",
+                    (int)u->predecessor_pid);
+    upgrade_close(u, &u->predecessor);
+}
+
 static void upgrade_hand_over(struct stk_upgrade *u)
 {
     struct stk_master *m = u->master;
@@ -212,6 +236,10 @@ static void upgrade_hand_over(struct stk_upgrade *u)
     stk_notify_successor(m, u->pid);
     upgrade_send(u->control.fd, "go");
     upgrade_send(u->predecessor.fd, next);
+    if (u->predecessor.fd >= 0 && getpid() != 1)
+        stk_timer_set(m->loop, &u->hearing,
+                      m->config->graceful_timeout + m->config->exit_timeout +
+                          UPGRADE_HEAR_AFTER_MS);
     stk_log_info("%s, this one finishes what it has begun%s", text,
                  getpid() == 1 ? " and stays, as process 1, until that one ends" : "");
     upgrade_tell(u, 0, text);
@@ -254,7 +282,7 @@ static void upgrade_on_control(struct stk_source *src, uint32_t events, void *wh
     if (stk_handoff_flush(&u->out) < 0)
         upgrade_drop_carried(u, "it takes none");
     if (u->out.n > 0)
-        stk_timer_set(u->master->loop, &u->timer, UPGRADE_READ_MS);
+        stk_timer_set(u->master->loop, &u->timer, upgrade_read_time(u->master));
     else
         stk_timer_stop(u->master->loop, &u->timer);
 }
@@ -392,6 +420,13 @@ int stk_upgrade_start(struct stk_master *m)
     const struct stk_startup *startup = m->params->startup;
     int r;
 
+    if (u->told && u->waiting && m->stopping == 0) {
+        /* The pidfile names us already, and "go" is under way. */
+        u->wanted = true;
+        stk_log_info("an upgrade begins as soon as the old server (%d) has handed over",
+                     (int)u->predecessor_pid);
+        return 0;
+    }
     if (m->stopping != 0 || !m->ever_ready || u->waiting) {
         stk_log_warning("no upgrade: the server is %s", m->stopping != 0 ? "stopping" : "starting");
         return -EBUSY;
@@ -406,7 +441,7 @@ int stk_upgrade_start(struct stk_master *m)
         return -ENOTSUP;
     }
     u->next = 0;
-    u->takes = u->lost = false;
+    u->takes = u->lost = u->emptied = false;
     free(stk_steal(&u->failure));
     free(stk_steal(&u->reason));
     r = upgrade_fork(u);
@@ -430,8 +465,12 @@ void stk_upgrade_on_done(struct stk_master *m, stk_upgrade_fn fn, void *arg)
 
 void stk_upgrade_on_stop(struct stk_master *m)
 {
+    static const char *const why = "the server was told to stop";
+
     if (m->upgrade != NULL && m->upgrade->state == UPGRADE_STARTING)
-        upgrade_fail(m->upgrade, "the server was told to stop");
+        upgrade_fail(m->upgrade, why);
+    else if (m->upgrade != NULL && m->upgrade->wanted)
+        upgrade_tell(m->upgrade, -ECANCELED, why);
 }
 
 /* The successor for which this process has stayed is gone. */
@@ -450,6 +489,24 @@ static void upgrade_on_heir_gone(struct stk_upgrade *u, int status)
     m->exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
     stk_log(m->exit_code == 0 ? STK_LOG_INFO : STK_LOG_ERROR,
             "the server has ended, so process 1 ends too, with exit code %d", m->exit_code);
+}
+
+/* Whether connections of the server before this one may still have to go to the one behind it. */
+static bool upgrade_passes_on(const struct stk_upgrade *u)
+{
+    return u->state == UPGRADE_HANDED && u->master->stopping < 2 &&
+           (u->in.n > 0 || (u->predecessor.fd >= 0 && !u->over));
+}
+
+void stk_upgrade_on_turn(struct stk_master *m)
+{
+    struct stk_upgrade *u = m->upgrade;
+
+    if (u->state != UPGRADE_HANDED || u->emptied || !stk_list_is_empty(&u->master->procs) ||
+        u->out.n > 0 || upgrade_passes_on(u))
+        return;
+    u->emptied = true;
+    upgrade_send(u->control.fd, UPGRADE_EMPTY);
 }
 
 void stk_upgrade_reap(struct stk_master *m)
@@ -492,6 +549,8 @@ bool stk_upgrade_holds(const struct stk_master *m)
 {
     const struct stk_upgrade *u = m->upgrade;
 
+    if (upgrade_passes_on(u))
+        return true;
     return (u->state == UPGRADE_HANDED && (getpid() == 1 || u->out.n > 0)) ||
            u->state == UPGRADE_ABANDONED;
 }
@@ -522,7 +581,12 @@ void stk_upgrade_carry(struct stk_master *m, int fd, bool served)
     if (r < 0)
         upgrade_say_lost(u, strerror(-r));
     else if (u->out.n > 0 && !stk_timer_is_set(&u->timer))
-        stk_timer_set(m->loop, &u->timer, UPGRADE_READ_MS);
+        stk_timer_set(m->loop, &u->timer, upgrade_read_time(m));
+}
+
+bool stk_upgrade_is_full(const struct stk_master *m)
+{
+    return m->upgrade->out.paused;
 }
 
 unsigned stk_upgrade_drain_kind(const struct stk_master *m)
@@ -573,6 +637,14 @@ static void upgrade_take_over(struct stk_upgrade *u, bool handed)
     }
     if (u->told)
         stk_notify_ready(m);
+    if (u->wanted) {
+        int r;
+
+        u->wanted = false;
+        r = stk_upgrade_start(m);
+        if (r < 0)
+            upgrade_tell(u, r, "the new server could not be started");
+    }
 }
 
 static void upgrade_on_predecessor(struct stk_source *src, uint32_t events, void *who)
@@ -587,6 +659,8 @@ static void upgrade_on_predecessor(struct stk_source *src, uint32_t events, void
             stk_handoff_place(&u->in, fd, strcmp(buf, "connection served") == 0);
         } else if (strcmp(buf, "go") == 0 && u->waiting) {
             upgrade_take_over(u, true);
+        } else if (strcmp(buf, UPGRADE_EMPTY) == 0) {
+            u->over = true;
         } else if (strcmp(buf, "abort") == 0 && u->waiting && m->stopping == 0) {
             stk_log_warning("the old server (%d) goes on: this one ends", (int)u->predecessor_pid);
             stk_master_stop(m, false);
@@ -641,6 +715,7 @@ int stk_upgrade_init(struct stk_master *m)
     u->control = (struct stk_source){.fn = upgrade_on_control, .fd = -1};
     u->predecessor = (struct stk_source){.fn = upgrade_on_predecessor, .fd = -1};
     stk_timer_init(&u->timer, upgrade_on_timer);
+    stk_timer_init(&u->hearing, upgrade_on_hearing);
     stk_handoff_out_init(&u->out, m, &u->control);
     stk_handoff_in_init(&u->in, m, &u->predecessor);
     m->upgrade = u;
@@ -659,6 +734,7 @@ void stk_upgrade_free(struct stk_master *m)
     if (u == NULL)
         return;
     stk_timer_stop(m->loop, &u->timer);
+    stk_timer_stop(m->loop, &u->hearing);
     (void)stk_handoff_drop(&u->out);
     stk_handoff_in_deinit(&u->in);
     upgrade_close(u, &u->control);
@@ -674,6 +750,7 @@ void stk_upgrade_close(struct stk_master *m)
     struct stk_startup *startup = m->params->startup;
 
     if (m->upgrade != NULL) {
+        stk_handoff_leave(&m->upgrade->out, &m->upgrade->in);
         stk_fd_close(&m->upgrade->control.fd);
         stk_fd_close(&m->upgrade->predecessor.fd);
     }

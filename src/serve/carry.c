@@ -103,6 +103,7 @@ int stk_carry_in(struct stk_server *server, int fd, bool served)
                       &conn);
     if (r < 0)
         return r;
+    conn->copied = true; /* the master has it until it has seen that it is taken */
     conn->served = served;
     if (served)
         stk_conn_set_state(conn, STK_CONN_IDLE, server->config->keepalive_timeout);

@@ -630,6 +630,15 @@ static void move_import(struct stk_move *move, struct stk_lead_thread *thread,
     stk_http1_import(conn, thread, len);
 }
 
+/* Serves a connection of another server, which the master had. */
+static void move_import_carried(struct stk_server *server, const struct stk_transfer_conn *tc)
+{
+    int r = stk_carry_in(server, tc->fd, (tc->flags & STK_TRANSFER_SERVED) != 0);
+
+    if (r < 0)
+        stk_log_debug("a connection of the old server could not be taken: %s", strerror(-r));
+}
+
 /* Whether this worker can have one more. */
 static bool move_is_welcome(const struct stk_move *move, const struct stk_transfer_conn *tc)
 {
@@ -644,6 +653,7 @@ static void move_on_inbox(struct stk_source *src, uint32_t events, void *who)
     struct stk_move *move = stk_container_of(src, struct stk_move, inbox);
     struct stk_lead_thread *thread = who;
     struct stk_serve_thread *t = stk_serve_thread_of(thread);
+    struct stk_server *server = move->server;
 
     for (int i = 0; i < MOVE_INBOX_BATCH && thread->own; i++) {
         struct stk_transfer_conn tc;
@@ -661,6 +671,10 @@ static void move_on_inbox(struct stk_source *src, uint32_t events, void *who)
         }
         if (!stk_transfer_take(move->transfer, &ticket)) {
             stk_fd_close(&tc.fd);
+            continue;
+        }
+        if ((tc.flags & STK_TRANSFER_CARRIED) != 0) {
+            move_import_carried(server, &tc);
             continue;
         }
         stk_peers_unclaim(move->peers, move->row);

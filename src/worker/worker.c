@@ -36,7 +36,6 @@
 #include "net/listen.h"
 #include "net/tls_store.h"
 #include "serve/access_log.h"
-#include "serve/carry.h"
 #include "serve/deadline.h"
 #include "serve/detach.h"
 #include "serve/move.h"
@@ -285,10 +284,6 @@ static void worker_on_message(struct worker *w, const struct stk_message *msg)
     case STK_MESSAGE_REOPEN:
         stk_log_reopen();
         stk_access_log_reopen(w->access_log);
-        break;
-    case STK_MESSAGE_CARRY:
-        if (stk_carry_in(w->server, msg->fd, msg->slot != 0) < 0)
-            stk_log_debug("a connection of the old server could not be taken: %m");
         break;
     case STK_MESSAGE_CERTS:
         worker_take_certs(w, msg->fd);

@@ -4,12 +4,14 @@ import os
 import signal
 import socket
 import subprocess
+import textwrap
 import threading
 import time
 from contextlib import ExitStack
 
 import pytest
 
+from tests.lib.gate import GATE, Gate
 from tests.lib.server import Connection, Server, free_port, test_command
 
 APP = """
@@ -324,6 +326,133 @@ def test_a_connection_of_a_worker_that_a_reload_replaced_goes_along(site):
         assert not response.will_close
         one.server.wait()
         assert one.server.get("/", conn=conn).text.split()[1] == str(new)
+    one.end()
+
+
+def children(pid):
+    with open("/proc/%d/task/%d/children" % (pid, pid)) as file:
+        return [int(child) for child in file.read().split()]
+
+
+GATED = """
+    import sys
+
+    def app(environ, start_response):
+        if environ["PATH_INFO"] == "/held":
+            print("begun", file=sys.stderr, flush=True)
+            wait_at_gate()
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [("%d %d" % (os.getppid(), os.getpid())).encode()]
+"""
+
+
+class OnTheirWay:
+    """Connections that the old server has given away, at a moment when the new workers are
+    stopped: `conns`. The first half of a next request is there."""
+
+    half, rest = b"GET / HTTP/1.1\r\nHo", b"st: x\r\n\r\n"
+
+    def __init__(self, stack, site, folder, workers):
+        self.gate = stack.enter_context(Gate(folder))
+        self.one = one = site(GATE + textwrap.dedent(GATED), "-w", workers, "--threads", "4")
+        self.conns = [stack.enter_context(one.server.connect()) for _ in range(4)]
+        for conn in self.conns:
+            conn.send(b"GET /held HTTP/1.1\r\nHost: x\r\n\r\n")
+        wait_until(lambda: one.server.log().count("begun") == 4, "the requests", one.server)
+        self.new = one.upgrade()
+        self.workers = children(self.new)
+        for pid in self.workers:
+            os.kill(pid, signal.SIGSTOP)
+        self.gate.let_go(4)
+        for conn in self.conns:
+            response = conn.read_response()
+            assert response.status == 200
+            assert not response.will_close
+        one.server.wait()  # the old server has given them away
+        for conn in self.conns:
+            conn.send(self.half)
+        time.sleep(0.3)  # and the new one has passed them on
+
+    def check(self):
+        """Each request is answered, once, by the new server."""
+        for conn in self.conns:
+            for text in (self.rest, self.half + self.rest):
+                conn.send(text)
+                response = conn.read_response()
+                assert response.status == 200
+                assert not response.will_close
+                assert int(response.text.split()[0]) == self.new
+            assert conn.is_quiet(0.01)
+
+
+@pytest.mark.parametrize("workers, killed", [(1, 1), (2, 1), (2, 2)])
+def test_workers_that_are_killed_before_they_have_taken_a_connection(
+    site, tmp_path, workers, killed
+):
+    """It is lost with its worker only if that had it."""
+    with ExitStack() as stack:
+        way = OnTheirWay(stack, site, tmp_path, workers)
+        for pid in way.workers[:killed]:
+            os.kill(pid, signal.SIGKILL)
+        for pid in way.workers[killed:]:
+            os.kill(pid, signal.SIGCONT)
+        way.check()
+    way.one.end()
+
+
+def test_a_worker_that_does_not_take_connections(site, tmp_path):
+    """Others get them, and the worker finds nothing left of them when it gets on."""
+    with ExitStack() as stack:
+        way = OnTheirWay(stack, site, tmp_path, 2)
+        os.kill(way.workers[1], signal.SIGCONT)
+        way.check()
+        os.kill(way.workers[0], signal.SIGCONT)
+        for conn in way.conns:
+            assert way.one.server.get("/", conn=conn).status == 200
+    way.one.end()
+
+
+def test_a_connection_goes_along_with_two_upgrades(site, tmp_path):
+    """The server between the two passes on what it gets when it has been replaced itself."""
+    with ExitStack() as stack:
+        gate = stack.enter_context(Gate(tmp_path))
+        one = site(GATE + textwrap.dedent(GATED))
+        conn = stack.enter_context(one.server.connect())
+        conn.send(b"GET /held HTTP/1.1\r\nHost: x\r\n\r\n")
+        one.server.wait_log("begun")
+        second = one.upgrade()
+        third = one.upgrade()
+        one.server.wait_log(r"\[master %d\] info: this server has taken over" % third)
+        gate.let_go()
+        response = conn.read_response()
+        assert response.status == 200
+        assert not response.will_close
+        one.server.wait()
+        wait_until(lambda: not alive(second), "the second server stays", one.server)
+        assert one.server.get("/", conn=conn).text.split()[0] == str(third)
+    assert "closed" not in one.server.log()
+    one.end()
+
+
+def test_an_upgrade_that_is_asked_for_while_the_last_one_ends(site, tmp_path):
+    """The pidfile may name the new server a moment before that knows."""
+    held = "import os, time\n    while os.path.exists('hold'):\n        time.sleep(0.01)\n"
+    one = site(APP.replace("import os\n", held))
+    old = one.pid
+    (tmp_path / "hold").touch()
+    os.kill(old, signal.SIGUSR2)
+    second = int(one.server.wait_log(r"the new server is process (\d+)").group(1))
+    os.kill(old, signal.SIGSTOP)
+    (tmp_path / "hold").unlink()
+    one.server.wait_log(r"\[master %d\] info: ready after" % second)
+    time.sleep(0.1)  # it has told the old one
+    os.kill(second, signal.SIGUSR2)
+    one.server.wait_log(r"\[master %d\] info: an upgrade begins as soon as" % second)
+    os.kill(old, signal.SIGCONT)
+    one.server.wait()
+    wait_until(lambda: one.pid not in (old, second), "there is no third server", one.server)
+    wait_until(lambda: not alive(second), "the second server stays", one.server)
+    assert one.server.get("/").text.split()[1] == str(one.pid)
     one.end()
 
 

@@ -311,13 +311,15 @@ static void forged_messages_are_thrown_away(void **state)
     BAD(f.mark ^= 1);
     BAD(f.version++);
     BAD(f.pid++);
-    BAD(f.row = ROWS);
+    BAD(f.row = ROWS); /* the master's, which does not say such things */
+    BAD(f.row = ROWS + 1);
     BAD(f.row = 1); /* from itself */
     BAD(f.slot = STK_TRANSFER_SLOTS);
     BAD(f.word ^= 2);
     BAD(f.flags = STK_TRANSFER_FLAGS + 1);
     BAD(f.flags = STK_TRANSFER_REQUEST); /* without bytes */
     BAD(f.flags = STK_TRANSFER_PROXIED); /* likewise */
+    BAD(f.flags = STK_TRANSFER_CARRIED); /* by a worker */
     BAD(f.addr_len = STK_TRANSFER_ADDR_MAX + 1);
     BAD(f.len = 1);
     BAD(f.len = UINT32_MAX);
@@ -347,6 +349,44 @@ static void forged_messages_are_thrown_away(void **state)
 }
 
 /* What the row's former owner has left is forgotten, and its numbers go on. */
+/* The master has slots and no inbox, and says nothing of a connection but that it had a response.
+ */
+static void the_master_offers_as_well(void **state)
+{
+    struct stk_transfer_conn conn, got;
+    struct stk_transfer_ticket mine, theirs;
+    struct stk_transfer *master;
+    struct pair p;
+
+    pair_open(&p);
+    master = another(p.a);
+    master->row = TRANSFER_NOWHERE;
+    stk_transfer_own_master(master);
+    conn = (struct stk_transfer_conn){.fd = p.server,
+                                      .flags = STK_TRANSFER_CARRIED | STK_TRANSFER_SERVED};
+    for (unsigned i = 0; i < 2 * STK_TRANSFER_SLOTS; i++) {
+        assert_int_equal(stk_transfer_send(master, 1, getpid(), &conn, NULL, &mine), 0);
+        assert_int_equal(mine.row, ROWS);
+        assert_int_equal(stk_transfer_recv(p.b, p.buf, &got, &theirs), 0);
+        assert_int_equal(got.flags, conn.flags);
+        if (i % 2 == 0)
+            assert_true(stk_transfer_withdraw(master, &mine));
+        assert_int_equal(stk_transfer_take(p.b, &theirs), i % 2 == 1);
+        stk_transfer_settle(master, &mine);
+        close(got.fd);
+    }
+    /* What belongs to other offers is not believed. */
+    conn.flags = STK_TRANSFER_CARRIED | STK_TRANSFER_TRUSTED;
+    assert_int_equal(stk_transfer_send(master, 1, getpid(), &conn, NULL, &mine), 0);
+    assert_int_equal(stk_transfer_recv(p.b, p.buf, &got, &theirs), STK_TRANSFER_E_BAD);
+    conn.flags = STK_TRANSFER_CARRIED;
+    conn.len = 1;
+    assert_int_equal(stk_transfer_send(master, 1, getpid(), &conn, "x", &mine), 0);
+    assert_int_equal(stk_transfer_recv(p.b, p.buf, &got, &theirs), STK_TRANSFER_E_BAD);
+    another_free(master);
+    pair_close(&p);
+}
+
 static void a_new_owner_starts_clean(void **state)
 {
     struct stk_transfer_ticket old, back, theirs;
@@ -518,6 +558,7 @@ int main(void)
         cmocka_unit_test(late_messages_match_nothing),
         cmocka_unit_test(what_does_not_fit_is_not_sent),
         cmocka_unit_test(forged_messages_are_thrown_away),
+        cmocka_unit_test(the_master_offers_as_well),
         cmocka_unit_test(a_new_owner_starts_clean),
         cmocka_unit_test(either_may_die),
         cmocka_unit_test(races_have_one_winner),

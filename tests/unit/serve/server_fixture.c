@@ -121,6 +121,7 @@ void server_fixture_start(struct server_fixture *f)
                          0);
     assert_int_equal(stk_scoreboard_new(FIXTURE_ROWS, &f->board), 0);
     assert_int_equal(stk_transfer_new(FIXTURE_ROWS, &f->transfer), 0);
+    stk_transfer_own_master(f->transfer);
     fixture_fork(f, 0);
 }
 
