@@ -373,14 +373,14 @@ def test_changed_certificates_are_taken(https, certs, tmp_path, how):
             os.replace(tmp_path / "next", tmp_path / ("c" + end))
         server.wait_log("the TLS certificates have changed: 1 certificate for new connections")
         deadline = time.monotonic() + 20
-        while "CN = renewed" not in openssl("s_client", "-connect", "127.0.0.1:%d" % server.port, check=False):
+        while "renewed" not in openssl("s_client", "-connect", "127.0.0.1:%d" % server.port, check=False):
             assert time.monotonic() < deadline
         assert ask(old) == b"hello"
     if how == "preload":  # a worker that is forked from an old template has them too
         pid = int(ask(connect(server), "/pid"))
         os.kill(pid, signal.SIGTERM)
         for _ in range(20):
-            assert "CN = renewed" in openssl("s_client", "-connect", "127.0.0.1:%d" % server.port, check=False)
+            assert "renewed" in openssl("s_client", "-connect", "127.0.0.1:%d" % server.port, check=False)
     load.finish()
 
 

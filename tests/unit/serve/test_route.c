@@ -6,14 +6,14 @@
 #include "base/mem.h"
 #include "server_fixture.h"
 
-static void start(struct server_fixture *f)
+static void start_server(struct server_fixture *f)
 {
     f->config.health_path = stk_mem_strdup("/health");
     f->config.metrics = stk_mem_strdup("/metrics");
     server_fixture_start(f);
 }
 
-static void stop(struct server_fixture *f)
+static void stop_server(struct server_fixture *f)
 {
     char *health = f->config.health_path, *metrics = f->config.metrics;
 
@@ -37,7 +37,7 @@ static void pipeline_of_both(struct server_fixture *f)
 {
     struct client c;
 
-    start(f);
+    start_server(f);
     c = client_open(f);
     for (int i = 0; i < 3; i++) {
         client_puts(&c, "GET /health HTTP/1.1\r\nHost: t\r\n\r\n"
@@ -52,7 +52,7 @@ static void pipeline_of_both(struct server_fixture *f)
     client_close(&c);
     server_fixture_await_exactly(f, STK_COUNTER_requests, 3);
     server_fixture_await_exactly(f, STK_COUNTER_handled, 9);
-    stop(f);
+    stop_server(f);
 }
 
 static void methods_and_bodies(struct server_fixture *f)
@@ -60,7 +60,7 @@ static void methods_and_bodies(struct server_fixture *f)
     struct client c;
     struct reply r;
 
-    start(f);
+    start_server(f);
     c = client_open(f);
     client_puts(&c, "HEAD /health HTTP/1.1\r\nHost: t\r\n\r\n");
     r = client_reply(&c, true);
@@ -79,14 +79,14 @@ static void methods_and_bodies(struct server_fixture *f)
     reply_free(&r);
     client_expect_end(&c);
     client_close(&c);
-    stop(f);
+    stop_server(f);
 }
 
 static void while_threads_are_busy(struct server_fixture *f)
 {
     struct client busy[6], c;
 
-    start(f);
+    start_server(f);
     for (size_t i = 0; i < STK_ARRAY_LEN(busy); i++) {
         busy[i] = client_open(f);
         client_puts(&busy[i], "GET /spin HTTP/1.1\r\nHost: t\r\n\r\n");
@@ -102,7 +102,7 @@ static void while_threads_are_busy(struct server_fixture *f)
     }
     client_close(&c);
     server_fixture_await_exactly(f, STK_COUNTER_requests, STK_ARRAY_LEN(busy));
-    stop(f);
+    stop_server(f);
 }
 
 /* What is counted of connections and bytes, whoever serves them. */
@@ -110,7 +110,7 @@ static void connections_and_bytes(struct server_fixture *f)
 {
     struct client idle, half;
 
-    start(f);
+    start_server(f);
     idle = client_open(f);
     client_puts(&idle, "GET / HTTP/1.1\r\nHost: t\r\n\r\n");
     expect(&idle, 200, "Hello, World!");
@@ -126,7 +126,7 @@ static void connections_and_bytes(struct server_fixture *f)
     client_close(&idle);
     client_close(&half);
     server_fixture_await_exactly(f, STK_COUNTER_connections_open, 0);
-    stop(f);
+    stop_server(f);
 }
 
 static void latencies_are_counted_without_a_log(struct server_fixture *f)
@@ -134,7 +134,7 @@ static void latencies_are_counted_without_a_log(struct server_fixture *f)
     struct stk_histogram h = {0};
     struct client c;
 
-    start(f);
+    start_server(f);
     c = client_open(f);
     for (int i = 0; i < 5; i++) {
         client_puts(&c, "GET /sleep HTTP/1.1\r\nHost: t\r\n\r\n");
@@ -145,7 +145,7 @@ static void latencies_are_counted_without_a_log(struct server_fixture *f)
     stk_scoreboard_add_latency(f->row, &h);
     assert_int_equal(h.count, 5);
     assert_true(h.sum_us >= 5 * 50000);
-    stop(f);
+    stop_server(f);
 }
 
 int main(void)

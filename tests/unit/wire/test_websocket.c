@@ -31,7 +31,7 @@ static void sink_add(struct sink *s, const char *data, size_t len)
 
 static void sink_event(struct sink *s, const struct stk_ws_event *e)
 {
-    static const char names[16] = "?tb?????cpo?????";
+    static const char names[] = "?tb?????cpo?????";
 
     if (e->opcode >= STK_WS_CLOSE) {
         sink_add(s, &names[e->opcode], 1);
