@@ -83,6 +83,8 @@ struct stk_body_view {
     size_t len;   /* 0: the end of the body */
     void *buffer; /* the host's own buffer (host_ops.body_alloc) that ptr..len is the whole rest of,
                      or NULL */
+    void
+        *part; /* likewise of a body that streams: ptr..len is all of the buffer, not of the body */
 };
 
 /* A message of a WebSocket, or its end. */

@@ -39,7 +39,7 @@ static PyObject *receive_request(const struct stk_state *st, PyObject *body, boo
 static PyObject *receive_take(StkExchange *ex, const struct stk_body_view *view)
 {
     struct stk_request *req = ex->call.req;
-    PyObject *bytes = (PyObject *)view->buffer;
+    PyObject *bytes = (PyObject *)(view->buffer ? view->buffer : view->part);
 
     if (bytes && view->ptr == PyBytes_AS_STRING(bytes) &&
         view->len == (size_t)PyBytes_GET_SIZE(bytes))
@@ -56,13 +56,14 @@ static PyObject *receive_take(StkExchange *ex, const struct stk_body_view *view)
     return bytes;
 }
 
-/* Whether more of the body is to come, where only looking tells. */
+/* Whether more of the body is to come, where only looking tells: what that brings is kept. */
 static void receive_look_ahead(StkExchange *ex)
 {
     struct stk_request *req = ex->call.req;
     struct stk_body_view view = {.ptr = NULL};
 
-    if (!ex->body_done && req->ops->body_peek(req, &view) == 0 && view.len == 0)
+    if (!ex->body_done && req->body_length < 0 && req->ops->body_peek(req, &view) == 0 &&
+        view.len == 0)
         ex->body_done = true;
 }
 

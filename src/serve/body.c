@@ -4,6 +4,10 @@
  * read() gets it without any copy by us. Chunked ones grow by doubling. Records of FastCGI are
  * taken apart in the thread's buffer. What exceeds the limit goes to a temporary file, and is read
  * back through a window.
+ *
+ * A body that the application reads as it comes (streams) is received in pieces, each as large as
+ * what the kernel holds of it, and is kept only until it has been read: of a slow one that is
+ * nothing, however large it is, and of a fast one whose application is slow it is one piece.
  */
 #include "serve/body.h"
 
@@ -24,12 +28,15 @@
 
 enum {
     BODY_WINDOW = 64 * 1024,
-    BODY_RECV_ROUNDS = 8, /* reads of one body before other connections get their turn */
+    BODY_RECV_ROUNDS = 8,    /* reads of one body before other connections get their turn */
+    BODY_PIECE = 256 * 1024, /* received at once of one that streams ... */
+    BODY_HIGH = 64 * 1024,   /* ... and where it has to be decoded */
 };
 
 struct stk_body {
     struct stk_server *server;
     bool chunked; /* of unknown length */
+    bool streams;
     bool complete;
     enum stk_chunked_result chunk_error;
     int fault;         /* a negative errno: no more comes (stream mode) */
@@ -43,7 +50,8 @@ struct stk_body {
     enum stk_fastcgi_result record_error;
     bool aborted;
 
-    char *mem; /* bytes 0 .. received when fd is -1 */
+    uint64_t base; /* what lies before it was read, and is not kept: 0 unless it streams */
+    char *mem;     /* bytes base .. received when fd is -1 */
     size_t mem_cap;
     void *host_buffer; /* that mem is part of, or NULL: malloc'ed */
 
@@ -53,7 +61,21 @@ struct stk_body {
     size_t win_len;
 };
 
-struct stk_body *stk_body_new(struct stk_conn *conn, const struct stk_head *head, bool host_memory)
+/* Memory of just this size, from the host where it may and can be. */
+static bool body_alloc(struct stk_body *body, size_t size, bool host_memory)
+{
+    const struct stk_server *server = body->server;
+
+    if (host_memory && server->host_ops->body_alloc != NULL)
+        body->host_buffer = server->host_ops->body_alloc(server->host, size, &body->mem);
+    if (body->host_buffer == NULL)
+        body->mem = stk_try_alloc(size);
+    body->mem_cap = body->mem != NULL ? size : 0;
+    return body->mem != NULL;
+}
+
+struct stk_body *stk_body_new(struct stk_conn *conn, const struct stk_head *head, bool host_memory,
+                              bool streams)
 {
     struct stk_server *server = conn->server;
     size_t extra = head->records ? sizeof(struct stk_fastcgi_body) : 0;
@@ -64,6 +86,7 @@ struct stk_body *stk_body_new(struct stk_conn *conn, const struct stk_head *head
     *body = (struct stk_body){
         .server = server,
         .chunked = head->chunked,
+        .streams = streams,
         .length = head->chunked ? UINT64_MAX : head->content_length,
         .began = stk_loop_now(server->loop),
         .fd = -1,
@@ -74,30 +97,37 @@ struct stk_body *stk_body_new(struct stk_conn *conn, const struct stk_head *head
     } else if (head->chunked) {
         stk_chunked_init(&body->decoder);
     }
-    if (head->chunked || head->content_length == 0)
+    if (head->chunked || streams || head->content_length == 0 ||
+        head->content_length > (uint64_t)server->config->body_buffer)
         return body;
-    if (head->content_length > (uint64_t)server->config->body_buffer)
-        return body;
-    body->mem_cap = (size_t)head->content_length;
-    if (host_memory && server->host_ops->body_alloc != NULL)
-        body->host_buffer = server->host_ops->body_alloc(server->host, body->mem_cap, &body->mem);
-    if (body->host_buffer == NULL)
-        body->mem = stk_try_alloc(body->mem_cap);
-    if (body->mem == NULL) {
+    if (!body_alloc(body, (size_t)head->content_length, host_memory)) {
         free(body);
         return NULL;
     }
     return body;
 }
 
-struct stk_body *stk_body_free(struct stk_body *body, struct stk_server *server)
+/* Frees what the bytes lie in; `locked` as host_ops.body_free has to be. */
+static void body_free_memory(struct stk_body *body, bool locked)
+{
+    struct stk_server *server = body->server;
+
+    if (body->host_buffer == NULL)
+        free(body->mem);
+    else if (locked)
+        server->host_ops->body_free(server->host, body->host_buffer);
+    else
+        stk_server_discard(server, body->host_buffer);
+    body->host_buffer = NULL;
+    body->mem = NULL;
+    body->mem_cap = 0;
+}
+
+struct stk_body *stk_body_free(struct stk_body *body)
 {
     if (body == NULL)
         return NULL;
-    if (body->host_buffer != NULL)
-        stk_server_discard(server, body->host_buffer);
-    else
-        free(body->mem);
+    body_free_memory(body, false);
     stk_fd_close(&body->fd);
     free(body->window);
     free(body);
@@ -120,14 +150,14 @@ static int body_spill(struct stk_body *body)
 
 static int body_store(struct stk_body *body, const char *data, size_t len)
 {
-    uint64_t total = body->received + len;
+    uint64_t total = body->received - body->base + len;
     uint64_t limit = (uint64_t)body->server->config->body_buffer;
     int r;
 
     if (len == 0)
         return 0;
     if (body->fd < 0 && total > body->mem_cap) {
-        if (total > limit || (!body->chunked && body->length > limit)) {
+        if (!body->streams && (total > limit || (!body->chunked && body->length > limit))) {
             r = body_spill(body);
             if (r < 0)
                 return r;
@@ -150,9 +180,9 @@ static int body_store(struct stk_body *body, const char *data, size_t len)
             return r;
     } else if (len > 0) { /* mem is NULL before the first byte, and mem_cap 0 */
         /* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker) */
-        memcpy(body->mem + body->received, data, len);
+        memcpy(body->mem + (body->received - body->base), data, len);
     }
-    body->received = total;
+    body->received += len;
     return 0;
 }
 
@@ -263,21 +293,47 @@ int stk_body_feed(struct stk_body *body, const char *data, size_t len, size_t *r
     return body->complete ? STK_BODY_COMPLETE : STK_BODY_PARTIAL;
 }
 
+/* Whether bytes need no decoding, and can be received to where they stay. */
+static bool body_is_direct(struct stk_body *body, const struct stk_conn *conn)
+{
+    uint64_t left = body->length - body->received;
+    size_t ready;
+
+    if (body->chunked || body->records != NULL)
+        return false;
+    if (!body->streams)
+        return body->mem != NULL && body->mem_cap == body->length;
+    if (body->mem != NULL || (ready = stk_conn_io_ready(conn)) == 0)
+        return false;
+    if (ready > BODY_PIECE)
+        ready = BODY_PIECE;
+    return body_alloc(body, ready < left ? ready : (size_t)left, true);
+}
+
+/* Whether what has come is enough for a turn. */
+static bool body_is_full(const struct stk_body *body, bool direct)
+{
+    uint64_t kept = body->received - body->base;
+
+    return body->streams && kept >= (direct ? body->mem_cap : BODY_HIGH);
+}
+
 int stk_body_recv(struct stk_body *body, struct stk_conn *conn, char *buf, size_t cap,
                   size_t *ret_rest)
 {
     bool framed = body->chunked || body->records != NULL;
-    bool direct = !framed && body->mem != NULL && body->mem_cap == body->length;
+    bool direct = body_is_direct(body, conn);
 
     *ret_rest = 0;
-    for (int round = 0; round < BODY_RECV_ROUNDS; round++) {
+    for (int round = 0; round < BODY_RECV_ROUNDS && !body_is_full(body, direct); round++) {
         size_t used = 0;
         ssize_t n;
         int r;
 
         if (direct) {
-            n = stk_conn_io_recv(conn, body->mem + body->received,
-                                 (size_t)(body->length - body->received));
+            size_t at = (size_t)(body->received - body->base);
+
+            n = stk_conn_io_recv(conn, body->mem + at, body->mem_cap - at);
         } else {
             size_t room = cap;
 
@@ -432,16 +488,22 @@ int stk_body_peek(struct stk_body *body, struct stk_body_view *ret_view)
         ret_view->len = body->win_len - (size_t)(body->offset - body->win_off);
         return 0;
     }
-    ret_view->ptr = body->mem + body->offset;
+    ret_view->ptr = body->mem + (body->offset - body->base);
     ret_view->len = (size_t)(body->received - body->offset);
     if (body->complete && body->offset == 0)
         ret_view->buffer = body->host_buffer;
+    else if (body->offset == body->base && ret_view->len == body->mem_cap)
+        ret_view->part = body->host_buffer;
     return 0;
 }
 
 void stk_body_skip(struct stk_body *body, size_t len)
 {
     body->offset += len;
+    if (body->streams && body->offset == body->received && !body->complete && body->fd < 0) {
+        body_free_memory(body, true);
+        body->base = body->received;
+    }
 }
 
 ssize_t stk_body_copy(struct stk_body *body, char *dst, size_t len)
@@ -454,8 +516,8 @@ ssize_t stk_body_copy(struct stk_body *body, char *dst, size_t len)
     if (len == 0)
         return 0;
     if (body->fd < 0) {
-        memcpy(dst, body->mem + body->offset, len);
-        body->offset += len;
+        memcpy(dst, body->mem + (body->offset - body->base), len);
+        stk_body_skip(body, len);
         return (ssize_t)len;
     }
     do

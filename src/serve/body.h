@@ -26,11 +26,11 @@ enum stk_body_result {
 
 /*
  * An empty body for a head that announces one. `host_memory`: the calling thread may allocate from
- * the host. NULL without memory.
+ * the host; `streams`: it is read as it comes (stream mode). NULL without memory.
  */
-struct stk_body *stk_body_new(struct stk_conn *conn, const struct stk_head *head, bool host_memory)
-    STK_MUST_CHECK;
-struct stk_body *stk_body_free(struct stk_body *body, struct stk_server *server);
+struct stk_body *stk_body_new(struct stk_conn *conn, const struct stk_head *head, bool host_memory,
+                              bool streams) STK_MUST_CHECK;
+struct stk_body *stk_body_free(struct stk_body *body);
 
 /*
  * Takes body bytes. STK_BODY_*; *ret_consumed says how many belong to the body (fewer than len only

@@ -199,7 +199,7 @@ static void conn_destroy(struct stk_conn *conn)
     }
     (void)stk_sys_close(conn->src.fd); /* Linux releases it even when that fails */
     conn->src.fd = -1;
-    conn->body = stk_body_free(conn->body, server);
+    conn->body = stk_body_free(conn->body);
     stk_scoreboard_set(server->row, STK_COUNTER_connections_open, server->nconns);
     stk_scoreboard_close_reason(server->row, conn->close_reason);
     stk_loop_defer(server->loop, &conn->deferred);

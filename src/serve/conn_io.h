@@ -6,6 +6,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -19,6 +20,14 @@ static inline ssize_t stk_conn_io_recv(struct stk_conn *conn, void *buf, size_t 
     if (stk_likely(conn->tls == NULL))
         return stk_sys_recv(conn->src.fd, buf, len, MSG_DONTWAIT);
     return stk_tls_recv(conn->tls, buf, len);
+}
+
+/* How many bytes a recv would find for sure; 0: unknown, or none. */
+static inline size_t stk_conn_io_ready(const struct stk_conn *conn)
+{
+    int n = 0;
+
+    return conn->tls == NULL && ioctl(conn->src.fd, FIONREAD, &n) == 0 && n > 0 ? (size_t)n : 0;
 }
 
 enum { STK_CONN_IO_MAX = 1024 }; /* pieces that the kernel takes at once: IOV_MAX */

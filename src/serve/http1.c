@@ -268,12 +268,12 @@ static inline void http1_reply(struct stk_conn *conn)
 
 /* Starts a body that is not whole behind its head. */
 static int http1_begin_body(struct stk_conn *conn, struct stk_lead_thread *thread,
-                            const struct stk_head *head, const char *data, size_t len,
+                            const struct stk_head *head, bool streams, const char *data, size_t len,
                             size_t *ret_used)
 {
     int r;
 
-    conn->body = stk_body_new(conn, head, !thread->standby);
+    conn->body = stk_body_new(conn, head, !thread->standby, streams);
     if (conn->body == NULL)
         return -ENOMEM;
     r = stk_body_feed(conn->body, data, len, ret_used);
@@ -304,6 +304,7 @@ static enum http1_step http1_body(struct stk_serve_request *rq, struct stk_lead_
 {
     struct stk_conn *conn = rq->conn;
     const struct stk_config *config = conn->server->config;
+    bool streams;
     int r;
 
     if (conn->body != NULL) { /* gathered before */
@@ -333,14 +334,15 @@ static enum http1_step http1_body(struct stk_serve_request *rq, struct stk_lead_
         *ret_used = rq->body_left;
         return STEP_ANSWERED;
     }
-    r = http1_begin_body(conn, thread, head, data, len, ret_used);
+    streams = config->body_stream || http1_streams(rq, head);
+    r = http1_begin_body(conn, thread, head, streams, data, len, ret_used);
     if (r < 0)
         return stk_http1_refuse_body(conn, thread, head, r);
     rq->body = conn->body;
     rq->base.body_length = stk_body_length(conn->body);
     if (r == STK_BODY_COMPLETE)
         return STEP_ANSWERED;
-    if (config->body_stream || http1_streams(rq, head)) {
+    if (streams) {
         if (head->has_content_length)
             rq->base.body_length = (int64_t)head->content_length;
         return STEP_ANSWERED;
@@ -355,7 +357,7 @@ static STK_COLD enum http1_step http1_aborted(struct stk_serve_request *rq,
     struct stk_conn *conn = rq->conn;
     bool there = stk_fcgi_end_aborted(conn);
 
-    conn->body = stk_body_free(conn->body, conn->server);
+    conn->body = stk_body_free(conn->body);
     conn->served = true;
     return there && rq->keep_alive ? STEP_ANSWERED
                                    : stk_http1_finish_close(conn, thread, STK_CLOSE_REQUESTED);
@@ -553,7 +555,7 @@ void stk_http1_refuse_job(struct stk_job *job, struct stk_lead_thread *thread)
     conn->served = true;
     conn->continued = false;
     conn->hops = 0;
-    conn->body = stk_body_free(conn->body, conn->server);
+    conn->body = stk_body_free(conn->body);
     if (rq.keep_alive)
         http1_go_on(conn, thread, head->len + used, len);
     else

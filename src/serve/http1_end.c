@@ -62,7 +62,7 @@ enum stk_close_reason stk_http1_end_expired(struct stk_serve_request *rq)
         stk_http1_account(rq);
     conn->served = true;
     if (rq->body != NULL)
-        conn->body = stk_body_free(rq->body, conn->server);
+        conn->body = stk_body_free(rq->body);
     return rq->fate == STK_FATE_LEFT ? STK_CLOSE_RESET : STK_CLOSE_REQUEST_TIMEOUT;
 }
 

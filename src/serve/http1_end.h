@@ -42,7 +42,7 @@ static inline bool stk_http1_end_call(struct stk_serve_request *rq,
             rq->keep_alive = false;
             *ret_reason = STK_CLOSE_BODY_UNREAD;
         }
-        conn->body = stk_body_free(rq->body, conn->server);
+        conn->body = stk_body_free(rq->body);
     }
     if (stk_likely(rq->keep_alive))
         return true;
