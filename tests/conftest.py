@@ -57,6 +57,7 @@ PACKAGES = {
     "openssl": "openssl",
     "curl": "curl",
     "pmccabe": "pmccabe",
+    "uwsgi is not installed": "uwsgi-core",
     "compiler": "gcc",
     "git": "git",
 }

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
+
+# Of uWSGI's configuration files.
+ENDINGS = (".ini", ".yaml", ".yml", ".json", ".js", ".xml")
 
 # As control.COMMANDS; written here so that serving imports nothing for them.
 COMMANDS = frozenset(
@@ -27,9 +31,34 @@ def main(argv: list[str] | None = None) -> int:
             "Use a Linux machine or a container.\n" % sys.platform
         )
         return 1
+    if _perhaps_uwsgi(arguments, _core.options()):
+        from stoker.compat import detect
+
+        split = detect.command_line(arguments, sys.argv[0], os.environ, _core.options())
+        if split is not None:
+            from stoker.compat import run
+
+            return run.main(split, _core)
     from stoker import _toml
 
     return _core.main(arguments, _toml.read)
+
+
+def _perhaps_uwsgi(arguments: list[str], own: dict[str, bool]) -> bool:
+    """False where the command line is stoker's beyond doubt; else stoker.compat.detect decides."""
+    if os.path.basename(sys.argv[0]).startswith("uwsgi"):
+        return True
+    for word in arguments:
+        if word.startswith("--"):
+            name = word[2:].partition("=")[0].replace("_", "-")
+            if name not in own and name[3:] not in own:
+                return True
+        elif word.startswith("-"):
+            if word[1:2] not in own:
+                return True
+        elif ".ini" in word or word.endswith(ENDINGS):
+            return True
+    return any(name.startswith("UWSGI_") for name in os.environ)
 
 
 if __name__ == "__main__":

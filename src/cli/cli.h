@@ -34,6 +34,7 @@ extern PyMethodDef stk_cli_methods[];
 
 /* _core.main(argv, read_settings) -> int: the whole command (main.c). */
 PyObject *stk_main_entry(PyObject *module, PyObject *args);
+PyObject *stk_options_entry(PyObject *module, PyObject *args);
 
 /* Checks values that only the layers above config understand; mistakes go to the load (verify.c).
  */

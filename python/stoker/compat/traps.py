@@ -1,0 +1,113 @@
+"""What uWSGI takes in a way that its author probably did not mean: same value, and a warning."""
+
+from __future__ import annotations
+
+import re
+
+from . import expand, logic
+from .result import display
+
+# Values that are commands, formats or expressions of their own, in which ; and # mean something.
+FREE = re.compile(
+    r"^(?:hook-|exec-|call-|as-user|log-?format|logformat|req-log|log-encoder|log-req-encoder|route|final-route|"
+    r"error-route|response-route|attach-daemon|smart-attach|legion|cron|alarm|declare-option|print|iprint|mount-|"
+    r"umount-|unique-cron|eval|if-|for|set|env$|add-header|file-write|lua|symcall|worker-exec)"
+)
+COMMENT = re.compile(r"\s([;#])(?=\s|$|[^\s;#])")
+
+
+def look(reader) -> None:
+    """Adds the warnings about the values that came out."""
+    used = reader.placeholders
+    for item in reader.items:
+        value = item.value
+        if item.option is None:
+            if item.key not in reader.custom and item.key not in logic.ENDS:
+                _unknown(reader, item, used)
+        elif value is not None:
+            _comment(reader, item, value)
+            _quotes(reader, item, value)
+            if value == "" and item.option.argument == "required" and item.option.kind != "logic":
+                reader._notice(
+                    item.file,
+                    item.line,
+                    "%s needs a value; uWSGI takes the empty text%s"
+                    % (item.key, ", which is 0" if item.option.kind.startswith("int") else ""),
+                )
+        if value:
+            _left(reader, item, value)
+
+
+def _unknown(reader, item, used: set) -> None:
+    if item.key in used:
+        return
+    near = reader.table.nearest(item.key)
+    if near:
+        reader._notice(
+            item.file,
+            item.line,
+            "there is no option %s, so this is a placeholder without effect; did you mean %s?"
+            % (display(item.key), near),
+        )
+
+
+def _comment(reader, item, value: str) -> None:
+    match = COMMENT.search(value)
+    if not match or FREE.match(item.key):
+        return
+    kind = item.option.kind
+    meant = value[: match.start()].rstrip()
+    if kind in ("int", "int64", "int16", "megabytes"):
+        then = "uWSGI reads %d" % expand.integer(value)
+    elif kind == "flag":
+        then = "uWSGI reads it as true"
+        if meant.lower() in ("false", "off", "no", "0"):
+            then += ", although %s stands before it" % meant
+    else:
+        then = "the value is %s" % display(value)
+    reader._notice(
+        item.file,
+        item.line,
+        "%s: there are no comments behind values: %s; %s was meant? Put the comment on a line of its own"
+        % (item.key, then, display(meant)),
+    )
+
+
+def _quotes(reader, item, value: str) -> None:
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'" and not FREE.match(item.key):
+        if value.count(value[0]) == 2:
+            reader._notice(
+                item.file,
+                item.line,
+                "%s: the quotes are part of the value %s; leave them away" % (item.key, display(value)),
+            )
+
+
+def _left(reader, item, value: str) -> None:
+    """What looks like something to be expanded, and was not."""
+    if item.option is not None and FREE.match(item.key) and not item.inherited:
+        symbols = "$"
+    else:
+        symbols = "$@%"
+    for symbol in symbols:
+        for key in expand.unexpanded(value, symbol):
+            if not key:
+                continue
+            shown = "%s(%s)" % (symbol, key)
+            reader._notice(item.file, item.line, _why(reader, item, symbol, key, shown))
+            break
+
+
+def _why(reader, item, symbol: str, key: str, shown: str) -> str:
+    what = "%s: %s stays as it is: " % (item.key, display(shown))
+    if item.inherited:
+        return what + "uWSGI expands nothing in a file that is inherited; use include or ini"
+    if item.option is not None and item.option.immediate:
+        return what + "%s acts while it is read, before values are expanded" % item.key
+    if item.done and item.option is None:
+        return what + "set-placeholder expands nothing; %s = value does" % item.key
+    if symbol == "$":
+        return what + "the variable %s is not set" % display(key)
+    if symbol == "%" and key == "_":
+        return what + "there is a %(_) only in a loop or a condition that has a value"
+    return what + "there is no %s" % display(key)

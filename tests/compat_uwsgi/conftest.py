@@ -1,0 +1,70 @@
+"""Reading uWSGI's configuration, from the sources: nothing of this needs the engine."""
+
+import importlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+# The package by itself, so that these tests do not need an installed stoker.
+sys.path.insert(0, str(ROOT / "python" / "stoker"))
+language = importlib.import_module("compat.language")
+result = importlib.import_module("compat.result")
+
+
+class Configuration:
+    """Files in a folder, and what is read from them there."""
+
+    def __init__(self, folder, monkeypatch):
+        self.folder = folder
+        self.environ = {"HOME": "/somewhere", "PATH": "/usr/bin:/bin", "LANG": "C"}
+        monkeypatch.chdir(folder)
+
+    def write(self, name, text):
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    def read(self, *argv, **options):
+        """The result of a command line; the text of app.ini instead of one that has a newline."""
+        if len(argv) == 1 and "\n" in argv[0]:
+            self.write("app.ini", "[uwsgi]\n" + argv[0])
+            argv = ("--ini", "app.ini")
+        return language.read(list(argv), self.environ, **options)
+
+    def fails(self, *argv, **options):
+        """The message of a configuration that is refused."""
+        with pytest.raises(result.ConfigError) as caught:
+            self.read(*argv, **options)
+        return str(caught.value)
+
+
+def pairs(read):
+    """What was exported, without the names of files that were loaded."""
+    return [
+        (setting.name, setting.value)
+        for setting in read.exported
+        if setting.name not in ("ini", "yaml", "json", "xml")
+    ]
+
+
+@pytest.fixture
+def conf(tmp_path, monkeypatch):
+    return Configuration(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def uwsgi():
+    """uWSGI itself, whose answers are the right ones."""
+    program = shutil.which("uwsgi") or shutil.which("uwsgi-core")
+    if not program:
+        pytest.skip("uwsgi is not installed")
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=60)
+    if not done.stdout.startswith("2.0."):
+        pytest.skip("uwsgi is not one of the line 2.0: %r" % done.stdout)
+    return program
