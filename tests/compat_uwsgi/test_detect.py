@@ -27,6 +27,8 @@ OURS = [
     "app:app --bind :8000 --lazy-apps",
     "app:app --preload --http-socket :80",
     "app:app --env A=x.ini",
+    "-c stoker.toml",
+    "--config=pyproject.toml --workers 2",
     "--nonsense",
     "",
 ]
@@ -45,6 +47,9 @@ THEIRS = [
     "-M -p 4 --http :80 --wsgi-file app.py",
     "--master --module app:app",
     "app.json --threads 2",
+    "--config app.ini",
+    "--config=app.yaml",
+    "-c app.ini",
 ]
 
 
@@ -79,3 +84,9 @@ def test_what_only_stoker_has_goes_its_own_way():
     )
     assert split.uwsgi == "--ini a.ini --processes 3".split()
     assert split.own == "--bind :80 --check --no-preload -e A=1".split()
+
+
+@pytest.mark.parametrize("line", ["-c a.ini --check", "--config a.ini --check", "--check --config=a.ini", "-ca.ini --check"])
+def test_config_with_a_file_of_uwsgis(line):
+    split = detect.command_line(line.split(), "stoker", {}, OWN)
+    assert split.uwsgi == ["--config", "a.ini"] and split.own == ["--check"]

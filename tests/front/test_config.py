@@ -354,7 +354,8 @@ def test_no_application(stoker):
     [
         (["-c", "absent.toml"], "absent.toml: No such file or directory"),
         (["-c", "."], ".: Is a directory"),
-        (["-c", "app.ini"], "app.ini: the configuration is written in TOML"),
+        (["-c", "conf.py"], "conf.py: the configuration is written in TOML"),
+        (["-c", "app.ini"], "command line: cannot read 'app.ini': No such file or directory"),
         (["-c"], "command line: -c needs a value: -c PATH"),
         (["--chdir", "absent"], "command line: chdir = 'absent': No such file or directory"),
         (["--bind"], "command line: --bind needs a value: --bind ADDR"),

@@ -2,7 +2,7 @@
 
 1. The program is called uwsgi.
 2. An argument names a configuration file in one of uWSGI's formats: --ini, --yaml, --yml, --json, --js, --xml,
-   --xmlconfig, -x, -y, -j, or an argument without a dash that ends as one does.
+   --xmlconfig, -x, -y, -j, --config or -c with a name that ends as one does, or such an argument without a dash.
 3. There is an option that uWSGI has and stoker has not, and none that stoker has and uWSGI has not.
 4. Nothing is given but (at most) --check, there is no stoker.toml, and a variable names a configuration
    (UWSGI_INI, UWSGI_YAML, UWSGI_YML, UWSGI_JSON, UWSGI_JS, UWSGI_XML, UWSGI_CONFIG).
@@ -65,10 +65,12 @@ def take_apart(argv: list[str], own: dict[str, bool]) -> Split:
     while at < len(argv):
         word = argv[at]
         at += 1
-        if word == "--":
+        if word.startswith("-c") or word.partition("=")[0] == "--config":
+            at = _config(split, argv, at)
+        elif word == "--":
             split.uwsgi.extend(argv[at - 1 :])
             break
-        if word.startswith("--"):
+        elif word.startswith("--"):
             at = _long(split, table, argv, at, own)
         elif word.startswith("-") and word != "-":
             at = _short(split, table, argv, at, own)
@@ -77,6 +79,27 @@ def take_apart(argv: list[str], own: dict[str, bool]) -> Split:
                 split.file = True
             split.uwsgi.append(word)
     return split
+
+
+def _config(split: Split, argv: list[str], at: int) -> int:
+    """--config FILE is of both: the file's name says whose. (-c is cgi-mode to uWSGI, of which Python knows nothing.)"""
+    word = argv[at - 1]
+    taken = [word]
+    if word.startswith("--"):
+        name = word.partition("=")[2]
+    else:
+        name = word[2:].lstrip("=")
+    if word in ("-c", "--config"):
+        taken = argv[at - 1 : at + 1]
+        name = taken[-1]
+        at += 1
+    if name.endswith(ENDINGS):
+        split.file = True
+        split.uwsgi.extend(["--config", name])
+    else:
+        split.only_own = True
+        split.own.extend(taken)
+    return at
 
 
 def _with_section(word: str) -> bool:

@@ -30,7 +30,17 @@ def translate(result: Result) -> list[Own]:
             "stoker has no translation of %s",
             ", ".join(dict.fromkeys(display(setting.name) for setting in strange)),
         )
-    return settings
+    return _folded(settings)
+
+
+def _folded(settings: list[Own]) -> list[Own]:
+    """One entry a name: of a list all values, of anything else the last one."""
+    last: dict[str, Own] = {}
+    for name, value, file, line in settings:
+        if isinstance(value, list) and name in last:
+            value = last[name][1] + value
+        last[name] = (name, value, file, line)
+    return list(last.values())
 
 
 def _one(option: names.Option, setting: Setting) -> list[Own]:
@@ -46,6 +56,8 @@ def _one(option: names.Option, setting: Setting) -> list[Own]:
     if option.target == "bind":
         scheme = "uwsgi://" if option.name in ("socket", "uwsgi-socket") else ""
         return [("bind", [scheme + value], setting.file, setting.line)]
+    if option.kind == "list":
+        return [(option.target, [value], setting.file, setting.line)]
     return [(option.target, value, setting.file, setting.line)]
 
 
