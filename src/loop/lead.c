@@ -382,10 +382,7 @@ void stk_lead_run(struct stk_lead_thread *t)
 
     stk_lead_attach(t);
     while (!atomic_load_explicit(&lead->stopping, memory_order_relaxed)) {
-        struct stk_job *job = stk_lead_pop(lead);
-
-        if (job != NULL) {
-            job->run(job, t);
+        if (stk_lead_run_job(t)) {
             if (!t->own)
                 lead_retake(t);
         } else if (t->own) {

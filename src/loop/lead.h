@@ -43,6 +43,7 @@ struct stk_lead_thread {
     void *host_thread;
     uint64_t word;                  /* what *shared_word holds while own */
     _Atomic uint64_t calls;         /* odd: inside the application */
+    _Atomic bool at_job;            /* has one that it took from the queue */
     _Atomic uint64_t *shared_word;  /* of the lead */
     _Atomic uint64_t *shared_calls; /* likewise */
     clockid_t cpu_clock;
@@ -112,8 +113,11 @@ void stk_lead_stop(struct stk_lead *lead);
 
 /* Queues a job by its age; by the stand-by while it leads. Wakes a parked thread if that helps. */
 void stk_lead_post(struct stk_lead *lead, struct stk_job *job);
-/* Whether there was a job since this was asked last; by one thread only. */
-bool stk_lead_has_posted(struct stk_lead *lead);
+/*
+ * Whether a thread has a job that it took from the queue, before, in or behind its call. For who
+ * asks for stk_lead_jobs first no job is invisible on its way from the queue to its call.
+ */
+bool stk_lead_is_any_at_job(const struct stk_lead *lead);
 /*
  * Takes a job back that no thread has begun: the oldest, or the newest, for which `may` (called
  * under a lock) says yes. NULL: there is none among the first few dozen.
@@ -124,7 +128,7 @@ struct stk_job *stk_lead_withdraw(struct stk_lead *lead, bool newest,
 uint64_t stk_lead_calls(const struct stk_lead *lead);
 /* Since when the oldest job has waited; 0: there is none. */
 stk_nsec stk_lead_oldest(struct stk_lead *lead);
-/* Jobs that wait. */
+/* Jobs that wait; from any thread. */
 unsigned stk_lead_jobs(const struct stk_lead *lead);
 /* Application threads that are parked. */
 unsigned stk_lead_idle(const struct stk_lead *lead);

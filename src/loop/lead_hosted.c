@@ -218,13 +218,10 @@ static bool hosted_run_jobs(struct stk_lead_thread *t)
     stk_nsec until = 0;
 
     for (unsigned i = 0; i < HOSTED_JOBS; i++) {
-        struct stk_job *job = stk_lead_pop(t->lead);
-
-        if (job == NULL)
-            return i > 0;
-        if (until == 0)
+        if (until == 0 && stk_lead_jobs(t->lead) > 0)
             until = stk_time_mono_ns() + HOSTED_JOBS_NS;
-        job->run(job, t);
+        if (!stk_lead_run_job(t))
+            return i > 0;
         if (stk_time_mono_ns() > until)
             break;
     }

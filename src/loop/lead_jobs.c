@@ -29,13 +29,23 @@ static void jobs_count(struct stk_lead *lead, int change)
 {
     unsigned n = atomic_load_explicit(&lead->njobs, memory_order_relaxed) + (unsigned)change;
 
-    atomic_store_explicit(&lead->njobs, n, memory_order_relaxed);
+    /* Behind at_job of the thread that has taken one. */
+    atomic_store_explicit(&lead->njobs, n, memory_order_release);
     stk_lead_set_backlog(lead, n);
 }
 
 unsigned stk_lead_jobs(const struct stk_lead *lead)
 {
-    return atomic_load_explicit(&lead->njobs, memory_order_relaxed);
+    return atomic_load_explicit(&lead->njobs, memory_order_acquire);
+}
+
+bool stk_lead_is_any_at_job(const struct stk_lead *lead)
+{
+    for (unsigned i = 0; i < lead->nthreads; i++) {
+        if (atomic_load_explicit(&lead->threads[i].at_job, memory_order_relaxed))
+            return true;
+    }
+    return false;
 }
 
 unsigned stk_lead_idle(const struct stk_lead *lead)
@@ -66,18 +76,25 @@ bool stk_lead_may_run(const struct stk_lead *lead)
     return !atomic_load(&lead->computing) || !stk_lead_is_any_running(lead);
 }
 
-struct stk_job *stk_lead_pop(struct stk_lead *lead)
+bool stk_lead_run_job(struct stk_lead_thread *t)
 {
+    struct stk_lead *lead = t->lead;
     struct stk_list *node;
 
     if (atomic_load_explicit(&lead->njobs, memory_order_relaxed) == 0 || !stk_lead_may_run(lead))
-        return NULL;
+        return false;
     pthread_mutex_lock(&lead->mutex);
     node = stk_list_pop(&lead->jobs);
-    if (node != NULL)
+    if (node != NULL) {
+        atomic_store_explicit(&t->at_job, true, memory_order_relaxed);
         jobs_count(lead, -1);
+    }
     pthread_mutex_unlock(&lead->mutex);
-    return node ? jobs_of(node) : NULL;
+    if (node == NULL)
+        return false;
+    jobs_of(node)->run(jobs_of(node), t);
+    atomic_store_explicit(&t->at_job, false, memory_order_relaxed);
+    return true;
 }
 
 bool stk_lead_is_computing(struct stk_lead *lead)
@@ -171,17 +188,10 @@ void stk_lead_post(struct stk_lead *lead, struct stk_job *job)
     }
     stk_list_insert_before(at, &job->link);
     jobs_count(lead, 1);
-    atomic_store_explicit(&lead->posted, true, memory_order_relaxed);
     if (!stk_lead_is_any_running(lead))
         jobs_wake_locked(lead, 1);
     pthread_mutex_unlock(&lead->mutex);
     stk_lead_ring(lead);
-}
-
-bool stk_lead_has_posted(struct stk_lead *lead)
-{
-    return atomic_load_explicit(&lead->posted, memory_order_relaxed) &&
-           atomic_exchange(&lead->posted, false);
 }
 
 struct stk_job *stk_lead_withdraw(struct stk_lead *lead, bool newest,

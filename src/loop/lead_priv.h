@@ -85,7 +85,6 @@ struct stk_lead {
     pthread_cond_t cond;
     struct stk_list jobs; /* by age */
     _Atomic unsigned njobs;
-    _Atomic bool posted; /* a job, since stk_lead_has_posted */
     _Atomic unsigned idle;
     unsigned tokens;
 
@@ -154,8 +153,8 @@ bool stk_lead_is_any_running(const struct stk_lead *lead);
 /* Whether a thread without work may take a job: not when it would only fight for the interpreter.
  */
 bool stk_lead_may_run(const struct stk_lead *lead);
-/* The oldest job, for a thread that is going to run it; or NULL. */
-struct stk_job *stk_lead_pop(struct stk_lead *lead);
+/* Runs the oldest job on this thread; false: there is none, or it is not to run now. */
+bool stk_lead_run_job(struct stk_lead_thread *t);
 /*
  * Whether some thread has been computing since the last look (its CPU clock ran, or would have run
  * had the kernel let it), for less than a while: then another thread would only fight with it for

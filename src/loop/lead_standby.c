@@ -23,6 +23,7 @@ enum {
     STANDBY_QUIET_TICKS = 3,           /* ticks without a sign of life before it sleeps */
     STANDBY_WAITS = 16,                /* ticks that a leader without a processor is given */
     STANDBY_STACK = 256 * 1024,
+    STANDBY_LEAD_NS = 100 * 1000 * 1000, /* the longest wait while it leads */
 };
 
 /*
@@ -73,16 +74,21 @@ static bool standby_look(struct stk_lead *lead)
     return pending;
 }
 
-/* How long the leading stand-by may wait: a tick while something has to be looked after. */
+/*
+ * How long the leading stand-by may wait: a tick while something has to be looked after. And not
+ * for long in any case: a thread that takes the loop back leaves it where it is, because waking it
+ * would cost each take-over a change of threads. From then on it watches nobody, so a call might
+ * begin and last without being seen, until something happens in the loop.
+ */
 static stk_nsec standby_timeout(struct stk_lead *lead, bool pending, stk_nsec timeout)
 {
-    stk_nsec most = -1;
+    stk_nsec most = STANDBY_LEAD_NS;
 
     if (pending)
         most = STK_LEAD_TICK_MIN_NS;
     else if (stk_lead_jobs(lead) > 0 && (lead->nthreads > 1 || lead->shares))
         most = stk_lead_idle(lead) > 0 ? STK_LEAD_TICK_MIN_NS : STK_LEAD_TICK_MAX_NS;
-    return most > 0 && (timeout < 0 || timeout > most) ? most : timeout;
+    return timeout < 0 || timeout > most ? most : timeout;
 }
 
 /* Turns the loop until a thread of the application takes it back. */

@@ -40,7 +40,6 @@
 enum {
     DEADLINE_NAME_MS = 100, /* a request is named after this */
     DEADLINE_LOOK_MS = 100, /* between two looks at what may change at any time */
-    DEADLINE_QUIET = 3,     /* looks that find nothing before the timer stops */
     DEADLINE_STACK_MAX = 48 * 1024,
     DEADLINE_SHOWN = 200, /* bytes of a target in the log */
     /* commands of membarrier(2), whose header is newer than some systems */
@@ -72,8 +71,7 @@ struct deadline_watch {
 struct stk_deadline {
     struct stk_server *server;
     struct stk_source timer;
-    stk_msec armed; /* when the timer fires; 0: it does not */
-    unsigned quiet;
+    stk_msec armed;       /* when the timer fires; 0: it does not */
     _Atomic bool changed; /* a thread has set the deadline of its request */
     bool retired;         /* the worker has asked to be replaced after a cancelled call ... */
     bool retired_stuck;   /* ... and after one that stays */
@@ -628,7 +626,7 @@ static void deadline_check_abandoned(struct stk_deadline *d)
 void stk_deadline_tick(struct stk_deadline *d)
 {
     stk_msec now, next = DEADLINE_NEVER;
-    bool changed, posted;
+    bool changed;
 
     if (d == NULL)
         return;
@@ -638,15 +636,9 @@ void stk_deadline_tick(struct stk_deadline *d)
     for (unsigned i = 0; i < d->nwatches; i++)
         next = deadline_earlier(next, deadline_look(d, i, now, changed));
     next = deadline_earlier(next, deadline_jobs(d, now));
-    posted = stk_lead_has_posted(d->server->lead);
-    if (next != DEADLINE_NEVER || stk_lead_jobs(d->server->lead) > 0) {
-        d->quiet = 0;
-    } else if (posted) {
-        d->quiet = 0;
-        next = now + DEADLINE_LOOK_MS; /* it may be between the queue and its call */
-    } else if (d->armed > 0 && d->armed <= now && ++d->quiet < DEADLINE_QUIET) {
-        next = now + DEADLINE_LOOK_MS; /* a job may have been between the queue and its call */
-    }
+    /* First the queue, see there: a job may be between it and its call. */
+    if (stk_lead_jobs(d->server->lead) > 0 || stk_lead_is_any_at_job(d->server->lead))
+        next = deadline_earlier(next, now + DEADLINE_LOOK_MS);
     deadline_arm(d, now, next);
     deadline_check_abandoned(d);
 }

@@ -359,12 +359,17 @@ def test_limit_of_one_request(serve):
     server.wait_log(r"not answered within 0\.1\d* s")
 
 
-def test_the_call_behind_one_without_a_limit(serve):
-    """The stand-by leads still when it comes, and has nothing else to look after."""
-    server = serve(APP, "--workers", "1", "--request-timeout", "0.4")
-    for _ in range(2):
-        assert server.get("/unlimited").status == 200
-    expect_timeout(server, "/second")
+@pytest.mark.parametrize("threads, persistent", ((1, False), (1, True), (2, True)))
+def test_the_call_behind_one_without_a_limit(serve, threads, persistent):
+    """The stand-by leads still when it comes, and has nothing else to look after. A connection that
+    stays says nothing between the two that could wake it."""
+    server = serve(APP, "--workers", "1", "--threads", str(threads), "--request-timeout", "0.4")
+    with server.connect() as conn:
+        kept = conn if persistent else None
+        assert server.get("/unlimited", conn=kept).status == 200
+        response = server.get("/second", conn=kept)
+        assert response.status == 504
+        assert response.will_close
 
 
 def test_a_route_has_a_limit_of_its_own(serve):
