@@ -74,6 +74,7 @@ static PyObject *loop_select(PyObject *capsule, PyObject *const *args, Py_ssize_
     PyObject *zero;
     PyObject *list;
     bool own = false;
+    bool more;
 
     if (!a || timeout == -2)
         return NULL;
@@ -82,10 +83,11 @@ static PyObject *loop_select(PyObject *capsule, PyObject *const *args, Py_ssize_
     if (!a->engine)
         return PyObject_CallFunctionObjArgs(a->select, a->selector, n > 0 ? args[0] : Py_None,
                                             NULL);
-    if (!a->engine->wait(a->engine->arg, a->selector_fd, timeout, &own)) {
-        if (loop_stop(a) < 0)
-            return NULL;
-    }
+    stk_runner_settle(a);
+    more = a->engine->wait(a->engine->arg, a->selector_fd, timeout, &own);
+    stk_runner_settle(a);
+    if (stk_unlikely(!more) && loop_stop(a) < 0)
+        return NULL;
     if (!own)
         return PyList_New(0);
     zero = PyLong_FromLong(0);
@@ -104,8 +106,15 @@ static PyObject *loop_turn(PyObject *capsule, PyObject *unused)
         return NULL;
     if (stk_unlikely(stk_host_is_stray(a->host)))
         stk_wsgi_end_stray();
-    if (a->engine && !a->stopped && !a->engine->turn(a->engine->arg) && loop_stop(a) < 0)
-        return NULL;
+    if (a->engine && !a->stopped) {
+        bool more;
+
+        stk_runner_settle(a);
+        more = a->engine->turn(a->engine->arg);
+        stk_runner_settle(a);
+        if (!more && loop_stop(a) < 0)
+            return NULL;
+    }
     Py_RETURN_NONE;
 }
 

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "pyhost/asgi.h"
+#include "pyhost/asgi_task.h"
 
 struct stk_scopes;
 
@@ -84,6 +85,12 @@ struct stk_asgi {
     /* asgi_runner.c */
     PyObject *task_type;
     PyObject *enter_task, *leave_task;
+    PyObject *entered;   /* the runner whose task is the current one, borrowed; or NULL */
+    unsigned enter_refs; /* that a task has more while it is the current one */
+    struct stk_tasks tasks;
+    PyObject *unswept; /* a list of runners whose contexts are to be restored */
+    PyObject
+        *sweep; /* a function for the event loop that does it, where the selector is not ours */
     PyObject *context;                     /* every request begins in a copy of it */
     PyObject *name;                        /* of pooled tasks */
     PyObject *names_pooled, *names_single; /* of the arguments of Task */
@@ -213,6 +220,8 @@ int stk_runner_start(struct stk_asgi *a, PyObject *coro, StkExchange *ex);
 void stk_runner_cancel(PyObject *runner, const char *why);
 /* Lets the tasks that wait for requests end. */
 void stk_runner_drain(struct stk_asgi *a);
+/* The end of a turn: what runs next is the event loop's. */
+void stk_runner_settle(struct stk_asgi *a);
 
 /* ---- asgi_scope.c -------------------------------------------------------------------------- */
 

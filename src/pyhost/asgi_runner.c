@@ -11,11 +11,15 @@
  * coroutine waits for, and from there on drives the coroutine as any task would.
  *
  * Nothing of a request may reach the next one on the same runner. A runner is used again only if
- * its context is as clean as at first, nobody holds its task or its context or watches it by a weak
- * reference, and its callbacks, name, attributes and state of cancellation are those of a new one.
- * Otherwise the task ends as the task of a request does, callbacks included, and another runner is
- * made. An application that spoils its tasks time and again gets a task for each request, which
- * then is cheaper (and before Python 3.11, where a task takes no context, all have that).
+ * nobody holds its task or its context or watches it by a weak reference, and its callbacks, name,
+ * attributes and state of cancellation are those of a new one; variables that were set in its
+ * context are taken back. Otherwise the task ends as the task of a request does, callbacks
+ * included, and another runner is made. An application that spoils its tasks time and again gets a
+ * task for each request, which then is cheaper (and before Python 3.11, where a task takes no
+ * context, all have that).
+ *
+ * Declaring a task the current one costs two calls. So it stays that until another one is, or until
+ * the turn ends: between two requests of a turn nothing runs that could ask.
  */
 #include "pyhost/asgi_priv.h"
 
@@ -44,6 +48,7 @@ typedef struct {
     StkExchange *exchange; /* that coro is of */
     bool pooled;           /* may be used again */
     bool dead;             /* its task has ended, or is going to */
+    PyObject *next;        /* in the list of those that are to be swept */
     bool blocks; /* first was marked as awaited; the mark is put back as the task gets it */
 } StkRunner;
 
@@ -54,16 +59,21 @@ static PyObject *runner_name(const StkRunner *r, enum stk_state_name name)
 
 /* ---- reuse --------------------------------------------------------------------------------- */
 
-/* The truth of obj.name() or, with `attr`, obj.name; -1 without an exception where that fails. */
-static int runner_ask(PyObject *obj, PyObject *name, bool attr)
+/* The truth of an attribute; -1 without an exception where that fails. */
+static int runner_ask(PyObject *obj, PyObject *name)
 {
-    PyObject *value = attr ? PyObject_GetAttr(obj, name) : PyObject_CallMethodNoArgs(obj, name);
+    PyObject *value = PyObject_GetAttr(obj, name);
     int r = value ? PyObject_IsTrue(value) : -1;
 
     Py_XDECREF(value);
     if (r < 0)
         PyErr_Clear();
     return r;
+}
+
+static inline bool runner_is_parked(const StkRunner *r)
+{
+    return r->park && stk_tasks_is_done(&r->asgi->tasks, r->park) == 0;
 }
 
 static unsigned runner_count_weakrefs(PyObject *task)
@@ -75,39 +85,80 @@ static unsigned runner_count_weakrefs(PyObject *task)
     return n;
 }
 
-/* Whether nothing of the last request sticks to a runner. `stepping`: its task runs. */
-static bool runner_is_clean(const StkRunner *r, bool stepping)
+/* Whether nobody but us holds the task and the context of a runner whose task is at rest. */
+static inline bool runner_is_alone(const StkRunner *r)
 {
-    PyObject *value;
-    bool same;
+    unsigned more = r->asgi->entered == (const PyObject *)r ? r->asgi->enter_refs : 0;
 
-    if (r->dead || !r->task)
-        return false;
-    if (PyObject_RichCompareBool(r->context, r->asgi->context, Py_EQ) != 1) {
-        PyErr_Clear();
-        return false;
-    }
-    if (!stepping &&
-        (Py_REFCNT(r->task) != RUNNER_TASK_REFS || Py_REFCNT(r->context) != RUNNER_CONTEXT_REFS))
-        return false;
-    if (runner_count_weakrefs(r->task) != r->asgi->weakrefs || stk_py_has_attributes(r->task))
-        return false;
-    value = PyObject_GetAttr(r->task, runner_name(r, STK_NAME_s__callbacks));
-    same = value == Py_None;
-    Py_XDECREF(value);
-    value = same ? PyObject_CallMethodNoArgs(r->task, runner_name(r, STK_NAME_s_get_name)) : NULL;
-    same = value == r->asgi->name;
-    Py_XDECREF(value);
-    if (PyErr_Occurred())
-        PyErr_Clear();
-    if (!same)
+    return Py_REFCNT(r->task) == RUNNER_TASK_REFS + more &&
+           Py_REFCNT(r->context) == RUNNER_CONTEXT_REFS;
+}
+
+/* Whether its task could be a new one. `stepping`: it runs. */
+static bool runner_is_unmarked(const StkRunner *r, bool stepping)
+{
+    const struct stk_tasks *tasks = &r->asgi->tasks;
+
+    if (runner_count_weakrefs(r->task) != r->asgi->weakrefs || stk_py_has_attributes(r->task) ||
+        !stk_tasks_is_plain(tasks, r->task))
         return false;
     /* Cancelling an idle task shows in its future, else in what it is going to do. */
     if (!stepping && r->park)
-        return runner_ask(r->park, runner_name(r, STK_NAME_s_done), false) == 0;
-    return runner_ask(r->task, runner_name(r, STK_NAME_s__must_cancel), true) == 0 &&
-           runner_ask(r->task, runner_name(r, STK_NAME_s_cancelling), false) == 0;
+        return stk_tasks_is_done(tasks, r->park) == 0;
+    return stk_tasks_is_uncancelled(tasks, r->task);
 }
+
+/* Whether nothing of the last request sticks to a runner that is at rest, or not any more. */
+static bool runner_clean(StkRunner *r)
+{
+    const struct stk_tasks *tasks = &r->asgi->tasks;
+
+    return !r->dead && r->task && runner_is_alone(r) && runner_is_unmarked(r, false) &&
+           (stk_tasks_is_fresh(tasks, r->context) || stk_tasks_restore(tasks, r->context));
+}
+
+/* ---- the current task ---------------------------------------------------------------------- */
+
+/* _enter_task or _leave_task. An exception that is pending stays so. */
+static int runner_swap(PyObject *function, StkRunner *r)
+{
+    PyObject *args[2] = {r->asgi->loop, r->task};
+    PyObject *pending = PyErr_Occurred() ? stk_py_take_exception() : NULL;
+    PyObject *done = PyObject_Vectorcall(function, args, 2, NULL);
+
+    Py_XDECREF(done);
+    if (stk_unlikely(pending != NULL)) {
+        if (!done)
+            PyErr_Clear();
+        stk_py_raise_taken(pending);
+    }
+    return done ? 0 : -1;
+}
+
+static void runner_leave(struct stk_asgi *a)
+{
+    StkRunner *r = (StkRunner *)stk_steal(&a->entered);
+
+    if (r && r->task && runner_swap(a->leave_task, r) < 0)
+        stk_report_exception(STK_LOG_ERROR, "the application has left another task behind");
+}
+
+/* Makes the task of a runner the current one, until runner_leave. 0, or -1 with an exception. */
+static inline int runner_enter(StkRunner *r)
+{
+    struct stk_asgi *a = r->asgi;
+
+    if (stk_likely(a->entered == (PyObject *)r))
+        return 0;
+    if (a->entered)
+        runner_leave(a);
+    if (runner_swap(a->enter_task, r) < 0)
+        return -1;
+    a->entered = (PyObject *)r;
+    return 0;
+}
+
+/* ---- the pool ------------------------------------------------------------------------------ */
 
 /* Lets the task of an idle runner end. */
 static void runner_retire(StkRunner *r)
@@ -115,7 +166,9 @@ static void runner_retire(StkRunner *r)
     PyObject *done;
 
     r->dead = true;
-    if (r->park && runner_ask(r->park, runner_name(r, STK_NAME_s_done), false) == 0) {
+    if (r->asgi->entered == (PyObject *)r)
+        runner_leave(r->asgi);
+    if (runner_is_parked(r)) {
         done = PyObject_CallMethodOneArg(r->park, runner_name(r, STK_NAME_s_set_result), Py_None);
         Py_XDECREF(done);
         if (PyErr_Occurred())
@@ -151,8 +204,79 @@ static void runner_give_back(StkRunner *r, bool clean)
         runner_note_retired(a);
 }
 
+/* ---- after a step of a task ---------------------------------------------------------------- */
+
+/*
+ * Runners whose task was in a step when their request ended: only behind it can be seen who else
+ * holds what is theirs, and their contexts be restored.
+ */
+static void runner_sweep(struct stk_asgi *a)
+{
+    while (a->unswept) {
+        StkRunner *r = (StkRunner *)a->unswept;
+
+        a->unswept = stk_steal(&r->next);
+        runner_give_back(r, runner_clean(r));
+    }
+}
+
+static PyObject *runner_sweep_late(PyObject *capsule, PyObject *unused)
+{
+    struct stk_asgi *a = PyCapsule_GetPointer(capsule, "asgi");
+
+    if (!a)
+        return NULL;
+    runner_sweep(a);
+    Py_RETURN_NONE;
+}
+
+/* A function that sweeps; NULL with an exception. */
+static PyObject *runner_new_sweep(struct stk_asgi *a)
+{
+    static PyMethodDef methods[] = {{"sweep", runner_sweep_late, METH_NOARGS, NULL}};
+    PyObject *capsule = PyCapsule_New(a, "asgi", NULL);
+    PyObject *function = capsule ? PyCFunction_New(methods, capsule) : NULL;
+
+    Py_XDECREF(capsule);
+    return function;
+}
+
+/* Gives a runner back, in a step of its task. */
+static void runner_give_back_stepping(StkRunner *r)
+{
+    struct stk_asgi *a = r->asgi;
+    PyObject *handle;
+
+    Py_INCREF(r);
+    if (stk_tasks_is_fresh(&a->tasks, r->context)) {
+        runner_give_back(r, true);
+        return;
+    }
+    if (!a->unswept && !a->selector) {
+        if (!a->sweep)
+            a->sweep = runner_new_sweep(a);
+        handle = a->sweep ? PyObject_CallMethodOneArg(a->loop, runner_name(r, STK_NAME_s_call_soon),
+                                                      a->sweep)
+                          : NULL;
+        if (!handle)
+            PyErr_Clear(); /* the next turn does it */
+        Py_XDECREF(handle);
+    }
+    r->next = a->unswept;
+    a->unswept = (PyObject *)r;
+}
+
+void stk_runner_settle(struct stk_asgi *a)
+{
+    if (a->entered)
+        runner_leave(a);
+    if (stk_unlikely(a->unswept != NULL))
+        runner_sweep(a);
+}
+
 void stk_runner_drain(struct stk_asgi *a)
 {
+    runner_sweep(a);
     while (a->npool > 0) {
         StkRunner *r = (StkRunner *)a->pool[--a->npool];
 
@@ -203,9 +327,8 @@ static StkRunner *runner_take(struct stk_asgi *a)
         StkRunner *r = (StkRunner *)a->pool[--a->npool];
 
         /* Since it was given back the task may have been found by all_tasks(). */
-        if (stk_likely(
-                !r->dead && Py_REFCNT(r->task) == RUNNER_TASK_REFS &&
-                (!r->park || runner_ask(r->park, runner_name(r, STK_NAME_s_done), false) == 0)))
+        if (stk_likely(!r->dead && runner_is_alone(r) && (!r->park || runner_is_parked(r)) &&
+                       stk_tasks_is_fresh(&a->tasks, r->context)))
             return r;
         if (!r->dead)
             runner_retire(r);
@@ -226,6 +349,13 @@ static PyObject *runner_take_first(StkRunner *r)
         PyObject_SetAttr(first, runner_name(r, STK_NAME_s__asyncio_future_blocking), Py_True) < 0)
         PyErr_Clear(); /* the task says what is wrong with it */
     return first;
+}
+
+/* In a step of its task: whether it may be as clean as a new one when the step has ended. */
+static bool runner_may_be_clean(const StkRunner *r)
+{
+    return !r->dead && r->task && runner_is_unmarked(r, true) &&
+           (r->asgi->tasks.restores || stk_tasks_is_fresh(&r->asgi->tasks, r->context));
 }
 
 /* Parks: the future that the task is to wait for, or NULL with an exception. */
@@ -254,11 +384,10 @@ static PySendResult runner_end_step(StkRunner *r, PyObject **ret_value)
     stk_exchange_end(ex);
     Py_DECREF(ex);
     if (r->pooled) {
-        if (r->asgi->pooled && runner_is_clean(r, true)) {
+        if (r->asgi->pooled && runner_may_be_clean(r)) {
             future = runner_park(r);
             if (future) {
-                Py_INCREF(r);
-                runner_give_back(r, true);
+                runner_give_back_stepping(r);
                 *ret_value = future;
                 return PYGEN_NEXT;
             }
@@ -278,7 +407,10 @@ static PySendResult runner_am_send(PyObject *op, PyObject *arg, PyObject **ret_v
     StkRunner *r = (StkRunner *)op;
     PySendResult result;
 
-    if (r->first) {
+    if (r->first == Py_None) { /* it gave way for one iteration of the event loop: this one */
+        Py_CLEAR(r->park);
+        Py_CLEAR(r->first);
+    } else if (r->first) {
         Py_CLEAR(r->park);
         *ret_value = runner_take_first(r);
         return PYGEN_NEXT;
@@ -394,22 +526,6 @@ static PyObject *runner_close(PyObject *op, PyObject *unused)
 
 /* ---- starting ------------------------------------------------------------------------------ */
 
-/* _enter_task or _leave_task. An exception that is pending stays so. */
-static int runner_swap(PyObject *function, StkRunner *r)
-{
-    PyObject *args[2] = {r->asgi->loop, r->task};
-    PyObject *pending = PyErr_Occurred() ? stk_py_take_exception() : NULL;
-    PyObject *done = PyObject_Vectorcall(function, args, 2, NULL);
-
-    Py_XDECREF(done);
-    if (stk_unlikely(pending != NULL)) {
-        if (!done)
-            PyErr_Clear();
-        stk_py_raise_taken(pending);
-    }
-    return done ? 0 : -1;
-}
-
 /* The coroutine waits: its task takes over in the next iteration of the event loop. */
 static void runner_resume_by_task(StkRunner *r, PyObject *coro, PyObject *first, StkExchange *ex)
 {
@@ -417,12 +533,12 @@ static void runner_resume_by_task(StkRunner *r, PyObject *coro, PyObject *first,
 
     r->coro = stk_py_newref(coro);
     r->first = first;
-    r->blocks = runner_ask(first, runner_name(r, STK_NAME_s__asyncio_future_blocking), true) == 1;
+    r->blocks = runner_ask(first, runner_name(r, STK_NAME_s__asyncio_future_blocking)) == 1;
     if (r->blocks &&
         PyObject_SetAttr(first, runner_name(r, STK_NAME_s__asyncio_future_blocking), Py_False) < 0)
         PyErr_Clear();
     r->exchange = (StkExchange *)stk_py_newref((PyObject *)ex);
-    if (r->park && runner_ask(r->park, runner_name(r, STK_NAME_s_done), false) == 0) {
+    if (runner_is_parked(r)) {
         done = PyObject_CallMethodOneArg(r->park, runner_name(r, STK_NAME_s_set_result), Py_None);
         if (!done)
             stk_report_exception(STK_LOG_ERROR, "a task cannot be resumed");
@@ -444,14 +560,12 @@ static int runner_start_pooled(struct stk_asgi *a, PyObject *coro, StkExchange *
         runner_give_back(r, false);
         return -1;
     }
-    if (stk_unlikely(runner_swap(a->enter_task, r) < 0)) {
+    if (stk_unlikely(runner_enter(r) < 0)) {
         PyContext_Exit(r->context);
         runner_give_back(r, false);
         return -1;
     }
     result = stk_py_send(coro, Py_None, &value);
-    if (stk_unlikely(runner_swap(a->leave_task, r) < 0 && result != PYGEN_ERROR))
-        stk_report_exception(STK_LOG_ERROR, "the application has left another task behind");
     if (stk_unlikely(result == PYGEN_ERROR)) {
         PyObject *exc = stk_py_take_exception();
 
@@ -468,7 +582,7 @@ static int runner_start_pooled(struct stk_asgi *a, PyObject *coro, StkExchange *
     if (result == PYGEN_RETURN)
         Py_DECREF(value);
     stk_exchange_end(ex);
-    runner_give_back(r, runner_is_clean(r, false));
+    runner_give_back(r, runner_clean(r));
     return 0;
 }
 
@@ -540,11 +654,19 @@ void stk_runner_cancel(PyObject *runner, const char *why)
 static int runner_learn(struct stk_asgi *a)
 {
     StkRunner *r = runner_new(a);
+    Py_ssize_t refs;
 
     if (!r)
         return -1;
     a->weakrefs = runner_count_weakrefs(r->task);
-    a->pooled = runner_is_clean(r, false);
+    refs = Py_REFCNT(r->task);
+    if (runner_enter(r) < 0) {
+        Py_DECREF(r);
+        return -1;
+    }
+    a->enter_refs = (unsigned)(Py_REFCNT(r->task) - refs);
+    runner_leave(a);
+    a->pooled = runner_clean(r);
     if (a->pooled)
         runner_give_back(r, true);
     else
@@ -555,8 +677,13 @@ static int runner_learn(struct stk_asgi *a)
 int stk_runner_init(struct stk_asgi *a)
 {
     PyObject *tasks = PyImport_ImportModule("asyncio.tasks");
+    PyObject *future_type = NULL;
 
     if (tasks) {
+        PyObject *futures = PyObject_GetAttrString(tasks, "futures");
+
+        future_type = futures ? PyObject_GetAttrString(futures, "Future") : NULL;
+        Py_XDECREF(futures);
         a->task_type = PyObject_GetAttrString(tasks, "Task");
         a->enter_task = PyObject_GetAttrString(tasks, "_enter_task");
         a->leave_task = PyObject_GetAttrString(tasks, "_leave_task");
@@ -573,8 +700,12 @@ int stk_runner_init(struct stk_asgi *a)
     a->names_single = Py_BuildValue("(s)", "loop");
 #endif
     if (!a->task_type || !a->enter_task || !a->leave_task || !a->context || !a->name ||
-        !a->names_pooled || !a->names_single)
+        !a->names_pooled || !a->names_single || !future_type) {
+        Py_XDECREF(future_type);
         return -1;
+    }
+    stk_tasks_init(&a->tasks, a->st, a->task_type, future_type, a->name, a->context);
+    Py_DECREF(future_type); /* a class of a module that stays */
     a->pool_size = RUNNER_POOL_MAX;
     a->pool = stk_new0_array(PyObject *, a->pool_size);
     return STK_PY_TASK_CONTEXT ? runner_learn(a) : 0;
@@ -587,6 +718,7 @@ void stk_runner_deinit(struct stk_asgi *a)
     a->pool = NULL;
     a->pool_size = 0;
     a->pooled = false;
+    Py_CLEAR(a->sweep);
     Py_CLEAR(a->task_type);
     Py_CLEAR(a->enter_task);
     Py_CLEAR(a->leave_task);

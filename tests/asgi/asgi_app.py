@@ -18,6 +18,7 @@ strong = {}
 log = []
 events = {}
 held = []
+sessions = []
 by_name = {}
 
 
@@ -310,6 +311,29 @@ async def var(scope, receive, send):
     await reply(send, [before, inside])
 
 
+class Session:
+    """What a context variable holds."""
+
+
+async def session(scope, receive, send):
+    """Sets a variable to what nobody else holds, and maybe keeps the way back."""
+    found = MUTABLE.get(None)
+    mine = Session()
+    sessions.append(weakref.ref(mine))
+    token = MUTABLE.set(mine)
+    del mine
+    if b"keep" in scope["query_string"]:
+        held.append(token)
+    del token
+    await maybe_wait(scope)
+    await reply(send, [found, isinstance(MUTABLE.get(None), Session)])
+
+
+async def session_left(scope, receive, send):
+    """How many of them are there, and whether one is in this request's context."""
+    await reply(send, [sum(ref() is not None for ref in sessions), MUTABLE.get(None) is not None])
+
+
 async def weak(scope, receive, send):
     """A session by the task, as some libraries keep it."""
     task = asyncio.current_task()
@@ -488,7 +512,7 @@ async def forks(scope, receive, send):
 
 
 async def collect(scope, receive, send):
-    del held[:]
+    del held[:], sessions[:]
     del log[:]
     gc.collect()
     await reply(send, [len(by_task)])

@@ -45,6 +45,20 @@ def test_context(ask):
     assert ask("/var", 12) == [["clean", "dirty"]] * 12
 
 
+def test_variables_end_with_their_request(ask, server):
+    """What they hold is let go at once, and not when the next request comes."""
+    for times in range(4):
+        assert ask("/session", 3) == [[None, True]] * 3
+        assert server.get("/session_left").json() == [0, False]
+
+
+def test_variables_that_can_be_reset_later(ask, server):
+    """Whoever keeps a token keeps the context, which then is no other request's."""
+    assert ask("/session?keep", 3) == [[None, True]] * 3
+    assert server.get("/session_left").json()[1] is False
+    server.get("/collect")
+
+
 def test_sessions_by_task(ask, server):
     for found, _, size in ask("/weak", 4):
         assert found is None

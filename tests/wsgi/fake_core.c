@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "fake_asgi.h"
 #include "fake_request.h"
 #include "pyhost/pyhost.h"
 #include "wire/http1.h"
@@ -367,6 +368,54 @@ static PyObject *fake_do_loop(PyObject *module, PyObject *args)
     return result;
 }
 
+/* startup(host): the result of host_ops.startup, for asynchronous applications. */
+static PyObject *fake_startup(PyObject *module, PyObject *capsule)
+{
+    struct fake_world *world = fake_world_of(capsule);
+
+    return world ? PyLong_FromLong(stk_pyhost_ops()->startup(world->host)) : NULL;
+}
+
+struct fake_asgi_loop {
+    struct fake_world *world;
+    const char *head;
+    size_t len;
+};
+
+static void fake_asgi_begin(struct fake_asgi *run, struct fake_request *r)
+{
+    const struct fake_asgi_loop *loop = run->arg;
+
+    (void)stk_http1_parse(&r->head, loop->head, loop->len, &fake_limits);
+    fake_request_init(r, loop->world, "http", 0);
+    r->base.host = stk_head_host(&r->head);
+}
+
+/*
+ * asgi_loop(host, head, n, websocket=False): n requests of an asynchronous application; with
+ * `websocket` one, and n messages on it. The last response, or the last message sent.
+ */
+static PyObject *fake_do_asgi_loop(PyObject *module, PyObject *args)
+{
+    struct fake_asgi run = {.host_ops = stk_pyhost_ops(), .begin = fake_asgi_begin};
+    struct fake_asgi_loop loop;
+    PyObject *capsule;
+    Py_ssize_t len;
+    int websocket = 0;
+
+    if (!PyArg_ParseTuple(args, "Oy#l|p", &capsule, &loop.head, &len, &run.n, &websocket))
+        return NULL;
+    loop.world = fake_world_of(capsule);
+    if (!loop.world)
+        return NULL;
+    loop.len = (size_t)len;
+    run.host = loop.world->host;
+    run.arg = &loop;
+    run.websocket = websocket != 0;
+    fake_asgi_run(&run);
+    return PyBytes_FromStringAndSize(run.last, (Py_ssize_t)run.last_len);
+}
+
 /* ---- the rest of the host ------------------------------------------------------------------ */
 
 struct fake_run {
@@ -460,6 +509,8 @@ PyMethodDef stk_cli_methods[] = {
     {"load", FAKE_KW(fake_load), "load(host, target, pythonpath=(), threads=1)"},
     {"request", FAKE_KW(fake_do_request), "request(host, head, body=[], ...)"},
     {"loop", fake_do_loop, METH_VARARGS, "loop(host, head, n)"},
+    {"startup", fake_startup, METH_O, "startup(host)"},
+    {"asgi_loop", fake_do_asgi_loop, METH_VARARGS, "asgi_loop(host, head, n, websocket=False)"},
     {"run", fake_do_run, METH_VARARGS, "run(host, threads, callable)"},
     {"source_files", fake_source_files, METH_O, "source_files(host)"},
     {"freeze", fake_freeze, METH_O, "freeze(host)"},

@@ -41,18 +41,75 @@ PACKET = uwsgi([
     (b"HTTP_" + name.upper().replace(b"-", b"_"), value)
     for name, value in (line.split(b": ", 1) for line in BROWSER.split(b"\r\n")[1:-2])
 ])
-# Of a head, and whether it may be known from the last request.
+# Of a head, and whether it may be known from the last request; of an asynchronous application a head
+# and its name.
 SCENARIOS = {
     "hello": (HELLO, False),
     "browser": (BROWSER, False),
     "uwsgi": (PACKET, True),
     "uwsgi-new": (PACKET, False),
+    "asgi-hello": (HELLO, "asgi_hello"),
+    "asgi-browser": (BROWSER, "asgi_hello"),
+    "asgi-context": (HELLO, "asgi_context"),
+    "asgi-sleep0": (HELLO, "asgi_sleep0"),
+    "asgi-stream": (HELLO, "asgi_stream"),
+    "asgi-ws-echo": (HELLO, "asgi_echo"),
 }
+BODY = b"Hello, World!"
+START = {"type": "http.response.start", "status": 200,
+         "headers": [(b"content-type", b"text/plain"), (b"content-length", b"13")]}
+STREAM = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]}
 
 
 def application(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain")])
-    return [b"Hello, World!"]
+    return [BODY]
+
+
+async def asgi_hello(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200,
+                "headers": [(b"content-type", b"text/plain"), (b"content-length", b"13")]})
+    await send({"type": "http.response.body", "body": BODY})
+
+
+async def asgi_context(scope, receive, send):
+    VARIABLE.set(scope["path"])
+    await asgi_hello(scope, receive, send)
+
+
+async def asgi_sleep0(scope, receive, send):
+    await sleep(0)
+    await asgi_hello(scope, receive, send)
+
+
+async def asgi_stream(scope, receive, send):
+    await send(STREAM)
+    for _ in range(64):
+        await send({"type": "http.response.body", "body": BODY, "more_body": True})
+    await send({"type": "http.response.body", "body": BODY})
+
+
+async def asgi_echo(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    while True:
+        message = await receive()
+        if message["type"] == "websocket.disconnect":
+            break
+        await send({"type": "websocket.send", "text": message["text"]})
+
+
+def prepare_asgi(core):
+    """What asynchronous applications need; the others are counted without."""
+    global VARIABLE, sleep
+    import asyncio
+    import contextvars
+    import pathlib
+
+    VARIABLE = contextvars.ContextVar("variable")
+    sleep = asyncio.sleep
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent.parent / "python"))
+    sys.modules["stoker._core"] = core
 
 
 def main():
@@ -62,11 +119,20 @@ def main():
     loader.exec_module(core)
     sys.modules["micro_application"] = sys.modules["__main__"]
     host = core.host()
-    if core.load(host, "micro_application") != 0:
+    head, way = SCENARIOS[scenario]
+    target = "micro_application"
+    if isinstance(way, str):
+        prepare_asgi(core)
+        target += ":" + way
+    if core.load(host, target) != 0:
         raise SystemExit("the application was not loaded")
-    head, again = SCENARIOS[scenario]
-    response = core.loop(host, head, int(count), again)
-    if not response.endswith(b"\r\n\r\nHello, World!"):
+    if isinstance(way, str):
+        if core.startup(host) != 0:
+            raise SystemExit("the application has not started")
+        response = core.asgi_loop(host, head, int(count), way == "asgi_echo")
+    else:
+        response = core.loop(host, head, int(count), way)
+    if not response.endswith(BODY):
         raise SystemExit("unexpected response: %r" % response)
 
 
