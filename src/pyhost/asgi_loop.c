@@ -342,12 +342,15 @@ void stk_asgi_shutdown(struct stk_pyhost *host)
     stk_runner_deinit(a);
     while (a->nspare > 0)
         Py_DECREF(a->spare[--a->nspare]);
+    Py_CLEAR(a->type_start);
+    Py_CLEAR(a->type_body);
     Py_CLEAR(a->create_future);
     Py_CLEAR(a->select);
     Py_CLEAR(a->selector);
     Py_CLEAR(a->done);
     Py_CLEAR(a->loop);
     Py_CLEAR(a->helpers);
+    a->scopes = NULL;
     /* A coroutine that did not let itself be cancelled may still point to it. */
     if (a->running == 0)
         free(a);

@@ -9,6 +9,7 @@
 #include "pyhost/asgi_task.h"
 
 struct stk_scopes;
+struct stk_scope_place;
 
 enum { STK_ASGI_SPARE = 64 };
 
@@ -27,6 +28,7 @@ typedef struct stk_exchange {
     vectorcallfunc vectorcall;
     struct stk_asgi *asgi;            /* NULL when the exchange is over */
     struct stk_call call;             /* call.req: NULL when the request is over */
+    struct stk_scope_place *place;    /* where its scope is from; NULL: it has none, or is over */
     struct stk_wait_object *waits;    /* who waits in receive() or send() */
     struct stk_wait_object *spare;    /* a wait object that nobody else holds, or NULL */
     struct stk_exchange *prev, *next; /* of the detached ones */
@@ -101,6 +103,7 @@ struct stk_asgi {
     unsigned weakrefs; /* that a task has for itself */
     size_t running;    /* coroutines that have waited and not ended */
 
+    PyObject *type_start, *type_body; /* strs that messages of these types had last, or NULL */
     StkSend *spare[STK_ASGI_SPARE];
     size_t nspare;
     StkExchange *detached; /* the first */
@@ -173,14 +176,21 @@ static inline int stk_send_flag(const struct stk_state *st, PyObject *message,
         return PyErr_Occurred() ? -1 : otherwise;
     return PyObject_IsTrue(value);
 }
+/* What a message of send() has, borrowed from it; NULL: it is not there. */
+struct stk_message {
+    PyObject *type, *status, *headers, *trailers, *body, *more_body;
+};
+
 /* What a service returned that is not 0. 0, or -1 with an exception. */
 int stk_send_failed(StkExchange *ex, int r);
 /* That the message `type` is out of order. Returns -1. */
 int stk_send_raise_order(const StkExchange *ex, PyObject *type);
 
+/* Reads a dict. 0, or -1 with an exception. */
+int stk_message_read(const struct stk_state *st, PyObject *dict, struct stk_message *ret_message);
 /* http.response.start, http.response.body: 0, or -1 with an exception. */
-int stk_send_start(StkExchange *ex, PyObject *message);
-int stk_send_body(StkExchange *ex, PyObject *message);
+int stk_send_start(StkExchange *ex, const struct stk_message *message);
+int stk_send_body(StkExchange *ex, const struct stk_message *message);
 /* A part of an open file as body; `end`: the last one. Likewise. */
 int stk_send_file(StkExchange *ex, int fd, int64_t off, uint64_t len, bool end);
 
@@ -234,5 +244,10 @@ bool stk_scope_takes_trailers(const struct stk_head *head);
  * or -1 with an exception. */
 int stk_scope_add_tls(struct stk_scopes *scopes, PyObject *extensions,
                       const struct stk_request *req);
-/* The scope of a request: a new dict, or NULL with an exception. */
-PyObject *stk_scope_build(struct stk_scopes *scopes, const struct stk_request *req);
+/*
+ * The scope of a request: a new reference to a dict that nobody else has, or NULL with an
+ * exception. *ret_place is for stk_scope_release, once the coroutine has ended.
+ */
+PyObject *stk_scope_build(struct stk_scopes *scopes, const struct stk_request *req,
+                          struct stk_scope_place **ret_place);
+void stk_scope_release(struct stk_scopes *scopes, struct stk_scope_place *place);

@@ -1,7 +1,12 @@
 /*
  * The scope: a copy of a dict that is kept for each application, endpoint and scheme, and in which
- * only what differs from the last request is changed. Dicts and lists in it are copied for each
- * request, because middleware writes to them; strings, bytes and tuples are shared.
+ * only what differs from the last request is changed. Strings, bytes and tuples are shared; the
+ * dicts and the list in it are each request's own, because middleware writes to them: but those
+ * that the last request has left as they were, and that nobody holds any more, serve again.
+ *
+ * So does the dict itself, as an environ does (environ_shape.c): a copy is lent, and if it comes
+ * back unchanged the next request gets it, brought up to date. What a request has put into any of
+ * them is let go at its end.
  *
  * A field's (name, value) pair is looked for in a table by the field's hash; of clients that send
  * what they sent before, all pairs are found there, and of a head that is the very bytes of the
@@ -14,6 +19,7 @@
 #include <strings.h>
 
 #include "base/mem.h"
+#include "pyhost/dict_watch.h"
 #include "pyhost/strings.h"
 #include "wire/uri.h"
 
@@ -21,7 +27,12 @@ enum {
     SCOPE_FIELDS = 512, /* slots, a power of two */
     SCOPE_NAME_MAX = 40,
     SCOPE_VALUE_MAX = 512,
+    SCOPE_SPOILED_MAX = 8, /* after so many loans in a row that came back changed ... */
+    SCOPE_LEND_EVERY = 64, /* ... only every 64th request gets one */
 };
+
+/* The dicts in a scope. */
+enum scope_part_name { SCOPE_ASGI, SCOPE_EXTENSIONS, SCOPE_STATE, SCOPE_PARTS };
 
 /* Which extensions a request is offered. */
 enum scope_offer {
@@ -39,10 +50,19 @@ struct scope_field {
     PyObject *pair;
 };
 
+/* A dict in a scope: a copy of `source`, until its version changes. */
+struct scope_part {
+    PyObject *dict; /* NULL: the next request needs another */
+    PyObject *source;
+    uint64_t version, source_version;
+};
+
 /* What the last request of an application, endpoint and scheme had; borrowed from dict. */
 struct scope_image {
-    PyObject *dict; /* NULL: there is none yet */
-    PyObject *headers;
+    PyObject *dict;    /* NULL: there is none yet */
+    PyObject *headers; /* a list of its own: the pairs that `list` should have */
+    PyObject *list;    /* in dict; or NULL */
+    struct scope_part parts[SCOPE_PARTS];
     uint64_t serial;
     PyObject *method, *raw_path, *query;
     PyObject *root_path;
@@ -54,13 +74,21 @@ struct scope_image {
     char addr[sizeof(((struct stk_peer *)NULL)->addr)];
 };
 
+struct stk_scope_place {
+    struct scope_image kept; /* that copies are made of */
+    struct scope_image lent; /* a copy that a request has, or has had; dict NULL: there is none */
+    uint64_t lent_version;
+    unsigned spoiled; /* loans that came back changed, in a row */
+    unsigned turns;
+};
+
 struct stk_scopes {
     struct stk_pyhost *host;
     struct stk_state *st;
     const struct stk_endpoint *endpoints;
     size_t nendpoints;
-    struct scope_image *images; /* [(app * nendpoints + endpoint) * 2 + is https] */
-    size_t nimages;
+    struct stk_scope_place *places; /* [(app * nendpoints + endpoint) * 2 + is https] */
+    size_t nplaces;
     PyObject *asgi;                     /* {"version": "3.0", "spec_version": "2.5"} */
     PyObject *extensions[SCOPE_OFFERS]; /* what each scope has a copy of */
     PyObject *server_cert;              /* of the last request by TLS, as str; or NULL */
@@ -209,22 +237,29 @@ static int scope_change_headers(struct stk_scopes *s, struct scope_image *image,
                                 const struct stk_request *req, bool other_host)
 {
     const struct stk_head *head = req->head;
-    PyObject *list = PyList_New(head->nfields);
+    PyObject *list = image->headers;
 
-    for (unsigned i = 0; list && i < head->nfields; i++) {
+    if (!list || PyList_GET_SIZE(list) != (Py_ssize_t)head->nfields) {
+        list = PyList_New(head->nfields);
+        if (!list)
+            return -1;
+        Py_XSETREF(image->headers, list);
+    }
+    for (unsigned i = 0; i < head->nfields; i++) {
         const struct stk_head_field *f = &head->fields[i];
         bool is_host = other_host && f->known == STK_HEAD_HOST;
+        PyObject *old = PyList_GET_ITEM(list, i);
         PyObject *pair = scope_field(s, f->hash, stk_head_field_name(head, f),
                                      is_host ? req->host : stk_head_field_value(head, f));
 
-        if (pair)
-            PyList_SET_ITEM(list, i, pair);
-        else
-            Py_CLEAR(list);
+        if (stk_unlikely(!pair)) {
+            image->headers = PyList_New(0); /* half of it is another request's */
+            Py_DECREF(list);
+            return -1;
+        }
+        PyList_SET_ITEM(list, i, pair);
+        Py_XDECREF(old);
     }
-    if (!list)
-        return -1;
-    Py_XSETREF(image->headers, list);
     image->trailers = stk_scope_takes_trailers(head);
     return 0;
 }
@@ -319,19 +354,121 @@ int stk_scope_add_tls(struct stk_scopes *s, PyObject *extensions, const struct s
     return scope_put(s, extensions, STK_NAME_s_tls, scope_tls(s, &view));
 }
 
-static inline PyObject *scope_extensions(struct stk_scopes *s, const struct scope_image *image,
-                                         const struct stk_request *req)
+/* What the extensions of a request are a copy of. */
+static inline PyObject *scope_offer(const struct stk_scopes *s, const struct scope_image *image,
+                                    const struct stk_head *head)
 {
-    const struct stk_head *head = req->head;
-    bool hints = head->version_minor > 0 && !head->path_apart;
-    PyObject *dict = PyDict_Copy(s->extensions[!hints            ? SCOPE_OFFER_FILES
-                                               : image->trailers ? SCOPE_OFFER_TRAILERS
-                                                                 : SCOPE_OFFER_HINTS]);
+    if (stk_unlikely(head->version_minor == 0 || head->path_apart))
+        return s->extensions[SCOPE_OFFER_FILES];
+    return s->extensions[image->trailers ? SCOPE_OFFER_TRAILERS : SCOPE_OFFER_HINTS];
+}
 
-    /* Every session has variables. */
-    if (stk_unlikely(req->nvars > 0) && stk_scope_add_tls(s, dict, req) < 0)
-        Py_CLEAR(dict);
-    return dict;
+/* ---- what is a request's own --------------------------------------------------------------- */
+
+/* Whether a list has just these items. */
+static inline bool scope_list_is(PyObject *list, PyObject *items)
+{
+    Py_ssize_t n = PyList_GET_SIZE(items);
+
+    if (PyList_GET_SIZE(list) != n)
+        return false;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        if (PyList_GET_ITEM(list, i) != PyList_GET_ITEM(items, i))
+            return false;
+    }
+    return true;
+}
+
+static inline bool scope_part_is(const struct scope_part *part)
+{
+    uint64_t version = stk_dict_version(part->dict);
+
+    return version == part->version && version != UINT64_MAX;
+}
+
+static const enum stk_state_name scope_part_keys[SCOPE_PARTS] = {
+    [SCOPE_ASGI] = STK_NAME_s_asgi,
+    [SCOPE_EXTENSIONS] = STK_NAME_s_extensions,
+    [SCOPE_STATE] = STK_NAME_s_state,
+};
+
+/* Sets a part anew. `source` may be NULL: an empty dict. */
+static int scope_part_set(struct stk_scopes *s, struct scope_image *image,
+                          enum scope_part_name which, PyObject *source)
+{
+    struct scope_part *part = &image->parts[which];
+    PyObject *dict = source ? PyDict_Copy(source) : PyDict_New();
+
+    part->dict = NULL;
+    if (!dict || PyDict_SetItem(image->dict, stk_state_name(s->st, scope_part_keys[which]), dict)) {
+        Py_XDECREF(dict);
+        return -1;
+    }
+    if (stk_dict_watch(dict)) {
+        part->dict = dict;
+        part->version = stk_dict_version(dict);
+        part->source = source;
+        part->source_version = source ? stk_dict_version(source) : 0;
+    }
+    Py_DECREF(dict);
+    return 0;
+}
+
+/* Whether the next request may have a part as it is. */
+static inline bool scope_part_serves(const struct scope_part *part, PyObject *source)
+{
+    if (!part->dict || part->source != source || Py_REFCNT(part->dict) != 1 || !scope_part_is(part))
+        return false;
+    return !source || part->source_version == stk_dict_version(source);
+}
+
+/* Sees to it that list and dicts of a scope belong to nobody else. */
+static inline int scope_own(struct stk_scopes *s, struct scope_image *image,
+                            const struct stk_request *req)
+{
+    PyObject *sources[SCOPE_PARTS] = {
+        [SCOPE_ASGI] = s->asgi,
+        [SCOPE_EXTENSIONS] = scope_offer(s, image, req->head),
+        [SCOPE_STATE] = s->host->apps[req->app].state,
+    };
+
+    for (unsigned i = 0; i < SCOPE_PARTS; i++) {
+        if (stk_unlikely(!scope_part_serves(&image->parts[i], sources[i]) &&
+                         scope_part_set(s, image, i, sources[i]) < 0))
+            return -1;
+    }
+    /* Every session of TLS has variables. */
+    if (stk_unlikely(req->nvars > 0)) {
+        PyObject *extensions =
+            PyDict_GetItemWithError(image->dict, stk_state_name(s->st, STK_NAME_s_extensions));
+
+        image->parts[SCOPE_EXTENSIONS].dict = NULL;
+        if (!extensions || stk_scope_add_tls(s, extensions, req) < 0)
+            return -1;
+    }
+    if (stk_unlikely(!image->list || Py_REFCNT(image->list) != 1 ||
+                     !scope_list_is(image->list, image->headers))) {
+        image->list = PyList_GetSlice(image->headers, 0, PyList_GET_SIZE(image->headers));
+        if (scope_put(s, image->dict, STK_NAME_headers, image->list) < 0) {
+            image->list = NULL;
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* Lets go what a request has put into dicts of an image that nobody holds any more. */
+static inline void scope_tidy(struct stk_scopes *s, struct scope_image *image)
+{
+    for (unsigned i = 0; i < SCOPE_PARTS; i++) {
+        struct scope_part *part = &image->parts[i];
+
+        if (stk_unlikely(part->dict && !scope_part_is(part))) {
+            part->dict = NULL;
+            if (PyDict_SetItem(image->dict, stk_state_name(s->st, scope_part_keys[i]), Py_None) < 0)
+                PyErr_Clear();
+        }
+    }
 }
 
 /* ---- the target ---------------------------------------------------------------------------- */
@@ -474,41 +611,119 @@ static inline int scope_update(struct stk_scopes *s, struct scope_image *image,
     return r;
 }
 
-static inline struct scope_image *scope_image(struct stk_scopes *s, const struct stk_request *req)
+static inline struct stk_scope_place *scope_place(struct stk_scopes *s,
+                                                  const struct stk_request *req)
 {
-    struct scope_image *image;
+    struct stk_scope_place *place;
 
     if (stk_unlikely(req->endpoint->index >= s->nendpoints)) {
         PyErr_SetString(PyExc_SystemError, "scope: the endpoint is not one of those loaded for");
         return NULL;
     }
-    image =
-        &s->images[(req->app * s->nendpoints + req->endpoint->index) * 2 + (req->scheme.len == 5)];
-    if (stk_unlikely(!image->dict) && scope_make_image(s, image, req) < 0)
+    place =
+        &s->places[(req->app * s->nendpoints + req->endpoint->index) * 2 + (req->scheme.len == 5)];
+    if (stk_unlikely(!place->kept.dict) && scope_make_image(s, &place->kept, req) < 0)
         return NULL;
-    return image;
+    return place;
 }
 
-STK_HOT PyObject *stk_scope_build(struct stk_scopes *s, const struct stk_request *req)
+static void scope_image_clear(struct scope_image *image)
 {
-    struct scope_image *image = scope_image(s, req);
-    PyObject *state = s->host->apps[req->app].state;
-    PyObject *dict;
-    int r = 0;
+    Py_CLEAR(image->dict);
+    Py_CLEAR(image->headers);
+}
 
-    if (stk_unlikely(!image || scope_update(s, image, req) != 0))
+/* Lends a dict that is a copy of the kept one. 0, or -1 with an exception. */
+static int scope_lend(struct stk_scopes *s, struct stk_scope_place *place, PyObject *dict,
+                      const struct stk_request *req)
+{
+    struct scope_image image = place->kept;
+
+    if (!stk_dict_watch(dict))
+        return 0;
+    image.dict = stk_py_newref(dict);
+    image.headers = stk_py_newref(image.headers);
+    image.list = NULL;
+    for (unsigned i = 0; i < SCOPE_PARTS; i++)
+        image.parts[i].dict = NULL;
+    if (scope_own(s, &image, req) < 0) {
+        scope_image_clear(&image);
+        return -1;
+    }
+    if (place->lent.dict) { /* by a finalizer that has served a request */
+        scope_image_clear(&image);
+        return 0;
+    }
+    place->lent = image;
+    place->lent_version = stk_dict_version(dict);
+    return 0;
+}
+
+/* The dict that was lent before, if it came back as it was; NULL with or without an exception. */
+static inline PyObject *scope_lend_again(struct stk_scopes *s, struct stk_scope_place *place,
+                                         const struct stk_request *req)
+{
+    PyObject *dict = place->lent.dict;
+
+    if (!dict || Py_REFCNT(dict) != 1 ||
+        stk_unlikely(stk_dict_version(dict) != place->lent_version))
         return NULL;
-    dict = PyDict_Copy(image->dict);
-    if (stk_unlikely(!dict))
+    Py_INCREF(dict);
+    if (stk_unlikely(scope_update(s, &place->lent, req) != 0 ||
+                     scope_own(s, &place->lent, req) < 0)) {
+        scope_image_clear(&place->lent);
+        Py_DECREF(dict);
         return NULL;
-    r |= scope_put(s, dict, STK_NAME_headers,
-                   PyList_GetSlice(image->headers, 0, PyList_GET_SIZE(image->headers)));
-    r |= scope_put(s, dict, STK_NAME_s_extensions, scope_extensions(s, image, req));
-    r |= scope_put(s, dict, STK_NAME_s_state, state ? PyDict_Copy(state) : PyDict_New());
-    r |= scope_put(s, dict, STK_NAME_s_asgi, PyDict_Copy(s->asgi));
-    if (stk_unlikely(r != 0))
+    }
+    place->lent_version = stk_dict_version(dict);
+    if (stk_unlikely(place->lent_version == UINT64_MAX))
+        scope_image_clear(&place->lent); /* it is the request's alone */
+    return dict;
+}
+
+STK_HOT PyObject *stk_scope_build(struct stk_scopes *s, const struct stk_request *req,
+                                  struct stk_scope_place **ret_place)
+{
+    struct stk_scope_place *place = scope_place(s, req);
+    PyObject *dict;
+
+    if (stk_unlikely(!place))
+        return NULL;
+    *ret_place = place;
+    if (stk_likely(!req->websocket)) {
+        dict = scope_lend_again(s, place, req);
+        if (stk_likely(dict != NULL))
+            return dict;
+        if (stk_unlikely(PyErr_Occurred() != NULL))
+            return NULL;
+    }
+    if (stk_unlikely(scope_update(s, &place->kept, req) != 0 ||
+                     scope_own(s, &place->kept, req) < 0))
+        return NULL;
+    dict = PyDict_Copy(place->kept.dict);
+    if (dict && !place->lent.dict && !req->websocket &&
+        (place->spoiled < SCOPE_SPOILED_MAX || ++place->turns % SCOPE_LEND_EVERY == 0) &&
+        scope_lend(s, place, dict, req) < 0)
         Py_CLEAR(dict);
     return dict;
+}
+
+void stk_scope_release(struct stk_scopes *s, struct stk_scope_place *place)
+{
+    struct scope_image *lent = &place->lent;
+
+    if (lent->dict) {
+        if (stk_likely(Py_REFCNT(lent->dict) == 1 &&
+                       stk_dict_version(lent->dict) == place->lent_version)) {
+            place->spoiled = 0;
+            scope_tidy(s, lent);
+            place->lent_version = stk_dict_version(lent->dict);
+        } else {
+            place->spoiled++;
+            scope_image_clear(lent);
+        }
+    }
+    scope_tidy(s, &place->kept);
 }
 
 /* ---- life ---------------------------------------------------------------------------------- */
@@ -542,8 +757,8 @@ struct stk_scopes *stk_scopes_new(struct stk_pyhost *host, const struct stk_endp
     s->st = host->st;
     s->endpoints = endpoints;
     s->nendpoints = nendpoints;
-    s->nimages = host->napps * nendpoints * 2;
-    s->images = stk_new0_array(struct scope_image, s->nimages + 1);
+    s->nplaces = host->napps * nendpoints * 2;
+    s->places = stk_new0_array(struct stk_scope_place, s->nplaces + 1);
     s->words = stk_strings_new(256);
     s->asgi = Py_BuildValue("{s:s,s:s}", "version", "3.0", "spec_version", "2.5");
     for (int i = 0; s->asgi && i < SCOPE_OFFERS; i++) {
@@ -562,11 +777,11 @@ void stk_scopes_free(struct stk_scopes *s)
 {
     if (!s)
         return;
-    for (size_t i = 0; i < s->nimages; i++) {
-        Py_XDECREF(s->images[i].dict);
-        Py_XDECREF(s->images[i].headers);
+    for (size_t i = 0; i < s->nplaces; i++) {
+        scope_image_clear(&s->places[i].lent);
+        scope_image_clear(&s->places[i].kept);
     }
-    free(s->images);
+    free(s->places);
     for (size_t i = 0; i < SCOPE_FIELDS; i++)
         Py_XDECREF(s->fields[i].pair);
     stk_strings_free(s->words);

@@ -33,6 +33,56 @@ void stk_send_raise_gone(void)
     stk_py_raise_errno(EPIPE, "send(): the client has left");
 }
 
+/* ---- reading messages ---------------------------------------------------------------------- */
+
+/* Messages as they need not be: with other members, or a key that is not the interned str. */
+static STK_COLD int message_look_up(const struct stk_state *st, PyObject *dict,
+                                    struct stk_message *m)
+{
+    m->type = stk_send_get(st, dict, STK_NAME_s_type);
+    m->status = stk_send_get(st, dict, STK_NAME_status);
+    m->headers = stk_send_get(st, dict, STK_NAME_headers);
+    m->trailers = stk_send_get(st, dict, STK_NAME_s_trailers);
+    m->body = stk_send_get(st, dict, STK_NAME_s_body);
+    m->more_body = stk_send_get(st, dict, STK_NAME_s_more_body);
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+int stk_message_read(const struct stk_state *st, PyObject *dict, struct stk_message *ret_message)
+{
+    PyObject *const *names = st->names;
+    Py_ssize_t at = 0;
+    PyObject *key, *value;
+
+    *ret_message = (struct stk_message){NULL};
+    /* Going through the few members is cheaper than looking for those that may be there. */
+    while (PyDict_Next(dict, &at, &key, &value)) {
+        if (key == names[STK_NAME_s_type])
+            ret_message->type = value;
+        else if (key == names[STK_NAME_s_body])
+            ret_message->body = value;
+        else if (key == names[STK_NAME_s_more_body])
+            ret_message->more_body = value;
+        else if (key == names[STK_NAME_status])
+            ret_message->status = value;
+        else if (key == names[STK_NAME_headers])
+            ret_message->headers = value;
+        else if (key == names[STK_NAME_s_trailers])
+            ret_message->trailers = value;
+        else
+            return message_look_up(st, dict, ret_message);
+    }
+    return 0;
+}
+
+/* A boolean member, false where it is absent: -1 with an exception. */
+static inline int send_flag(PyObject *value)
+{
+    if (!value || value == Py_False)
+        return 0;
+    return value == Py_True ? 1 : PyObject_IsTrue(value);
+}
+
 /* ---- the head ------------------------------------------------------------------------------ */
 
 static STK_COLD int send_raise_head(int error, stk_span name)
@@ -197,12 +247,11 @@ static STK_COLD PyObject *send_list_headers(PyObject *headers)
     return list;
 }
 
-int stk_send_start(StkExchange *ex, PyObject *message)
+int stk_send_start(StkExchange *ex, const struct stk_message *message)
 {
-    const struct stk_state *st = ex->call.host->st;
-    PyObject *status = stk_send_get(st, message, STK_NAME_status);
-    PyObject *headers = stk_send_get(st, message, STK_NAME_headers);
-    int trailers = stk_send_flag(st, message, STK_NAME_s_trailers, 0);
+    PyObject *status = message->status;
+    PyObject *headers = message->headers;
+    int trailers = send_flag(message->trailers);
     PyObject *list = NULL;
     int r;
 
@@ -315,15 +364,14 @@ static inline int send_bytes(StkExchange *ex, const char *data, size_t len, bool
     return 0;
 }
 
-int stk_send_body(StkExchange *ex, PyObject *message)
+int stk_send_body(StkExchange *ex, const struct stk_message *message)
 {
-    const struct stk_state *st = ex->call.host->st;
-    PyObject *body = stk_send_get(st, message, STK_NAME_s_body);
-    int more = stk_send_flag(st, message, STK_NAME_s_more_body, 0);
+    PyObject *body = message->body;
+    int more = send_flag(message->more_body);
     Py_buffer view;
     int r;
 
-    if (stk_unlikely(more < 0 || (!body && PyErr_Occurred())))
+    if (stk_unlikely(more < 0))
         return -1;
     if (stk_likely(body && PyBytes_Check(body)))
         return send_bytes(ex, PyBytes_AS_STRING(body), (size_t)PyBytes_GET_SIZE(body), !more);
@@ -468,30 +516,47 @@ static STK_COLD int send_more(StkExchange *ex, PyObject *message, PyObject *type
     }
 }
 
-/* 0, or -1 with an exception. */
-static int send_message(StkExchange *ex, PyObject *message)
+/* The type of a message, which is the very str of the last one as a rule. */
+static inline enum send_type send_type_known(struct stk_asgi *a, PyObject *type)
 {
-    PyObject *type =
-        PyDict_Check(message) ? stk_send_get(ex->call.host->st, message, STK_NAME_s_type) : NULL;
     enum send_type what;
 
-    if (stk_unlikely(!type))
-        return send_raise_message(message);
-    if (stk_unlikely(ex->websocket))
-        return stk_ws_send_message(ex, message, type);
+    if (stk_likely(type == a->type_body))
+        return SEND_BODY;
+    if (stk_likely(type == a->type_start))
+        return SEND_START;
     what = send_type_of(type);
+    if (what == SEND_BODY && PyUnicode_CheckExact(type))
+        Py_XSETREF(a->type_body, stk_py_newref(type));
+    if (what == SEND_START && PyUnicode_CheckExact(type))
+        Py_XSETREF(a->type_start, stk_py_newref(type));
+    return what;
+}
+
+/* 0, or -1 with an exception. */
+static int send_message(StkExchange *ex, PyObject *dict)
+{
+    struct stk_message message = {NULL};
+    enum send_type what;
+
+    if (stk_unlikely(!PyDict_Check(dict) ||
+                     stk_message_read(ex->call.host->st, dict, &message) < 0 || !message.type))
+        return send_raise_message(dict);
+    if (stk_unlikely(ex->websocket))
+        return stk_ws_send_message(ex, dict, message.type);
+    what = send_type_known(ex->asgi, message.type);
     if (stk_unlikely(ex->call.gone) && ex->state != STK_ASGI_ENDED) {
         stk_send_raise_gone();
         return -1;
     }
     if (what == SEND_START && ex->state == STK_ASGI_NEW)
-        return stk_send_start(ex, message);
+        return stk_send_start(ex, &message);
     if (stk_unlikely(what > SEND_BODY || what == SEND_UNKNOWN))
-        return send_more(ex, message, type, what);
+        return send_more(ex, dict, message.type, what);
     if (stk_unlikely(ex->state == STK_ASGI_NEW || ex->state > STK_ASGI_BODY || !ex->call.req ||
                      what != SEND_BODY))
-        return stk_send_raise_order(ex, type);
-    return stk_send_body(ex, message);
+        return stk_send_raise_order(ex, message.type);
+    return stk_send_body(ex, &message);
 }
 
 PyObject *stk_send_vectorcall(PyObject *op, PyObject *const *args, size_t nargsf, PyObject *kwnames)

@@ -404,17 +404,21 @@ static bool ws_type_is(stk_span type, const char *text)
 }
 
 /* The response of the application's own that refuses it. */
-static int ws_send_response(StkExchange *ex, PyObject *message, stk_span type, PyObject *object)
+static int ws_send_response(StkExchange *ex, PyObject *dict, stk_span type, PyObject *object)
 {
+    struct stk_message message;
+
+    if (stk_message_read(ex->call.host->st, dict, &message) < 0)
+        return -1;
     if (ws_type_is(type, "http.response.start") && ex->ws_state <= WS_CONNECT) {
-        if (stk_send_start(ex, message) < 0)
+        if (stk_send_start(ex, &message) < 0)
             return -1;
         ex->ws_state = WS_REFUSED;
         return 0;
     }
     if (ws_type_is(type, "http.response.body") && ex->ws_state == WS_REFUSED && ex->call.req &&
         ex->state != STK_ASGI_ENDED)
-        return stk_send_body(ex, message);
+        return stk_send_body(ex, &message);
     return ws_raise_order(ex, object);
 }
 
