@@ -60,6 +60,39 @@ async def spoil(scope, receive, send):
     await reply(send, b"spoiled")
 
 
+async def keep_scope(scope, receive, send):
+    """Keeps the scope, and says what all that were kept have in them."""
+    if b"wait" in scope["query_string"]:
+        await asyncio.sleep(0)
+    if b"write" in scope["query_string"]:
+        scope["state"]["mine"] = scope["path"]
+        scope["headers"].append((b"x-mine", scope["query_string"]))
+    held.append(scope)
+    await reply(send, [[kept["path"], kept["query_string"].decode(), kept["state"].get("mine"),
+                        [value.decode() for name, value in kept["headers"] if name.startswith(b"x-")]]
+                       for kept in held])
+
+
+async def keep_part(scope, receive, send):
+    """Keeps only a dict or the list of it."""
+    which = scope["query_string"].decode()
+    held.append(scope[which])
+    await reply(send, [len(held[0]), any(part is held[-1] for part in held[:-1])])
+
+
+async def state_session(scope, receive, send):
+    """Puts what nobody else holds into the state and, if asked to, into the scope."""
+    mine = Session()
+    sessions.append(weakref.ref(mine))
+    found = len(scope["state"])
+    scope["state"]["session"] = mine
+    if b"scope" in scope["query_string"]:
+        scope["session"] = mine
+    del mine
+    await maybe_wait(scope)
+    await reply(send, [found, "session" in scope["state"]])
+
+
 # ---- bodies -------------------------------------------------------------------------------------
 
 

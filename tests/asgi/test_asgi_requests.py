@@ -45,6 +45,41 @@ def test_scope_is_the_requests_own(server):
                 assert "spoiled" not in response.text
 
 
+@pytest.mark.parametrize("query", ["", "wait", "write", "wait,write"])
+def test_a_kept_scope_stays_as_it_is(server, query):
+    server.get("/collect")
+    said = []
+    for i in range(12):
+        headers = {"x-number": str(i)} if i % 3 else {}
+        target = "/keep_scope?%s,%d" % (query, i // 2)
+        kept = server.get(target, headers=headers).json()
+        written = ["%s,%d" % (query, i // 2)] if "write" in query else []
+        said.append(["/keep_scope", "%s,%d" % (query, i // 2), "/keep_scope" if written else None,
+                     list(headers.values()) + written])
+        assert kept == said
+    server.get("/collect")
+
+
+@pytest.mark.parametrize("which", ["asgi", "extensions", "state", "headers"])
+def test_kept_parts_of_a_scope(server, which):
+    server.get("/collect")
+    size = None
+    for _ in range(4):
+        found, again = server.get("/keep_part?" + which).json()
+        assert not again and size in (None, found)
+        size = found
+        assert server.get("/spoil").body == b"spoiled"
+    server.get("/collect")
+
+
+@pytest.mark.parametrize("query", ["", "wait", "sleep", "scope", "scope,wait"])
+def test_what_a_request_puts_into_its_state_ends_with_it(server, query):
+    server.get("/collect")
+    for _ in range(12):
+        assert server.get("/state_session?" + query).json() == [0, True]
+        assert server.get("/session_left").json()[0] == 0
+
+
 def test_scope_follows_the_request(server):
     with server.connect() as conn:
         for version, method, query in (("1.1", "GET", "a"), ("1.1", "DELETE", "b"), ("1.1", "GET", ""), ("1.0", "GET", "a")):
