@@ -165,6 +165,8 @@ static int body_store(struct stk_body *body, const char *data, size_t len)
             size_t cap = body->mem_cap < 4096 ? 4096 : body->mem_cap;
             char *mem;
 
+            if (body->streams && body->mem_cap == 0)
+                cap = (size_t)total; /* as a rule it is read before more comes */
             while (cap < total)
                 cap *= 2;
             mem = stk_try_realloc(body->mem, cap);

@@ -14,7 +14,7 @@ import time
 import pytest
 
 from tests.lib.swarm import Member, Swarm, anonymous_kb, descriptors, raise_files, text_frame
-from tests.lib.websocket import CLOSE, TEXT, WebSocket
+from tests.lib.websocket import CLOSE, PING, PONG, TEXT
 
 SCALE = float(os.environ.get("STOKER_SCALE", "1"))
 LOOPS = ["asyncio"] + (["uvloop"] if importlib.util.find_spec("uvloop") else [])
@@ -125,7 +125,7 @@ def scaled(count):
 def until(condition, what, seconds=60):
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, what
+        assert time.monotonic() < end, what if isinstance(what, str) else what()
         time.sleep(0.02)
 
 
@@ -157,7 +157,7 @@ class Watch:
             now.update(self.server.get("/state").json(), files=descriptors(self.pid))
             return now["tasks"] <= self.state["tasks"] + 64 and now["files"] <= self.files + 2 and now["open"] == 0
 
-        until(rests, "it does not come to rest: %r, at first %r and %d files" % (now, self.state, self.files))
+        until(rests, lambda: "it does not come to rest: %r, at first %r and %d files" % (now, self.state, self.files))
         assert now["pid"] == self.pid
 
 
@@ -186,16 +186,18 @@ def echo_all(swarm, members, payload):
 
 
 def test_many_websockets(server):
-    """They echo, all of them and side by side. A second round needs no more memory than the first."""
+    """They echo, all of them and side by side. Later rounds need no more memory than the first."""
     count = scaled(1000)
     watch = Watch(server)
-    for round in range(2):
+    most = []
+    for _ in range(3):
         with Swarm(server.address) as swarm:
             members = swarm.open_websockets(count)
             for payload in (b"", b"x" * 200, b"y" * 5000):
                 echo_all(swarm, members, payload)
             # A task, coroutines, the scope and the server's own: about 10 KiB.
             watch.expect_each(count, 20, "open WebSockets")
+            most.append(watch.grown())
             assert server.get("/state").json()["tasks"] >= count
             third = count // 3
             for member in members[:third]:
@@ -206,9 +208,8 @@ def test_many_websockets(server):
             for member in members[third : 2 * third]:
                 swarm.drop(member, reset=True)
         watch.expect_rest()
-        if round == 0:
-            left = watch.grown()
-    assert watch.grown() <= left + 0.3 * count, "the second round has left %d KiB, the first %d" % (watch.grown(), left)
+    # Memory that is used again lies differently: a leak of 3 KiB for each would be more than that.
+    assert most[-1] <= most[0] * 1.25 + 500, most
 
 
 def head(method, target, *fields):
@@ -263,7 +264,7 @@ def test_uploads_that_nobody_reads(server, swarm):
     for _ in range(20):
         swarm.turn(0.01)
     # What had come with the head, which is a read of at most 64 KiB.
-    watch.expect_each(count, 80, "uploads that nobody reads")
+    watch.expect_each(count, 100, "uploads that nobody reads")
     server.get("/let_go")
     expect_answers(swarm, members, b"%d" % UPLOAD)
     swarm.drop_all()
@@ -272,7 +273,7 @@ def test_uploads_that_nobody_reads(server, swarm):
 
 def test_streams_that_nobody_reads(server, swarm):
     """The application waits at the high mark of what is queued: 64 KiB, and the block that exceeds it."""
-    count, blocks = scaled(200), 48
+    count, blocks = scaled(200), 16
     watch = Watch(server)
     members = [swarm.connect(receive_buffer=4096) for _ in range(count)]
     for member in members:
@@ -308,7 +309,7 @@ def test_streams_that_nobody_reads(server, swarm):
 
 def test_broadcast(server, swarm):
     """Who does not read gets what it has missed when it does; nobody else waits for it."""
-    count, deaf, size, times = scaled(1000), 20, 20000, 40
+    count, deaf, size, times = scaled(1000), 20, 20000, 15
     watch = Watch(server)
     listeners = swarm.open_websockets(count - deaf, "/join")
     sleepers = swarm.open_websockets(deaf, "/join", receive_buffer=4096)
@@ -320,6 +321,9 @@ def test_broadcast(server, swarm):
         def hears(member):
             while member.frame_size():
                 opcode, data = member.take_frame()
+                if opcode == PING:
+                    swarm.send(member, text_frame(data, PONG))
+                    continue
                 assert opcode == 2 and len(data) == size and int(data[:8]) == member.seen
                 member.seen += 1
             return member.eof or member.seen == times
@@ -344,7 +348,8 @@ def test_resets_of_everything(server, swarm):
     """WebSockets, half handshakes, uploads, streams and waiting requests that end at once by RST."""
     count = scaled(150)
     watch = Watch(server)
-    for round in range(3):
+    most = []
+    for _ in range(3):
         swarm.open_websockets(count)
         swarm.open_websockets(count, "/join")
         begin_uploads(swarm, count, "/upload", 1000)
@@ -356,11 +361,10 @@ def test_resets_of_everything(server, swarm):
         for _ in range(count):
             swarm.send(swarm.connect(), b"GET / HTTP/1.1\r\nUpgrade: webso")
         until(lambda: server.get("/state").json()["tasks"] >= 5 * count, "they have not all begun")
+        most.append(watch.grown())
         swarm.drop_all(reset=True)
         watch.expect_rest()
-        if round == 0:
-            left = watch.grown()
-    assert watch.grown() <= left + 1.5 * count, "the later rounds have left %d KiB, the first %d" % (watch.grown(), left)
+    assert most[-1] <= most[0] * 1.25 + 3000, most
 
 
 def closed_with(swarm, members, code):
