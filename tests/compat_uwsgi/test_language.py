@@ -208,3 +208,21 @@ def test_blacklist(conf):
     assert conf.fails("blacklist = threads\nthreads = 2\n").startswith("app.ini:3: ")
     conf.read("blacklist = threads\nprocesses = 2\nend-blacklist =\nthreads = 2\n")
     assert conf.fails("whitelist = threads end-whitelist\nprocesses = 2\n").startswith("app.ini:3: ")
+
+
+def test_injected_text_keeps_its_lines(conf):
+    conf.write("before.txt", "# c\n[uwsgi]\nchdir = %(nope)\n")
+    conf.write("app.ini", "\nlogto = $(NOPE)\n")
+    read = conf.read("--inject-before", "before.txt", "--ini", "app.ini")
+    assert [(s.file, s.line) for s in read.settings] == [("before.txt", 3), ("app.ini", 2)]
+    assert [(w.file, w.line) for w in read.warnings] == [("before.txt", 3), ("app.ini", 2)]
+
+
+def test_get_and_print(conf):
+    read = conf.read("print = a %(x)\nx = b\niprint = %(x)\nget = x\n")
+    assert read.output == ["%(x)", "a b", "b"] and read.exit_code == 0
+
+
+def test_negative_numbers(conf):
+    assert conf.fails("processes = -1\n") == "app.ini:2: processes = '-1': uWSGI takes no negative number here"
+    assert conf.read("harakiri = -1\n").value("harakiri") == "-1"

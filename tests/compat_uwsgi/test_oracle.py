@@ -1,6 +1,7 @@
 """The same configurations read by uWSGI itself: --show-config must say the same, line by line."""
 
 import os
+import random
 import re
 import subprocess
 
@@ -113,6 +114,20 @@ CASES = {
         {"a.json": '{"uwsgi": {"threads": 2, "a": "b", "t": true, "f": false, "l": ["x", 1]}}'},
         ["--json a.json", "a.json", "-j a.json"],
     ),
+    "injected": (
+        {
+            "before.txt": "[uwsgi]\na=%n\n",
+            "after.txt": "z=%n\n",
+            "a.ini": "m = %n",
+            "b.ini": "[uwsgi]\nini = c.ini\nm = 1\n",
+            "c.ini": "[uwsgi]\ns = %n\n",
+        },
+        [
+            "--inject-before before.txt --inject-after after.txt --ini a.ini",
+            "--inject-before before.txt --inject-before after.txt --ini b.ini",
+            "--inject-after after.txt b.ini",
+        ],
+    ),
     "line ends": (
         {"crlf.ini": "[uwsgi]\r\na = 1\r\nb\r\n", "no.ini": "[uwsgi]\na = 1", "keys.ini": "[uwsgi]\n= 1\nfoo bar = 2\n"
             "k==v\n\ttab\t=\tv\t\n%(x) = 3\nd%n = 3\n"},
@@ -161,3 +176,81 @@ def test_show_config_is_the_same(case, command, uwsgi, tmp_path, monkeypatch):
     assert done.returncode == 0, output
     ours = configuration(language.show_config(language.read(arguments, environ)))
     assert ours == theirs
+
+
+SEEDS = range(60)
+KEYS = ["a", "b", "c", "d", "threads", "x y", "master", "%n", "env", "set", "set-ph", "listen"]
+PIECES = (
+    "%(a)|%(b)|$(HOME)|$(E1)|$(NO)|@(l.txt)|%n|%N|%%|%(|$(|@(|)|(|%d|%x|%0| |  |1|x|=|;|#|%(a + 1)|%(b a)|%(a ++)|"
+    "%(a * 3 - b)|%(_)|$(%(a))|%($(E1))|%q|[|]|\"|\t|%(c%(d))|%c|%e|%1%2|%%(a)|%%%(b)"
+).split("|")
+BLOCKS = (
+    "if-env = HOME|if-env = NO|if-not-env = NO|if-env = E1=v1|for = a b|for-times = 2|for-glob = sub/*|"
+    "for-readline = l.txt|if-opt = a|if-opt = b=1|if-not-opt = c|if-exists = l.txt|if-file = sub|if-dir = sub|"
+    "if-not-dir = l.txt|if-reload|if-not-reload"
+).split("|")
+OTHERS = (
+    "ini = sub/s.ini|ini = sub/s.ini:o|include = sub/s.ini|inherit = inh.ini|ini = :o|; c %n|# c||[o]|[uwsgi]|[ uwsgi ]|"
+    "[uwsgi|  [uwsgi]  "
+).split("|")
+FILES = {
+    "l.txt": "one\ntwo $(HOME)\n\n",
+    "sub/s.ini": "[uwsgi]\ns=%n %N %x\n[o]\ns2=%d%x\nini = :uwsgi\n",
+    "inh.ini": "[uwsgi]\ni = %(a) %n\nprocesses=3\n",
+}
+
+
+def invented(chance):
+    """The text of a configuration of all that the language has."""
+    lines = ["[uwsgi]"]
+    inside = False
+    for _ in range(chance.randrange(1, 14)):
+        kind = chance.random()
+        if kind < 0.12 and not inside:
+            lines.append(chance.choice(BLOCKS))
+            inside = True
+        elif kind < 0.25 and inside:
+            lines.append(chance.choice(["endif", "endif =", "end", "endfor", "end-if = 1"]))
+            inside = False
+        elif kind < 0.3:
+            lines.append(chance.choice(OTHERS))
+        else:
+            key = chance.choice(KEYS)
+            value = "".join(chance.choice(PIECES) for _ in range(chance.randrange(5)))
+            if key.startswith("set") or key == "env":
+                value = "P%d=%s" % (chance.randrange(3), value)
+            if key == "listen":
+                value = "10"
+            equals = chance.choice(["=", " = ", " =", "= "])
+            lines.append(chance.choice(["", " ", "\t"]) + key + equals + value + chance.choice(["", " ", "\t", "\r"]))
+    return "\n".join(lines) + chance.choice(["\n", ""])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_invented_configuration_is_read_the_same(seed, uwsgi, tmp_path, monkeypatch):
+    chance = random.Random(seed)
+    text = invented(chance)
+    write(tmp_path, dict(FILES, **{"f.ini": text}))
+    monkeypatch.chdir(tmp_path)
+    environ = dict(ENVIRONMENT, E1="v1")
+    files = [["--ini", "f.ini"], ["f.ini"], ["--ini", "f.ini", "--set", "q=%(a)"]]
+    arguments = STOP + chance.choice(files)
+    try:
+        done = subprocess.run(
+            [uwsgi] + arguments,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=60,
+        )
+    except subprocess.TimeoutExpired:
+        done = None
+    theirs = configuration(done.stdout.decode()) if done and done.returncode == 0 else None
+    try:
+        ours = configuration(language.show_config(language.read(arguments, environ)))
+    except language.ConfigError as error:
+        assert theirs is None, "%s\n%s" % (error, text)
+        return
+    assert theirs is not None, done.stdout.decode() + text
+    assert ours == theirs, text

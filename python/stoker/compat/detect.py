@@ -22,8 +22,8 @@ ENDINGS = (".ini", ".yaml", ".yml", ".json", ".js", ".xml")
 VARIABLES = tuple("UWSGI_" + name.upper() for name in sorted(FILES - {"xmlconfig"})) + (
     "UWSGI_CONFIG",
 )
-# Options that are stoker's and go with a configuration of uWSGI's.
-BESIDE = frozenset(("check",))
+# Options that say nothing about whose the command line is, and are stoker's in any case.
+BESIDE = frozenset(("check", "help", "version", "h"))
 
 
 @dataclass
@@ -114,7 +114,7 @@ def _long(split: Split, table: names.Table, argv: list[str], at: int, own: dict[
     mine = own.get(plain, own.get(plain[3:]) if plain.startswith("no-") else None)
     if name in FILES:
         split.file = True
-    if theirs:
+    if theirs and name not in BESIDE:
         split.only_uwsgi |= mine is None
         split.uwsgi.append(word)
         if theirs.argument == "required" and not equals and at < len(argv):
@@ -136,8 +136,8 @@ def _short(split: Split, table: names.Table, argv: list[str], at: int, own: dict
     """Letters mean uWSGI's options, but for those that it has not (-V, -e)."""
     word = argv[at - 1]
     row = table.letters.get(word[1])
-    if row is None and word[1] in own:
-        split.only_own = True
+    if (row is None or word[1] in BESIDE) and word[1] in own:
+        split.only_own |= word[1] not in BESIDE
         split.own.append(word)
         if own[word[1]] and len(word) == 2 and at < len(argv):
             split.own.append(argv[at])

@@ -18,8 +18,16 @@ class Endless(ConfigError):
     """A value that grows without end, or comes back to itself."""
 
 
-def expand(value: str, symbol: str, lookup: Callable[[str], "str | None"]) -> str:
-    """The value with each symbol(key) replaced by lookup(key); what has no value stays as it is."""
+def expand(
+    value: str,
+    symbol: str,
+    lookup: Callable[[str], "str | None"],
+    store: Callable[[str], None] = lambda value: None,
+) -> str:
+    """The value with each symbol(key) replaced by lookup(key); what has no value stays as it is.
+
+    store() gets the value after each replacement, because lookup() may come back to it.
+    """
     if symbol + "(" not in value:
         return value
     steps = 0
@@ -46,6 +54,7 @@ def expand(value: str, symbol: str, lookup: Callable[[str], "str | None"]) -> st
                 state = 0
                 if replaced is not None:
                     value = replaced
+                    store(value)
                     at = 0
                     steps += 1
                     if steps > MAX_STEPS or len(value) > MAX_VALUE:

@@ -42,6 +42,9 @@ class Item:
         self.option: names.Option | None = None
         self.inherited = False
 
+    def store(self, value: str) -> None:
+        self.value = value
+
 
 class Custom:
     """An option that `declare-option` has made."""
@@ -92,6 +95,7 @@ class Reader:
         self.last_file: str | None = None
         self.chain: tuple = ()
         self.mode: str | None = None
+        self.injected: dict[str, list[str]] = {"inject-before": [], "inject-after": []}
         self.allow_exec = allow_exec
         self.stdin = stdin
         self.inherited = False
@@ -241,7 +245,9 @@ class Reader:
                 )
         if not path:
             raise fail(item.file, item.line, "%s: expected the name of a file", item.key)
-        text = self._content(path, item)
+        parts = [(before, self._injected(before, item)) for before in self.injected["inject-before"]]
+        parts.append(("standard input" if path == "-" else path, self._content(path, item)))
+        parts += [(after, self._injected(after, item)) for after in self.injected["inject-after"]]
         self.magic.fill(name)
         if ini:
             self.last_file = path
@@ -253,15 +259,23 @@ class Reader:
         doc.mode = self.mode
         if kind.startswith("xml") and asked:
             item.value = path  # uWSGI cuts the name where it stands
-        doc.lines = source.magic_lines(text, self.magic.table, doc.file, self.notices)
+        pieces = source.Pieces(parts)
+        mine = len(self.notices)
+        doc.lines = source.magic_lines(pieces.text, self.magic.table, doc.file, self.notices)
         if path != "-" and path not in self.result.files:
             self.result.files.append(path)
         above, self.chain = self.chain, item.chain + (mark,)
         try:
-            for key, value, line in list(formats.READERS[kind](doc)):
-                self.add(key, value, doc.file, line)
+            said = list(formats.READERS[kind](doc))
+            for notice in self.notices[mine:]:
+                notice.file, notice.line = pieces.origin(notice.line, doc.file)
+            for key, value, line in said:
+                self.add(key, value, *pieces.origin(line, doc.file))
         finally:
             self.chain = above
+
+    def _injected(self, name: str, item: Item) -> str:
+        return source.read_text(name, (item.file, item.line), self.stdin)
 
     def _guard(self, mark: tuple, item: Item) -> None:
         for seen in item.chain:
@@ -333,14 +347,13 @@ class Reader:
                 self.block.line,
                 "%s is not ended; it holds for all that follows" % self.block.name,
             )
-            self.block = None
         for symbol, lookup in (("$", self.environ.get), ("@", None), ("%", None)):
             for item in self.items:
                 if item.value is None or item.done:
                     continue
                 use = lookup or (self._file_pass(item) if symbol == "@" else self._placeholder)
                 try:
-                    item.value = expand.expand(item.value, symbol, use)
+                    item.value = expand.expand(item.value, symbol, use, item.store)
                 except expand.Endless:
                     raise fail(
                         item.file,
@@ -350,6 +363,7 @@ class Reader:
                         symbol,
                     ) from None
         self._apply()
+        self.block = None
         traps.look(self)
         self.result.exported = [
             Setting(item.key, item.value, item.file, item.line) for item in self.items
@@ -397,6 +411,14 @@ class Reader:
                 self._load_option(item)
                 self.inherited = False
             else:
+                if item.option.kind == "int" and names.number(item.value) < 0:
+                    raise fail(
+                        item.file,
+                        item.line,
+                        "%s = %s: uWSGI takes no negative number here",
+                        item.key,
+                        display(item.value or ""),
+                    )
                 if item.option.name in APPLIED:
                     APPLIED[item.option.name](self, item)
                 self._setting(item)
@@ -462,6 +484,18 @@ def _declare(reader: Reader, item: Item) -> None:
         reader._notice(item.file, item.line, "%s is an option already" % display(name))
         return
     reader.custom.setdefault(name, Custom(name, template))
+
+
+def _inject(reader: Reader, item: Item) -> None:
+    reader.injected[item.key].append(item.value or "")
+
+
+def _get(reader: Reader, item: Item) -> None:
+    """Prints a value, and there is nothing to start then."""
+    value = reader._value_of(item.value or "")
+    if value is not None:
+        reader.result.output.append(value)
+    reader.result.exit_code = reader.result.exit_code or 0
 
 
 def _print(reader: Reader, item: Item) -> None:
@@ -551,6 +585,8 @@ ACTIONS = {
     "early-envdir": _early_envdir,
     "ienv": _early_env,
     "resolve": _resolve,
+    "inject-before": _inject,
+    "inject-after": _inject,
     "plugin": _plugins,
     "plugins": _plugins,
     "need-plugin": _plugins,
@@ -559,6 +595,7 @@ ACTIONS = {
 APPLIED = {
     "declare-option2": _declare,
     "print": _print,
+    "get": _get,
     "mode": _mode,
     "env": _env,
     "unenv": _unenv,

@@ -1,7 +1,8 @@
 """Which options uWSGI has: the one table is options.tsv, beside this file.
 
 kind says what uWSGI makes of a value: `flag` (false, off, no and 0 switch it off, anything else on), `int` (atoi:
-what is no number is 0), `int64` and `int16` (strtoul, the latter at most 65535), `megabytes`, `string` (the last
+what is no number is 0; a negative one is refused), `rawint`
+(negative ones too), `int64` and `int16` (strtoul, the latter at most 65535), `megabytes`, `string` (the last
 one counts), `list` (all count), `route`, `logic` and `load` (the language itself), `deprecated`, `other`.
 
 fate says what becomes of an option here: `same` (it does what it did), `better` (it is always done, or done in another

@@ -206,6 +206,24 @@ def _open_error(name: str, asked_by: tuple[str, int], error: OSError) -> str:
     return str(fail(asked_by[0], asked_by[1], "%s", text))
 
 
+class Pieces:
+    """Several texts read as one (inject-before and inject-after), and where each line of it is from."""
+
+    def __init__(self, parts: list[tuple[str, str]]):
+        self.text = "".join(text for _, text in parts)
+        self.starts: list[tuple[int, str]] = []  # the lines before the first whole one of each part
+        lines = 0
+        for name, text in parts:
+            self.starts.append((lines, name))
+            lines += text.count("\n")
+
+    def origin(self, line: int, file: str) -> tuple[str, int]:
+        if len(self.starts) == 1 or not line:
+            return file, line
+        before, name = [start for start in self.starts if start[0] < line][-1]
+        return name, line - before
+
+
 def magic_lines(
     text: str, magic: dict[str, str], file: str, notices: list[Notice]
 ) -> list[tuple[int, str]]:

@@ -49,7 +49,7 @@ def _one(option: names.Option, setting: Setting) -> list[Own]:
     value = setting.value
     if option.kind == "flag":
         value = "true" if names.is_on(value) else "false"
-    elif option.kind in ("int", "int64", "int16"):
+    elif option.kind in ("int", "rawint", "int64", "int16"):
         value = str(names.number(value))
     elif value is None:
         value = ""
