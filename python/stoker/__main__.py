@@ -31,6 +31,10 @@ def main(argv: list[str] | None = None) -> int:
             "Use a Linux machine or a container.\n" % sys.platform
         )
         return 1
+    if arguments and arguments[0] == "gunicorn":
+        from stoker.compat import gunicorn
+
+        return gunicorn.main(arguments[1:], _core)
     if _perhaps_uwsgi(arguments, _core.options()):
         from stoker.compat import detect
 

@@ -10,7 +10,10 @@ class ClientDisconnected(RequestCancelled): ...
 Setting = tuple[str, str | list[str], str, int]
 
 def main(
-    argv: Sequence[str], read_settings: Callable[[str | None], Sequence[Setting]], /
+    argv: Sequence[str],
+    read_settings: Callable[[str | None], Sequence[Setting]],
+    on_event: Callable[[str, int, int], object] | None = ...,
+    /,
 ) -> int: ...
 def options() -> dict[str, bool]: ...
 

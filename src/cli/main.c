@@ -218,12 +218,13 @@ PyObject *stk_main_entry(PyObject *module, PyObject *args)
 {
     STK_CLEANUP(main_strings_deinit) struct main_strings argv = {0};
     struct stk_cli cli = {.module = module};
-    PyObject *arguments, *read_settings;
+    PyObject *arguments, *read_settings, *on_event = Py_None;
     int r;
 
-    if (!PyArg_ParseTuple(args, "OO:main", &arguments, &read_settings) ||
+    if (!PyArg_ParseTuple(args, "OO|O:main", &arguments, &read_settings, &on_event) ||
         main_strings_take(arguments, &argv) < 0)
         return NULL;
+    cli.on_event = on_event != Py_None ? on_event : NULL;
     if (stk_fd_fill_standard() < 0) {
         /* There is no /dev/null, and perhaps no standard error to say so. */
     }

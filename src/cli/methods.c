@@ -44,10 +44,13 @@ PyObject *stk_options_entry(PyObject *module, PyObject *args)
 
 PyMethodDef stk_cli_methods[] = {
     {"main", stk_main_entry, METH_VARARGS,
-     "main(argv, read_settings, /)\n--\n\nRuns the command line and returns the exit code.\n\n"
+     "main(argv, read_settings, on_event=None, /)\n--\n\n"
+     "Runs the command line and returns the exit code.\n\n"
      "read_settings(path) returns what a configuration file says, as (name, value or values, "
      "file,\n"
-     "line), and raises ValueError with a message for the user."},
+     "line), and raises ValueError with a message for the user. on_event(event, number, pid) is\n"
+     "called in the master: 'start', 'fork' and 'gone' (a worker and its process, 0 before the\n"
+     "fork), 'ready', 'reload', 'scale' (to so many workers) and 'exit'."},
     {"options", stk_options_entry, METH_NOARGS,
      "options()\n--\n\nThe options by name, alias (with -) and letter: does it need a value?"},
     {NULL, NULL, 0, NULL},

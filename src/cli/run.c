@@ -22,6 +22,7 @@ struct run {
     unsigned nworkers;
     const struct stk_host_ops *ops;
     void *host;
+    PyObject *on_event;             /* or NULL */
     int daemon_fd;                  /* to the command that waits, or -1 */
     struct stk_endpoint *endpoints; /* of the listeners, for an application loaded ahead */
     size_t nendpoints;
@@ -56,6 +57,23 @@ static void run_load_failed(void *arg, const char *text)
     struct run *run = arg;
 
     stk_daemon_tell(run->daemon_fd, text);
+}
+
+/* Tells Python; what it raises is printed, and the master goes on. */
+static void run_on_event(void *arg, enum stk_master_event event, unsigned number, pid_t pid)
+{
+    static const char *const names[] = {
+        [STK_MASTER_EVENT_START] = "start",   [STK_MASTER_EVENT_FORK] = "fork",
+        [STK_MASTER_EVENT_GONE] = "gone",     [STK_MASTER_EVENT_READY] = "ready",
+        [STK_MASTER_EVENT_RELOAD] = "reload", [STK_MASTER_EVENT_SCALE] = "scale",
+        [STK_MASTER_EVENT_EXIT] = "exit",
+    };
+    struct run *run = arg;
+    PyObject *result = PyObject_CallFunction(run->on_event, "sIi", names[event], number, (int)pid);
+
+    if (!result)
+        PyErr_WriteUnraisable(run->on_event);
+    Py_XDECREF(result);
 }
 
 static void run_on_mistake(void *arg, enum stk_option_id option, size_t item, const char *text)
@@ -150,6 +168,8 @@ static int run_master(struct stk_cli *cli, struct run *run)
         .on_ready = run_ready,
         .on_load_failed = run_load_failed,
         .on_start_arg = run,
+        .on_event = run->on_event ? run_on_event : NULL,
+        .on_event_arg = run,
         .startup = &cli->startup,
         .bind_is_default = run_bind_is_default(cli->load),
     };
@@ -185,6 +205,7 @@ int stk_run_server(struct stk_cli *cli)
         .python = python,
         .nworkers = cli->nworkers,
         .ops = stk_pyhost_ops(),
+        .on_event = cli->on_event,
         .daemon_fd = -1,
     };
     int code = stk_setup_startup(cli);

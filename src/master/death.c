@@ -187,6 +187,8 @@ void stk_slot_on_gone(struct stk_proc *p, int status)
     bool current = slot->current == p;
     bool next = slot->next == p;
 
+    if (p->pid > 0)
+        stk_master_tell(m, STK_MASTER_EVENT_GONE, p->slot + 1, p->pid);
     if (current)
         slot->current = stk_steal(&slot->next);
     if (next)

@@ -33,7 +33,8 @@
 /* Signals to stop that come so soon behind the first are the same wish. */
 #define MASTER_SAME_STOP (100 * STK_NSEC_PER_MSEC)
 
-static const int master_signals[] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD};
+static const int master_signals[] = {SIGTERM, SIGINT,  SIGQUIT, SIGHUP, SIGUSR1,
+                                     SIGUSR2, SIGTTIN, SIGTTOU, SIGCHLD};
 
 static const char *master_signal_name(uint32_t number)
 {
@@ -74,6 +75,12 @@ static void master_stop_procs(struct stk_master *m, bool now)
     stk_list_for_each (it, &m->procs) {
         master_stop_proc(m, stk_container_of(it, struct stk_proc, link), now);
     }
+}
+
+void stk_master_tell(struct stk_master *m, enum stk_master_event event, unsigned number, pid_t pid)
+{
+    if (m->params->on_event != NULL)
+        m->params->on_event(m->params->on_event_arg, event, number, pid);
 }
 
 void stk_master_stop(struct stk_master *m, bool now)
@@ -176,6 +183,10 @@ static void master_on_signal(struct stk_source *src, uint32_t events, void *who)
                 /* The reason has been logged. */
             }
             break;
+        case SIGTTIN:
+        case SIGTTOU:
+            stk_scale_by_one(m, info.ssi_signo == SIGTTIN ? 1 : -1);
+            break;
         default: /* SIGCHLD: the end of the turn waits for the dead */
             break;
         }
@@ -215,7 +226,7 @@ void stk_master_restore_signals(struct stk_master *m)
 
 static void master_give_signals_back(struct stk_master *m)
 {
-    static const int late[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2};
+    static const int late[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGTTIN, SIGTTOU};
     struct signalfd_siginfo info;
 
     /* What came while stopping was meant for the server, not for what runs after it; and what comes
@@ -400,6 +411,7 @@ static void master_free_dead(struct stk_master *m)
 
 static void master_serve(struct stk_master *m)
 {
+    stk_master_tell(m, STK_MASTER_EVENT_START, 0, 0);
     stk_slot_fill(m);
     while (m->stopping == 0 || !stk_list_is_empty(&m->procs) || stk_upgrade_holds(m)) {
         int r = stk_loop_run_once(m->loop, -1, m);
@@ -415,6 +427,7 @@ static void master_serve(struct stk_master *m)
         stk_control_settle(m);
         master_free_dead(m);
     }
+    stk_master_tell(m, STK_MASTER_EVENT_EXIT, 0, 0);
     if (m->exit_code == STK_MASTER_EXIT_OK)
         stk_log_info("stopped after %llu requests",
                      (unsigned long long)stk_scoreboard_total(m->scoreboard, STK_COUNTER_requests));

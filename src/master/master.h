@@ -4,12 +4,14 @@
  *
  * Signals: TERM and INT stop gracefully (in-flight requests finish within
  * config->graceful_timeout), a second one or QUIT stops now; HUP restarts the workers one by one;
- * USR1 opens the logs again; USR2 starts a new server in the place of this one.
+ * USR1 opens the logs again; USR2 starts a new server in the place of this one; TTIN and TTOU make
+ * the workers one more and one less.
  */
 #pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 
 #include "base/macros.h"
 #include "config/config.h"
@@ -20,6 +22,17 @@ enum stk_master_exit {
     STK_MASTER_EXIT_OK = 0,     /* stopped as asked */
     STK_MASTER_EXIT_CONFIG = 1, /* bad configuration, or an address that cannot be bound */
     STK_MASTER_EXIT_LOAD = 3,   /* the application cannot be loaded */
+};
+
+/* What the master tells of its doings, to those who want to act on it. */
+enum stk_master_event {
+    STK_MASTER_EVENT_START,  /* everything is open, nothing is forked yet */
+    STK_MASTER_EVENT_FORK,   /* a worker is about to be forked */
+    STK_MASTER_EVENT_GONE,   /* a worker has ended, however */
+    STK_MASTER_EVENT_READY,  /* all workers serve for the first time */
+    STK_MASTER_EVENT_RELOAD, /* a reload begins: its workers are forked after this */
+    STK_MASTER_EVENT_SCALE,  /* another number of workers is wanted */
+    STK_MASTER_EVENT_EXIT,   /* all workers are gone */
 };
 
 struct stk_listener;
@@ -72,6 +85,14 @@ struct stk_master_params {
     void (*on_ready)(void *arg);
     void (*on_load_failed)(void *arg, const char *text);
     void *on_start_arg;
+
+    /*
+     * Of each event, in the master; may be NULL. The master does nothing else meanwhile. `number`:
+     * of the worker from 1, or of SCALE how many there are to be; `pid`: of the worker, 0 if it is
+     * not there yet.
+     */
+    void (*on_event)(void *arg, enum stk_master_event event, unsigned number, pid_t pid);
+    void *on_event_arg;
 };
 
 /*

@@ -185,6 +185,8 @@ struct stk_master {
 void stk_master_stop(struct stk_master *m, bool now);
 /* Ends with this exit code: the reason has been logged. */
 void stk_master_fail(struct stk_master *m, int exit_code);
+/* Passes an event on to who has asked for them (stk_master_params). */
+void stk_master_tell(struct stk_master *m, enum stk_master_event event, unsigned number, pid_t pid);
 /* In a child: gives signals back as the master found them. */
 void stk_master_restore_signals(struct stk_master *m);
 /* Opens the log files again, here and in the children: the control socket may ask for it. */

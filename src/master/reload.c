@@ -241,6 +241,8 @@ static void reload_begin(struct stk_master *m, enum stk_restart cause)
     reload_drop_next(m);
     stk_slot_reset(m);
     m->generation++;
+    if (cause == STK_RESTART_RELOAD)
+        stk_master_tell(m, STK_MASTER_EVENT_RELOAD, 0, 0);
     m->reload.cause = cause;
     m->reload.open = m->reloading = true;
 }

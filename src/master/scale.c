@@ -242,6 +242,7 @@ static void scale_grow(struct stk_master *m, unsigned serving, stk_nsec now)
     s->calm_since = 0;
     stk_log_info("%u worker%s busy: %u from now on", serving, serving == 1 ? " is" : "s are",
                  s->target);
+    stk_master_tell(m, STK_MASTER_EVENT_SCALE, s->target, 0);
     scale_want_more(m);
     stk_slot_fill(m);
 }
@@ -267,6 +268,7 @@ static void scale_shrink(struct stk_master *m, unsigned serving, stk_nsec now)
         return;
     s->target--;
     s->shrunk_at = s->calm_since = now;
+    stk_master_tell(m, STK_MASTER_EVENT_SCALE, s->target, 0);
     scale_give_up(m, slot, "because there is little to do");
 }
 
@@ -349,6 +351,18 @@ static void scale_on_tick(struct stk_timer *timer, void *who)
         stk_timer_set(m->loop, timer, m->scale.idle ? SCALE_TICK_IDLE_MS : SCALE_TICK_MS);
 }
 
+void stk_scale_by_one(struct stk_master *m, int step)
+{
+    unsigned target = m->scale.target;
+
+    if (step > 0 && target >= m->params->nworkers)
+        stk_log_warning("no more workers than %u, which is what `workers` says", target);
+    else if (step < 0 && target <= 1)
+        stk_log_warning("the last worker stays");
+    else
+        stk_scale_set(m, step > 0 ? target + 1 : target - 1);
+}
+
 void stk_scale_set(struct stk_master *m, unsigned n)
 {
     struct stk_scale *s = &m->scale;
@@ -372,6 +386,7 @@ void stk_scale_set(struct stk_master *m, unsigned n)
     else
         stk_log_info("the number of workers follows %s again",
                      stk_scale_is_automatic(m) ? "the load" : "the configuration");
+    stk_master_tell(m, STK_MASTER_EVENT_SCALE, s->target, 0);
     scale_want_more(m);
     scale_by_order(m, s->pinned_at);
     stk_slot_fill(m);

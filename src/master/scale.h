@@ -38,6 +38,8 @@ bool stk_scale_is_automatic(const struct stk_master *m);
  * slots; 0: by the load again (or all of them, without workers-min).
  */
 void stk_scale_set(struct stk_master *m, unsigned n);
+/* SIGTTIN and SIGTTOU: one worker more (1) or less (-1), within the bounds of stk_scale_set. */
+void stk_scale_by_one(struct stk_master *m, int step);
 /* Calls fn(arg, ...) once: when as many workers serve as are to. */
 void stk_scale_notify(struct stk_master *m, stk_scale_fn fn, void *arg);
 /* Forgets all calls with this argument. */

@@ -240,6 +240,7 @@ static void slot_announce(struct stk_master *m)
     stk_log_info("ready after %.2f s", (double)(stk_time_mono_ns() - m->started) / 1e9);
     stk_upgrade_on_ready(m);
     stk_notify_ready(m);
+    stk_master_tell(m, STK_MASTER_EVENT_READY, 0, 0);
     if (m->params->on_ready != NULL)
         m->params->on_ready(m->params->on_start_arg);
 }

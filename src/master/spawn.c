@@ -165,6 +165,7 @@ int stk_spawn_worker(struct stk_master *m, unsigned slot, struct stk_proc **ret_
     if (r == 0) {
         ours = fds[0];
         theirs = fds[1];
+        stk_master_tell(m, STK_MASTER_EVENT_FORK, slot + 1, 0);
         if (m->config->preload) {
             const struct stk_message msg = {
                 .type = STK_MESSAGE_FORK, .slot = slot, .value = row, .fd = theirs};

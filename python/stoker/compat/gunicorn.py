@@ -1,0 +1,36 @@
+"""`stoker gunicorn`: Gunicorn's command line, its GUNICORN_CMD_ARGS and its gunicorn.conf.py."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from . import gunicorn_config, gunicorn_translate
+from .result import ConfigError
+
+
+def main(argv: list[str], core) -> int:
+    """Serves, or checks the configuration; returns the exit code."""
+    try:
+        config = gunicorn_config.read(argv, dict(os.environ))
+        hosted = gunicorn_translate.needs_hosting(config)
+        own = gunicorn_translate.translate(config, hosted, core.options())
+    except ConfigError as error:
+        sys.stderr.write("%s\n" % error)
+        return 1
+    for line in gunicorn_translate.notices(config):
+        sys.stderr.write("warning: %s\n" % line)
+    # They are taken, and said where they come from; the engine would take them once more.
+    for name in ("WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS"):
+        os.environ.pop(name, None)
+    on_event = None
+    if hosted:
+        from . import gunicorn_server
+
+        on_event = gunicorn_server.start(config).on_event
+    if config["print_config"]:
+        for name in sorted(config.rows):
+            print("%-33s = %s" % (name, config[name]))
+        sys.stdout.flush()
+    checks = config["check_config"] or config["print_config"]
+    return core.main(["--check"] if checks else [], lambda _path: own, on_event)
