@@ -236,21 +236,22 @@ def test_an_invented_configuration_is_read_the_same(seed, uwsgi, tmp_path, monke
     files = [["--ini", "f.ini"], ["f.ini"], ["--ini", "f.ini", "--set", "q=%(a)"]]
     arguments = STOP + chance.choice(files)
     try:
-        done = subprocess.run(
-            [uwsgi] + arguments,
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=60,
-        )
-    except subprocess.TimeoutExpired:
-        done = None
-    theirs = configuration(done.stdout.decode()) if done and done.returncode == 0 else None
-    try:
         ours = configuration(language.show_config(language.read(arguments, environ)))
     except language.ConfigError as error:
-        assert theirs is None, "%s\n%s" % (error, text)
+        if "contains itself" in str(error):
+            return  # uWSGI does not end, and takes all memory meanwhile
+        ours = str(error)
+    done = subprocess.run(
+        [uwsgi] + arguments,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=60,
+    )
+    theirs = configuration(done.stdout.decode()) if done.returncode == 0 else None
+    if isinstance(ours, str):
+        assert theirs is None, "%s\n%s" % (ours, text)
         return
     assert theirs is not None, done.stdout.decode() + text
     assert ours == theirs, text

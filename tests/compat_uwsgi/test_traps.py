@@ -19,6 +19,7 @@ TRAPS = [
     ("if-env = HOME\nx = 1\n", 2, "is not ended"),
     ("endif =\n", 2, "ends nothing"),
     ("if-env = HOME\nx = 1\nelse =\ny = 1\nendif\n", 4, "no else"),
+    ("if-env = NO\nif-env = HOME\nx = 1\nendif\nendif\n", 3, "dropped with the rest"),
     ("set-ph = a=$(HOME)\nb = %(a)\n", 2, "expands nothing"),
 ]
 

@@ -176,6 +176,14 @@ class Reader:
             turns = block.turns(self.context)
         except ConfigError as error:
             raise fail(block.file, block.line, "%s", error) from None
+        if not turns and logic.opens(key):
+            self._notice(
+                file,
+                line,
+                "%s is dropped with the rest of %s (line %d), and the first end ends both: uWSGI's blocks "
+                "cannot be nested, and it refuses this where the outer one holds"
+                % (key, block.name, block.line),
+            )
         self.running = True
         try:
             for about in turns:

@@ -32,7 +32,7 @@ def look(reader) -> None:
                     item.file,
                     item.line,
                     "%s needs a value; uWSGI takes the empty text%s"
-                    % (item.key, ", which is 0" if item.option.kind.startswith("int") else ""),
+                    % (item.key, ", which is 0" if "int" in item.option.kind else ""),
                 )
         if value:
             _left(reader, item, value)
@@ -57,7 +57,7 @@ def _comment(reader, item, value: str) -> None:
         return
     kind = item.option.kind
     meant = value[: match.start()].rstrip()
-    if kind in ("int", "int64", "int16", "megabytes"):
+    if kind in ("int", "rawint", "int64", "int16", "megabytes"):
         then = "uWSGI reads %d" % expand.integer(value)
     elif kind == "flag":
         then = "uWSGI reads it as true"
