@@ -191,6 +191,12 @@ struct stk_lead_thread *stk_lead_thread_get(struct stk_lead *lead, unsigned inde
     return &lead->threads[index];
 }
 
+void stk_lead_limit(struct stk_lead *lead, unsigned threads)
+{
+    STK_ASSERT(threads <= lead->nthreads);
+    lead->nthreads = threads;
+}
+
 struct stk_lead_thread *stk_lead_standby(struct stk_lead *lead)
 {
     return lead->has_standby ? &lead->standby : NULL;
@@ -350,7 +356,8 @@ static void lead_park(struct stk_lead_thread *t)
     atomic_fetch_add(&lead->idle, 1);
     stk_lead_publish_idle(lead);
     while (lead->tokens == 0 && !atomic_load(&lead->stopping) &&
-           !(stk_lead_may_run(lead) && (!stk_list_is_empty(&lead->jobs) || lead_is_to_have(lead))))
+           !(stk_lead_may_run(lead) &&
+             (stk_lead_jobs_of(lead, false) > 0 || (!lead->mixed && lead_is_to_have(lead)))))
         pthread_cond_wait(&lead->cond, &lead->mutex);
     if (lead->tokens > 0)
         lead->tokens--;
@@ -383,13 +390,13 @@ void stk_lead_run(struct stk_lead_thread *t)
     stk_lead_attach(t);
     while (!atomic_load_explicit(&lead->stopping, memory_order_relaxed)) {
         if (stk_lead_run_job(t)) {
-            if (!t->own)
+            if (!t->own && !lead->mixed)
                 lead_retake(t);
         } else if (t->own) {
             stk_lead_turn(t, -1);
         } else {
             /* After taking the loop jobs are looked for again: the last ones may be as new. */
-            if (!stk_lead_may_run(lead) || !stk_lead_acquire(t))
+            if (lead->mixed || !stk_lead_may_run(lead) || !stk_lead_acquire(t))
                 lead_park(t);
             continue;
         }
@@ -430,7 +437,7 @@ int stk_lead_new(struct stk_lead **ret_lead, const struct stk_lead_params *param
     lead->loop = params->loop;
     lead->ops = params->ops;
     lead->arg = params->arg;
-    lead->nthreads = params->threads;
+    lead->nthreads = lead->nrecords = params->threads;
     lead->bounded = params->bounded;
     lead->shares = params->shares;
     lead_set_share(lead, &params->share);
@@ -444,7 +451,8 @@ int stk_lead_new(struct stk_lead **ret_lead, const struct stk_lead_params *param
         lead->threads[i].index = i;
         lead->threads[i].state_fd = -1;
     }
-    stk_list_init(&lead->jobs);
+    for (unsigned i = 0; i < STK_LEAD_KINDS; i++)
+        stk_list_init(&lead->queues[i].jobs);
     r = pthread_mutex_init(&lead->mutex, NULL);
     STK_ASSERT(r == 0);
     r = pthread_cond_init(&lead->cond, NULL);
@@ -472,7 +480,7 @@ struct stk_lead *stk_lead_free(struct stk_lead *lead)
     }
     stk_lead_hosted_free(lead);
     stk_fd_close(&lead->timerfd);
-    for (unsigned i = 0; i < lead->nthreads; i++)
+    for (unsigned i = 0; i < lead->nrecords; i++)
         stk_fd_close(&lead->threads[i].state_fd);
     pthread_cond_destroy(&lead->cond);
     pthread_mutex_destroy(&lead->mutex);

@@ -39,6 +39,7 @@ struct stk_lead_thread {
     unsigned index;
     bool standby; /* may not call the application */
     bool own;     /* owns the loop */
+    bool picky;   /* some requests, or all, are for other threads: see stk_lead_is_for */
     void *user;
     void *host_thread;
     uint64_t word;                  /* what *shared_word holds while own */
@@ -60,6 +61,7 @@ struct stk_lead_thread {
 struct stk_job {
     struct stk_list link;
     stk_nsec since; /* of its waiting, monotonic clock; 0: from its post on */
+    bool loop;      /* for the thread of the event loop, where there are others beside it */
     void (*run)(struct stk_job *job, struct stk_lead_thread *thread);
 };
 
@@ -104,6 +106,8 @@ struct stk_lead *stk_lead_free(struct stk_lead *lead);
 struct stk_lead_thread *stk_lead_thread_get(struct stk_lead *lead, unsigned index);
 struct stk_lead_thread *stk_lead_standby(struct stk_lead *lead);
 
+/* Before any of them runs: there are only `threads` of them, fewer than records were made for. */
+void stk_lead_limit(struct stk_lead *lead, unsigned threads);
 /* The life of an application thread: leads, runs jobs, parks; returns after stk_lead_stop. Lock
  * held. */
 void stk_lead_run(struct stk_lead_thread *thread);
@@ -120,18 +124,26 @@ void stk_lead_post(struct stk_lead *lead, struct stk_job *job);
 bool stk_lead_is_any_at_job(const struct stk_lead *lead);
 /*
  * Takes a job back that no thread has begun: the oldest, or the newest, for which `may` (called
- * under a lock) says yes. NULL: there is none among the first few dozen.
+ * under a lock) says yes. NULL: there is none among the first few dozen (of each kind).
  */
 struct stk_job *stk_lead_withdraw(struct stk_lead *lead, bool newest,
                                   bool (*may)(void *arg, struct stk_job *job), void *arg);
-/* Calls of the application, those begun and those ended counted one by one. */
-uint64_t stk_lead_calls(const struct stk_lead *lead);
 /* Since when the oldest job has waited; 0: there is none. */
 stk_nsec stk_lead_oldest(struct stk_lead *lead);
 /* Jobs that wait; from any thread. */
 unsigned stk_lead_jobs(const struct stk_lead *lead);
+/*
+ * The same of one kind: jobs for the event loop's thread (`loop`), or for the threads beside it.
+ * Without such threads all are of the latter. And the calls of the application on those threads,
+ * those begun and those ended counted one by one.
+ */
+unsigned stk_lead_jobs_of(const struct stk_lead *lead, bool loop);
+stk_nsec stk_lead_oldest_of(struct stk_lead *lead, bool loop);
+uint64_t stk_lead_calls_of(const struct stk_lead *lead, bool loop);
 /* Application threads that are parked. */
 unsigned stk_lead_idle(const struct stk_lead *lead);
+/* Threads beside that of an event loop that have no job: parked, or on their way to one. */
+unsigned stk_lead_spare(const struct stk_lead *lead);
 /* Makes sure that on_tick is called within a tick, wherever the stand-by sleeps. From any thread.
  */
 void stk_lead_rouse(struct stk_lead *lead);
@@ -148,8 +160,15 @@ void stk_lead_note_call(struct stk_lead *lead);
  * thread 0, which drives it. Between two turns that thread is in the application: the stand-by
  * takes over as it does in a call.
  */
-/* Before all else. 0 or a negative errno. */
+/*
+ * Before all else. Further threads of the lead, from number 1 on, turn no loop: they take jobs,
+ * which whoever leads posts for them (struct stk_job.loop). 0 or a negative errno.
+ */
 int stk_lead_host(struct stk_lead *lead) STK_MUST_CHECK;
+/* Whether there are such threads. */
+bool stk_lead_is_mixed(const struct stk_lead *lead);
+/* Whether a thread may run a job of this kind. */
+static inline bool stk_lead_is_for(const struct stk_lead_thread *thread, bool loop);
 /* The descriptor that is readable when jobs wait for the thread, or the loop is to be taken. */
 int stk_lead_bell(const struct stk_lead *lead);
 /* Rings it: the thread is to come for a turn. From any thread. */
@@ -176,6 +195,11 @@ static inline void stk_lead_enter(struct stk_lead_thread *thread);
 static inline bool stk_lead_leave(struct stk_lead_thread *thread);
 
 #define STK_LEAD_STATE(word) ((enum stk_lead_state)((word)&7))
+
+static inline bool stk_lead_is_for(const struct stk_lead_thread *thread, bool loop)
+{
+    return !thread->standby && (!thread->picky || loop == (thread->index == 0));
+}
 
 static inline void stk_lead_enter(struct stk_lead_thread *thread)
 {

@@ -59,6 +59,11 @@ static void hosted_on_clock(struct stk_source *src, uint32_t events, void *who)
     h->clock_at = 0; /* timers run behind the events of a turn */
 }
 
+bool stk_lead_is_mixed(const struct stk_lead *lead)
+{
+    return lead->mixed;
+}
+
 int stk_lead_host(struct stk_lead *lead)
 {
     struct stk_lead_hosted *h = stk_new0(struct stk_lead_hosted);
@@ -78,6 +83,9 @@ int stk_lead_host(struct stk_lead *lead)
         return r;
     }
     lead->hosted = h;
+    lead->mixed = lead->nthreads > 1;
+    for (unsigned i = 0; i < lead->nthreads; i++)
+        lead->threads[i].picky = lead->mixed;
     return 0;
 }
 
@@ -218,14 +226,14 @@ static bool hosted_run_jobs(struct stk_lead_thread *t)
     stk_nsec until = 0;
 
     for (unsigned i = 0; i < HOSTED_JOBS; i++) {
-        if (until == 0 && stk_lead_jobs(t->lead) > 0)
+        if (until == 0 && stk_lead_jobs_of(t->lead, t->lead->mixed) > 0)
             until = stk_time_mono_ns() + HOSTED_JOBS_NS;
         if (!stk_lead_run_job(t))
             return i > 0;
         if (stk_time_mono_ns() > until)
             break;
     }
-    if (stk_lead_jobs(t->lead) > 0)
+    if (stk_lead_jobs_of(t->lead, t->lead->mixed) > 0)
         stk_lead_ring(t->lead);
     return true;
 }

@@ -25,13 +25,26 @@ static struct stk_job *jobs_of(struct stk_list *node)
 }
 
 /* Mutex held. */
-static void jobs_count(struct stk_lead *lead, int change)
+static void jobs_count(struct stk_lead *lead, struct stk_lead_queue *queue, int change)
 {
     unsigned n = atomic_load_explicit(&lead->njobs, memory_order_relaxed) + (unsigned)change;
 
+    atomic_store_explicit(&queue->n,
+                          atomic_load_explicit(&queue->n, memory_order_relaxed) + (unsigned)change,
+                          memory_order_release);
     /* Behind at_job of the thread that has taken one. */
     atomic_store_explicit(&lead->njobs, n, memory_order_release);
     stk_lead_set_backlog(lead, n);
+}
+
+static unsigned jobs_of_kind(const struct stk_lead *lead, enum stk_lead_kind kind)
+{
+    return atomic_load_explicit(&lead->queues[kind].n, memory_order_relaxed);
+}
+
+unsigned stk_lead_jobs_of(const struct stk_lead *lead, bool loop)
+{
+    return jobs_of_kind(lead, loop ? STK_LEAD_LOOP : STK_LEAD_ANY);
 }
 
 unsigned stk_lead_jobs(const struct stk_lead *lead)
@@ -53,12 +66,23 @@ unsigned stk_lead_idle(const struct stk_lead *lead)
     return atomic_load_explicit(&lead->idle, memory_order_relaxed);
 }
 
-uint64_t stk_lead_calls(const struct stk_lead *lead)
+unsigned stk_lead_spare(const struct stk_lead *lead)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 1; lead->mixed && i < lead->nthreads; i++)
+        n += !atomic_load_explicit(&lead->threads[i].at_job, memory_order_relaxed);
+    return n;
+}
+
+uint64_t stk_lead_calls_of(const struct stk_lead *lead, bool loop)
 {
     uint64_t sum = 0;
 
-    for (unsigned i = 0; i < lead->nthreads; i++)
-        sum += atomic_load_explicit(&lead->threads[i].calls, memory_order_relaxed);
+    for (unsigned i = 0; i < lead->nthreads; i++) {
+        if (!lead->mixed || loop == (i == 0))
+            sum += atomic_load_explicit(&lead->threads[i].calls, memory_order_relaxed);
+    }
     return sum;
 }
 
@@ -79,15 +103,17 @@ bool stk_lead_may_run(const struct stk_lead *lead)
 bool stk_lead_run_job(struct stk_lead_thread *t)
 {
     struct stk_lead *lead = t->lead;
+    enum stk_lead_kind kind = lead->mixed && t->index == 0 ? STK_LEAD_LOOP : STK_LEAD_ANY;
+    struct stk_lead_queue *queue = &lead->queues[kind];
     struct stk_list *node;
 
-    if (atomic_load_explicit(&lead->njobs, memory_order_relaxed) == 0 || !stk_lead_may_run(lead))
+    if (jobs_of_kind(lead, kind) == 0 || (kind == STK_LEAD_ANY && !stk_lead_may_run(lead)))
         return false;
     pthread_mutex_lock(&lead->mutex);
-    node = stk_list_pop(&lead->jobs);
+    node = stk_list_pop(&queue->jobs);
     if (node != NULL) {
         atomic_store_explicit(&t->at_job, true, memory_order_relaxed);
-        jobs_count(lead, -1);
+        jobs_count(lead, queue, -1);
     }
     pthread_mutex_unlock(&lead->mutex);
     if (node == NULL)
@@ -146,7 +172,7 @@ void stk_lead_set_computing(struct stk_lead *lead, bool computing)
 static void jobs_wake_locked(struct stk_lead *lead, unsigned most)
 {
     unsigned idle = atomic_load_explicit(&lead->idle, memory_order_relaxed);
-    unsigned jobs = atomic_load_explicit(&lead->njobs, memory_order_relaxed);
+    unsigned jobs = jobs_of_kind(lead, STK_LEAD_ANY);
 
     if (jobs > most)
         jobs = most;
@@ -156,75 +182,135 @@ static void jobs_wake_locked(struct stk_lead *lead, unsigned most)
     }
 }
 
-void stk_lead_share_jobs(struct stk_lead *lead)
+/* Whether jobs wait although threads have nothing to do. */
+static bool jobs_is_to_share(const struct stk_lead *lead)
+{
+    return jobs_of_kind(lead, STK_LEAD_ANY) > 0 && stk_lead_idle(lead) > 0;
+}
+
+bool stk_lead_share_jobs(struct stk_lead *lead)
 {
     stk_nsec now;
 
-    if (stk_lead_jobs(lead) == 0 || lead->nthreads == 1)
-        return;
+    if (lead->nthreads == 1)
+        return false;
+    if (jobs_of_kind(lead, STK_LEAD_ANY) == 0) {
+        if (lead->mixed) /* nobody ends a lead of the stand-by's, which would do it */
+            stk_lead_set_computing(lead, false);
+        return false;
+    }
     now = stk_time_mono_ns();
     if (now - lead->sampled_at < JOBS_SAMPLE_NS)
-        return;
+        return jobs_is_to_share(lead);
     lead->sampled_at = now;
     stk_lead_set_computing(lead, stk_lead_is_computing(lead));
-    if (atomic_load(&lead->computing))
-        return;
-    pthread_mutex_lock(&lead->mutex);
-    jobs_wake_locked(lead, UINT_MAX);
-    pthread_mutex_unlock(&lead->mutex);
+    if (!atomic_load(&lead->computing)) {
+        pthread_mutex_lock(&lead->mutex);
+        jobs_wake_locked(lead, UINT_MAX);
+        pthread_mutex_unlock(&lead->mutex);
+    }
+    return jobs_is_to_share(lead);
+}
+
+/*
+ * A job waits for a thread beside that of the event loop, which leads and is not watched as long as
+ * it gets on: has the stand-by look whether a further thread is to be woken.
+ */
+static void jobs_have_shared(struct stk_lead *lead)
+{
+    enum stk_lead_state state = STK_LEAD_STATE(stk_lead_seen(lead));
+
+    if (state != STK_LEAD_SB_TURNING && (stk_lead_idle(lead) > 0 || lead->shares || lead->bounded))
+        stk_lead_rouse(lead);
 }
 
 void stk_lead_post(struct stk_lead *lead, struct stk_job *job)
 {
+    enum stk_lead_kind kind = lead->mixed && job->loop ? STK_LEAD_LOOP : STK_LEAD_ANY;
+    struct stk_lead_queue *queue = &lead->queues[kind];
     struct stk_list *at;
+    bool waits;
 
     stk_list_init(&job->link);
     if (job->since == 0)
         job->since = stk_time_mono_ns();
     pthread_mutex_lock(&lead->mutex);
-    for (at = &lead->jobs; at->prev != &lead->jobs; at = at->prev) {
+    for (at = &queue->jobs; at->prev != &queue->jobs; at = at->prev) {
         if (jobs_of(at->prev)->since <= job->since)
             break;
     }
     stk_list_insert_before(at, &job->link);
-    jobs_count(lead, 1);
-    if (!stk_lead_is_any_running(lead))
+    jobs_count(lead, queue, 1);
+    if (kind == STK_LEAD_ANY && !stk_lead_is_any_running(lead))
         jobs_wake_locked(lead, 1);
+    else if (kind == STK_LEAD_ANY && lead->mixed && !lead->has_standby)
+        jobs_wake_locked(lead, UINT_MAX);
+    waits = jobs_of_kind(lead, kind) > lead->tokens; /* else a thread is on its way to it */
     pthread_mutex_unlock(&lead->mutex);
-    stk_lead_ring(lead);
+    if (kind == STK_LEAD_LOOP || !lead->mixed)
+        stk_lead_ring(lead);
+    else if (waits)
+        jobs_have_shared(lead);
+}
+
+/* The oldest or the newest of a queue that may be taken; or NULL. Mutex held. */
+static struct stk_job *jobs_find(const struct stk_lead_queue *queue, bool newest,
+                                 bool (*may)(void *arg, struct stk_job *job), void *arg)
+{
+    const struct stk_list *head = &queue->jobs;
+    unsigned looked = 0;
+
+    for (struct stk_list *it = newest ? head->prev : head->next; it != head && looked++ < JOBS_LOOK;
+         it = newest ? it->prev : it->next) {
+        if (may(arg, jobs_of(it)))
+            return jobs_of(it);
+    }
+    return NULL;
 }
 
 struct stk_job *stk_lead_withdraw(struct stk_lead *lead, bool newest,
                                   bool (*may)(void *arg, struct stk_job *job), void *arg)
 {
+    struct stk_lead_queue *from = NULL;
     struct stk_job *found = NULL;
-    unsigned looked = 0;
 
     if (stk_lead_jobs(lead) == 0)
         return NULL;
     pthread_mutex_lock(&lead->mutex);
-    for (struct stk_list *it = newest ? lead->jobs.prev : lead->jobs.next;
-         it != &lead->jobs && looked++ < JOBS_LOOK; it = newest ? it->prev : it->next) {
-        if (!may(arg, jobs_of(it)))
-            continue;
-        found = jobs_of(it);
-        stk_list_remove(it);
-        jobs_count(lead, -1);
-        break;
+    for (unsigned i = 0; i < STK_LEAD_KINDS; i++) {
+        struct stk_job *job = jobs_find(&lead->queues[i], newest, may, arg);
+
+        if (job != NULL && (found == NULL || (job->since < found->since) != newest)) {
+            found = job;
+            from = &lead->queues[i];
+        }
+    }
+    if (found != NULL) {
+        stk_list_remove(&found->link);
+        jobs_count(lead, from, -1);
     }
     pthread_mutex_unlock(&lead->mutex);
     return found;
 }
 
-stk_nsec stk_lead_oldest(struct stk_lead *lead)
+stk_nsec stk_lead_oldest_of(struct stk_lead *lead, bool loop)
 {
+    struct stk_lead_queue *queue = &lead->queues[loop ? STK_LEAD_LOOP : STK_LEAD_ANY];
     stk_nsec since = 0;
 
-    if (stk_lead_jobs(lead) == 0)
+    if (stk_lead_jobs_of(lead, loop) == 0)
         return 0;
     pthread_mutex_lock(&lead->mutex);
-    if (!stk_list_is_empty(&lead->jobs))
-        since = jobs_of(lead->jobs.next)->since;
+    if (!stk_list_is_empty(&queue->jobs))
+        since = jobs_of(queue->jobs.next)->since;
     pthread_mutex_unlock(&lead->mutex);
     return since;
+}
+
+stk_nsec stk_lead_oldest(struct stk_lead *lead)
+{
+    stk_nsec any = stk_lead_oldest_of(lead, false);
+    stk_nsec loop = stk_lead_oldest_of(lead, true);
+
+    return any == 0 || (loop != 0 && loop < any) ? loop : any;
 }

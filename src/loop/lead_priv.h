@@ -31,6 +31,14 @@ enum stk_lead_watch {
     STK_LEAD_LEADING, /* turns the loop, or waits in epoll */
 };
 
+/* The queues of jobs, by struct stk_job.loop; without threads beside an event loop only ANY. */
+enum stk_lead_kind { STK_LEAD_ANY, STK_LEAD_LOOP, STK_LEAD_KINDS };
+
+struct stk_lead_queue {
+    struct stk_list jobs; /* by age; under the mutex */
+    _Atomic unsigned n;
+};
+
 /* The thread of an event loop is to come for a turn. */
 enum stk_lead_rung {
     STK_LEAD_QUIET,
@@ -56,7 +64,8 @@ struct stk_lead {
     struct stk_loop *loop;
     const struct stk_lead_ops *ops;
     void *arg;
-    unsigned nthreads;
+    unsigned nthreads; /* of nrecords that there are */
+    unsigned nrecords;
     struct stk_lead_thread *threads;
     struct stk_lead_thread standby;
     bool has_standby;
@@ -83,12 +92,13 @@ struct stk_lead {
 
     pthread_mutex_t mutex; /* of what follows */
     pthread_cond_t cond;
-    struct stk_list jobs; /* by age */
-    _Atomic unsigned njobs;
+    struct stk_lead_queue queues[STK_LEAD_KINDS];
+    _Atomic unsigned njobs; /* in both */
     _Atomic unsigned idle;
     unsigned tokens;
 
     struct stk_lead_hosted *hosted; /* NULL: threads turn the loop themselves */
+    bool mixed;                     /* and there are threads beside that of the event loop */
 
     struct { /* what `share` points to where nobody else wants to see it */
         _Atomic uint64_t word, calls;
@@ -162,8 +172,11 @@ bool stk_lead_run_job(struct stk_lead_thread *t);
  */
 bool stk_lead_is_computing(struct stk_lead *lead);
 void stk_lead_set_computing(struct stk_lead *lead, bool computing);
-/* After a turn of the leading stand-by: wakes parked threads for the jobs. */
-void stk_lead_share_jobs(struct stk_lead *lead);
+/*
+ * By the stand-by, after a turn as the leader, or at a tick where the thread of an event loop
+ * leads: wakes parked threads for the jobs. True: jobs wait for threads that are parked.
+ */
+bool stk_lead_share_jobs(struct stk_lead *lead);
 /* Tells the others how many threads have nothing to do and may take a job. Mutex held. */
 void stk_lead_publish_idle(struct stk_lead *lead);
 

@@ -35,10 +35,10 @@ static bool standby_give(struct stk_lead *lead)
     struct stk_lead_thread *t = &lead->standby;
     bool give;
 
-    if (!atomic_load(&lead->wanted))
+    if (!atomic_load(&lead->wanted) || lead->hosted != NULL)
         return false;
     pthread_mutex_lock(&lead->mutex);
-    give = atomic_load(&lead->idle) > 0 && stk_list_is_empty(&lead->jobs);
+    give = atomic_load(&lead->idle) > 0 && stk_lead_jobs(lead) == 0;
     if (give) {
         atomic_store(&lead->wanted, false);
         t->own = false;
@@ -70,6 +70,8 @@ static bool standby_look(struct stk_lead *lead)
 
     atomic_store(&lead->roused, false);
     pending = lead->ops->on_tick != NULL && lead->ops->on_tick(lead->arg);
+    if (stk_unlikely(lead->mixed) && stk_lead_share_jobs(lead))
+        pending = true;
     atomic_store(&lead->pending, pending);
     return pending;
 }
@@ -119,7 +121,7 @@ static void standby_lead(struct stk_lead *lead)
         }
         stk_loop_refresh(lead->loop);
         stk_lead_dispatch(t, events, n);
-        stk_lead_share_jobs(lead);
+        (void)stk_lead_share_jobs(lead);
         if (standby_give_hosted(lead))
             return;
     }
@@ -344,6 +346,7 @@ int stk_lead_start_standby(struct stk_lead *lead)
         return -errno;
     lead->standby = (struct stk_lead_thread){.lead = lead,
                                              .standby = true,
+                                             .picky = true,
                                              .index = lead->nthreads,
                                              .shared_word = lead->share.word,
                                              .shared_calls = lead->share.calls};

@@ -71,11 +71,12 @@ struct deadline_watch {
 struct stk_deadline {
     struct stk_server *server;
     struct stk_source timer;
-    stk_msec armed;       /* when the timer fires; 0: it does not */
-    _Atomic bool changed; /* a thread has set the deadline of its request */
-    bool retired;         /* the worker has asked to be replaced after a cancelled call ... */
-    bool retired_stuck;   /* ... and after one that stays */
-    uint64_t stuck;       /* calls that stay */
+    struct stk_timer expected; /* a call that the stand-by has not seen; of the owner of the loop */
+    stk_msec armed;            /* when the timer fires; 0: it does not */
+    _Atomic bool changed;      /* a thread has set the deadline of its request */
+    bool retired;              /* the worker has asked to be replaced after a cancelled call ... */
+    bool retired_stuck;        /* ... and after one that stays */
+    uint64_t stuck;            /* calls that stay */
     unsigned nwatches;
     struct deadline_watch watches[];
 };
@@ -652,6 +653,19 @@ static void deadline_on_timer(struct stk_source *src, uint32_t events, void *who
         stk_lead_rouse(d->server->lead);
 }
 
+static void deadline_on_expected(struct stk_timer *timer, void *who)
+{
+    struct stk_deadline *d = stk_container_of(timer, struct stk_deadline, expected);
+
+    stk_lead_rouse(d->server->lead);
+}
+
+void stk_deadline_expect(struct stk_deadline *d, struct stk_lead_thread *thread)
+{
+    if (d != NULL && thread->own && !stk_timer_is_set(&d->expected))
+        stk_timer_set(d->server->loop, &d->expected, DEADLINE_LOOK_MS / 2);
+}
+
 /* ---- life ---------------------------------------------------------------------------------- */
 
 int stk_deadline_new(struct stk_deadline **ret_deadline, struct stk_server *server)
@@ -667,6 +681,7 @@ int stk_deadline_new(struct stk_deadline **ret_deadline, struct stk_server *serv
     d = stk_mem_zalloc(sizeof *d + n * sizeof d->watches[0]);
     d->server = server;
     d->nwatches = n;
+    stk_timer_init(&d->expected, deadline_on_expected);
     d->timer = (struct stk_source){
         .fn = deadline_on_timer,
         .fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC),
@@ -688,6 +703,7 @@ struct stk_deadline *stk_deadline_free(struct stk_deadline *d)
         return NULL;
     if (d->timer.events != 0)
         stk_loop_del(d->server->loop, &d->timer);
+    stk_timer_stop(d->server->loop, &d->expected);
     stk_fd_close(&d->timer.fd);
     free(d);
     return NULL;

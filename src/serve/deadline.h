@@ -41,6 +41,11 @@ int stk_deadline_new(struct stk_deadline **ret_deadline, struct stk_server *serv
 struct stk_deadline *stk_deadline_free(struct stk_deadline *d);
 /* Looks after the requests in the application and the jobs; by the stand-by, once a tick. */
 void stk_deadline_tick(struct stk_deadline *d);
+/*
+ * A call is going to begin on another thread, by the one that leads in an event loop and may wait
+ * before the stand-by has seen it. `d` may be NULL.
+ */
+void stk_deadline_expect(struct stk_deadline *d, struct stk_lead_thread *thread);
 /* As stk_request_ops.set_timeout. */
 int stk_deadline_set_timeout(struct stk_serve_request *rq, stk_msec timeout);
 

@@ -221,7 +221,7 @@ void stk_detach_wake(struct stk_server *server, struct stk_lead_thread *thread)
     struct stk_detach *det = server->detach;
     struct stk_list now;
 
-    if (det == NULL)
+    if (det == NULL || thread->index != 0) /* a thread beside that of the event loop */
         return;
     if (stk_unlikely(det->untimed) && thread->own)
         detach_set_timers(det);

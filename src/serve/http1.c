@@ -148,6 +148,7 @@ static enum http1_step http1_call(struct stk_serve_request *rq, struct stk_lead_
     enum stk_close_reason reason;
     enum stk_host_call how;
     enum stk_fate fate;
+    bool own;
 
     stk_conn_acquire(conn);
     stk_conn_begin_request(conn);
@@ -162,13 +163,13 @@ static enum http1_step http1_call(struct stk_serve_request *rq, struct stk_lead_
     stk_deadline_begin(rq);
     stk_lead_enter(thread);
     how = server->host_ops->call(server->host, thread->host_thread, &rq->base);
-    (void)stk_lead_leave(thread);
+    own = stk_lead_leave(thread);
     if (stk_unlikely(how == STK_HOST_PENDING)) {
         stk_detach_time(conn, thread);
         return STEP_DETACHED;
     }
     fate = stk_deadline_end(rq);
-    if (stk_unlikely(!stk_server_has_standby(server)))
+    if (stk_unlikely(!stk_server_has_standby(server)) && own)
         stk_lead_note_call(server->lead);
     if (stk_unlikely(fate != STK_FATE_NONE))
         return http1_expired(rq, thread);
@@ -282,10 +283,16 @@ static int http1_begin_body(struct stk_conn *conn, struct stk_lead_thread *threa
 }
 
 /* Gives a complete request, kept by the connection, to a thread of the application. */
-static enum http1_step http1_post(struct stk_conn *conn)
+static enum http1_step http1_post(const struct stk_serve_request *rq,
+                                  struct stk_lead_thread *thread)
 {
+    struct stk_conn *conn = rq->conn;
+
+    conn->job.loop = stk_detach_is_async(conn->server, rq->base.app);
     stk_conn_begin_request(conn);
     stk_conn_acquire(conn);
+    if (stk_unlikely(!thread->standby))
+        stk_deadline_expect(conn->server->deadline, thread);
     stk_lead_post(conn->server->lead, &conn->job);
     return STEP_DONE;
 }
@@ -295,6 +302,14 @@ static bool http1_streams(const struct stk_serve_request *rq, const struct stk_h
 {
     return stk_detach_is_async(rq->conn->server, rq->base.app) &&
            (head->chunked || head->content_length > STK_DETACH_BODY);
+}
+
+/* Whether this thread is to call the application: else it is another's to do. */
+static STK_COLD bool http1_is_for(const struct stk_serve_request *rq,
+                                  const struct stk_lead_thread *thread)
+{
+    return !thread->picky ||
+           stk_lead_is_for(thread, stk_detach_is_async(rq->conn->server, rq->base.app));
 }
 
 /* A request with a body: *ret_used bytes of data are its. STEP_ANSWERED: go on and call. */
@@ -318,7 +333,8 @@ static enum http1_step http1_body(struct stk_serve_request *rq, struct stk_lead_
         return stk_http1_refuse_body(conn, thread, head, -EFBIG);
     if (stk_unlikely(head->records)) {
         stk_span body = {0};
-        int64_t here = stk_fcgi_body_here(conn, head, data, len, thread->standby ? NULL : &body);
+        int64_t here =
+            stk_fcgi_body_here(conn, head, data, len, http1_is_for(rq, thread) ? &body : NULL);
 
         if (here >= 0) {
             rq->body_ptr = body.ptr;
@@ -431,7 +447,7 @@ static enum http1_step http1_next(struct stk_conn *conn, struct stk_lead_thread 
             return http1_aborted(&rq, thread);
         }
     }
-    if (stk_unlikely(thread->standby)) {
+    if (stk_unlikely(thread->picky) && !http1_is_for(&rq, thread)) {
         bool kept;
 
         if (t->out.len > 0 && stk_gather_send(t, conn, NULL, 0) < 0)
@@ -440,7 +456,7 @@ static enum http1_step http1_next(struct stk_conn *conn, struct stk_lead_thread 
                    ? http1_keep_head(conn, buf, *off, head->len, body_off + used, len)
                    : stk_conn_keep(conn, buf + *off, len - *off);
 
-        return kept ? http1_post(conn) : stk_http1_refuse_body(conn, thread, head, -ENOMEM);
+        return kept ? http1_post(&rq, thread) : stk_http1_refuse_body(conn, thread, head, -ENOMEM);
     }
     *off = body_off + used;
     if (stk_unlikely(rq.body != NULL && !stk_body_is_complete(rq.body)) && t->out.len > 0 &&

@@ -105,6 +105,7 @@ static void http1_rest_job(struct stk_job *job, struct stk_lead_thread *thread)
 static void http1_post_rest(struct stk_conn *conn)
 {
     conn->job.run = http1_rest_job;
+    conn->job.loop = true;
     stk_conn_begin_request(conn);
     stk_lead_post(conn->server->lead, &conn->job);
 }

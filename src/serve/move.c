@@ -19,6 +19,10 @@
  * is not served behind younger ones. A request moves at most MOVE_HOPS times, but for one that
  * would be left in a worker that is stuck for long.
  *
+ * Beside an event loop there are two kinds of threads (MOVE_KINDS), and each kind's requests go
+ * where a thread of that kind has nothing to do. Its leader then is the event loop's thread as a
+ * rule, which does what needs the owner of the loop in its turns; the stand-by rings for it.
+ *
  * While draining, everything that is between two requests goes to a worker of the newest
  * generation, bytes that are there already with it. The socket itself is not touched, so a client
  * that sends at this moment loses nothing.
@@ -65,6 +69,8 @@ enum {
     MOVE_TAKE_NS = 100 * 1000 * 1000,  /* for the receiver to take a request */
     MOVE_GIVE_NS = 1000 * 1000 * 1000, /* or a connection without one */
     MOVE_SETTLE_MS = 64,               /* when no stand-by looks after offers */
+    MOVE_RING_NS = 1000 * 1000,        /* between two calls for an event loop's thread */
+    MOVE_KINDS = 2, /* of requests: for the threads beside an event loop (or any), and for that */
     MOVE_INBOX_BATCH = 64,
     MOVE_LOG_MS = 10 * 1000,
 };
@@ -96,10 +102,16 @@ struct stk_move {
     _Atomic unsigned noffers;
     struct stk_list leaving; /* busy connections, by job.link, that have had their response */
 
-    /* of the stand-by */
-    uint64_t calls; /* begun and ended here, and since when that has not changed */
-    stk_nsec calls_at;
-    stk_nsec stuck; /* for so long, at the last look */
+    stk_nsec rung_at; /* of the stand-by */
+
+    /* of the owner of the loop, where there is an event loop with threads beside it; else of the
+     * stand-by */
+    struct {
+        uint64_t calls; /* begun and ended here, and since when that has not changed */
+        stk_nsec calls_at;
+        stk_nsec stuck; /* for so long, at the last look */
+    } kinds[MOVE_KINDS];
+    bool loop; /* the kind of requests that are looked at: job.loop; with mixed */
     stk_nsec looked_at;
     stk_msec refused_logged;
     uint64_t refused; /* since then */
@@ -269,12 +281,15 @@ static void move_forget(struct stk_move *move, struct move_offer *offer,
     stk_conn_leave(conn, thread);
 }
 
-/* Whether a thread here has nothing to do but what it has offered. */
-static bool move_is_idle(const struct stk_move *move)
+/* Whether a thread here has nothing to do but this, which it has offered. */
+static bool move_is_idle(const struct stk_move *move, const struct stk_conn *conn)
 {
     const struct stk_scoreboard_row *row = move->server->row;
+    bool mixed = stk_lead_is_mixed(move->lead);
 
-    return stk_lead_idle(move->lead) > 0 ||
+    if ((!mixed || !conn->job.loop) && stk_lead_idle(move->lead) > 0)
+        return true;
+    return (!mixed || conn->job.loop) &&
            STK_LEAD_STATE(atomic_load(&row->lead_word)) == STK_LEAD_BLOCKED;
 }
 
@@ -285,7 +300,7 @@ static bool move_is_over(const struct stk_move *move, const struct move_offer *o
     if (!offer->request)
         return now - offer->since > MOVE_GIVE_NS;
     return now - offer->since > MOVE_TAKE_NS ||
-           (now - offer->since > MOVE_LONG_NS && move_is_idle(move));
+           (now - offer->since > MOVE_LONG_NS && move_is_idle(move, offer->conn));
 }
 
 /* Sees what has become of the offers. Mutex held. */
@@ -327,10 +342,10 @@ static bool move_may(void *arg, struct stk_job *job)
     const struct stk_move *move = arg;
     struct stk_conn *conn;
 
-    if (job->run != stk_http1_job)
+    if (job->run != stk_http1_job || (stk_lead_is_mixed(move->lead) && job->loop != move->loop))
         return false;
     conn = move_conn_of(job);
-    if (conn->hops >= (move->stuck < MOVE_WORSE_NS ? MOVE_HOPS : MOVE_HOPS_MAX) ||
+    if (conn->hops >= (move->kinds[move->loop].stuck < MOVE_WORSE_NS ? MOVE_HOPS : MOVE_HOPS_MAX) ||
         stk_conn_is_gone(conn) || stk_conn_has_output(conn) || conn->tls != NULL ||
         conn->in_len > STK_TRANSFER_BYTES_MAX)
         return false;
@@ -362,31 +377,37 @@ static bool move_request(struct stk_move *move, unsigned to, bool newest)
 /* Since when no call here has begun or ended. */
 static void move_note_stuck(struct stk_move *move, stk_nsec now)
 {
-    uint64_t calls = stk_lead_calls(move->lead);
+    for (unsigned i = 0; i < MOVE_KINDS; i++) {
+        uint64_t calls = stk_lead_calls_of(move->lead, i != 0);
 
-    if (calls != move->calls || move->calls_at == 0) {
-        move->calls = calls;
-        move->calls_at = now;
+        if (calls != move->kinds[i].calls || move->kinds[i].calls_at == 0) {
+            move->kinds[i].calls = calls;
+            move->kinds[i].calls_at = now;
+        }
+        move->kinds[i].stuck = now - move->kinds[i].calls_at;
     }
-    move->stuck = now - move->calls_at;
 }
 
 /* A place for the oldest request, or (*ret_newest) for the newest; -1: there is none now. */
 static int move_find(struct stk_move *move, stk_nsec now, bool *ret_newest)
 {
     bool draining = atomic_load(&move->server->draining);
-    stk_nsec stuck = move->stuck;
-    stk_nsec oldest = stk_lead_oldest(move->lead);
+    bool mixed = stk_lead_is_mixed(move->lead), loop = move->loop;
+    enum stk_peers_kind kind = !mixed ? STK_PEERS_ANY : loop ? STK_PEERS_LOOP : STK_PEERS_BESIDE;
+    stk_nsec stuck = move->kinds[loop].stuck;
+    stk_nsec oldest = stk_lead_oldest_of(move->lead, loop);
     stk_nsec waited = oldest != 0 ? now - oldest : 0;
-    unsigned jobs = stk_lead_jobs(move->lead);
+    unsigned jobs = stk_lead_jobs_of(move->lead, loop);
     stk_nsec pace = stk_peers_own_pace(move->peers);
     int to = -1;
 
     *ret_newest = false;
-    if (oldest == 0 || atomic_load(&move->server->row->parked) > 0)
+    if (oldest == 0 || (!loop && atomic_load(&move->server->row->parked) > 0))
         return -1;
     if (waited >= MOVE_TICK_NS || stuck >= MOVE_LONG_NS || draining)
-        to = stk_peers_claim_idle(move->peers);
+        to = stk_peers_claim_idle(move->peers, kind);
+    if (kind == STK_PEERS_BESIDE) /* the pace of a worker is that of its event loop, too */
+        return to;
     if (to < 0 && stuck >= MOVE_STUCK_NS)
         to = stk_peers_claim_quick(move->peers, stuck < MOVE_WORSE_NS ? jobs : UINT_MAX,
                                    stuck * MOVE_STUCK_TIMES);
@@ -397,7 +418,7 @@ static int move_find(struct stk_move *move, stk_nsec now, bool *ret_newest)
     return to;
 }
 
-/* Finds requests that wait a better place. By the stand-by as the owner of the loop, mutex held. */
+/* Finds requests that wait a better place. By the owner of the loop, mutex held. */
 static void move_share(struct stk_move *move, stk_nsec now)
 {
     bool newest;
@@ -405,9 +426,13 @@ static void move_share(struct stk_move *move, stk_nsec now)
 
     stk_peers_look(move->peers, now);
     move_note_stuck(move, now);
-    while (stk_lead_jobs(move->lead) > 0 && (to = move_find(move, now, &newest)) >= 0) {
-        if (!move_request(move, (unsigned)to, newest))
-            return;
+    for (unsigned i = 0; i < MOVE_KINDS; i++) {
+        move->loop = i != 0;
+        while (stk_lead_jobs_of(move->lead, move->loop) > 0 &&
+               (to = move_find(move, now, &newest)) >= 0) {
+            if (!move_request(move, (unsigned)to, newest))
+                break;
+        }
     }
 }
 
@@ -439,7 +464,7 @@ static void move_log_refused(struct stk_move *move, bool last)
     move->refused = 0;
 }
 
-/* Refuses what is beyond the bounds of the queue. By the stand-by as the owner of the loop. */
+/* Refuses what is beyond the bounds of the queue. By the owner of the loop. */
 static void move_bound(struct stk_move *move, struct stk_lead_thread *thread, stk_nsec now)
 {
     const struct stk_config *config = move->server->config;
@@ -448,7 +473,10 @@ static void move_bound(struct stk_move *move, struct stk_lead_thread *thread, st
         return;
     for (;;) {
         stk_nsec oldest = stk_lead_oldest(move->lead);
-        bool many = config->max_queue > 0 && stk_lead_jobs(move->lead) > config->max_queue;
+        /* Of several that have come at once all but the first wait for the stand-by's next look,
+         * which gives them to threads that have nothing to do. */
+        bool many = config->max_queue > 0 &&
+                    stk_lead_jobs(move->lead) > config->max_queue + stk_lead_spare(move->lead);
         bool old = config->max_queue_age > 0 && oldest != 0 &&
                    now - oldest > config->max_queue_age * STK_NSEC_PER_MSEC;
         struct stk_job *job = NULL;
@@ -465,12 +493,42 @@ static void move_bound(struct stk_move *move, struct stk_lead_thread *thread, st
     }
 }
 
+/* What is done about requests that wait, as the owner of the loop; true: some have come just now.
+ */
+static bool move_look(struct stk_move *move, struct stk_lead_thread *thread)
+{
+    stk_nsec now = stk_time_mono_ns();
+    stk_nsec oldest;
+
+    if (now - move->looked_at >= MOVE_LOOK_NS) {
+        move->looked_at = now;
+        pthread_mutex_lock(&move->mutex);
+        move_share(move, now);
+        pthread_mutex_unlock(&move->mutex);
+    }
+    move_bound(move, thread, now);
+    oldest = stk_lead_oldest(move->lead);
+    return oldest != 0 && now - oldest < MOVE_FRESH_NS;
+}
+
+/* The thread of the event loop leads, and is to look. */
+static void move_ring(struct stk_move *move)
+{
+    stk_nsec now = stk_time_mono_ns();
+
+    if (now - move->rung_at < MOVE_RING_NS)
+        return;
+    move->rung_at = now;
+    stk_lead_ring(move->lead);
+}
+
 bool stk_move_tick(struct stk_move *move, struct stk_lead_thread *standby)
 {
     unsigned before = atomic_load(&move->noffers);
-    bool fresh = false;
+    bool mixed = stk_lead_is_mixed(move->lead), fresh = false;
 
-    move_log_refused(move, false); /* of the tick before, or of those that were silent */
+    if (standby->own || !mixed)
+        move_log_refused(move, false); /* of the tick before, or of those that were silent */
     if (before > 0) {
         pthread_mutex_lock(&move->mutex);
         move_settle(move, standby);
@@ -479,20 +537,22 @@ bool stk_move_tick(struct stk_move *move, struct stk_lead_thread *standby)
             move_wake(move); /* there is room for more */
     }
     if (standby->own && stk_lead_jobs(move->lead) > 0) {
-        stk_nsec now = stk_time_mono_ns();
-        stk_nsec oldest;
-
-        if (now - move->looked_at >= MOVE_LOOK_NS) {
-            move->looked_at = now;
-            pthread_mutex_lock(&move->mutex);
-            move_share(move, now);
-            pthread_mutex_unlock(&move->mutex);
-        }
-        move_bound(move, standby, now);
-        oldest = stk_lead_oldest(move->lead);
-        fresh = oldest != 0 && now - oldest < MOVE_FRESH_NS;
+        fresh = move_look(move, standby);
+    } else if (mixed && stk_lead_jobs(move->lead) > 0) {
+        move_ring(move);
+        fresh = true;
     }
     return fresh || atomic_load(&move->noffers) > 0;
+}
+
+void stk_move_turn(struct stk_move *move, struct stk_lead_thread *thread)
+{
+    if (move == NULL || !thread->own)
+        return;
+    if (stk_unlikely(move->refused > 0))
+        move_log_refused(move, false);
+    if (stk_lead_jobs(move->lead) > 0)
+        (void)move_look(move, thread);
 }
 
 /* --- Draining ------------------------------------------------------------------------------- */

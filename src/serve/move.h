@@ -33,6 +33,9 @@ struct stk_move *stk_move_free(struct stk_move *move);
  * back for.
  */
 bool stk_move_tick(struct stk_move *move, struct stk_lead_thread *standby);
+/* By the thread of an event loop beside which others run, once a turn: the same, as far as it takes
+ * the owner of the loop. Accepts NULL. */
+void stk_move_turn(struct stk_move *move, struct stk_lead_thread *thread);
 /* Gives nothing away any more: all workers are going to stop. */
 void stk_move_disinherit(struct stk_move *move);
 /* While draining: whether somebody takes connections over. Accepts NULL. From any thread. */

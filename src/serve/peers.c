@@ -169,10 +169,14 @@ void stk_peers_unclaim(struct stk_peers *peers, unsigned row)
 }
 
 /* Threads that have nothing to do and would hear of an offer at once. */
-static unsigned peers_idle(const struct stk_scoreboard_row *r)
+static unsigned peers_idle(const struct stk_scoreboard_row *r, enum stk_peers_kind kind)
 {
     unsigned parked = atomic_load_explicit(&r->parked, memory_order_relaxed);
 
+    if (kind == STK_PEERS_BESIDE) /* whatever the event loop does: mostly it is there at once */
+        return parked;
+    if (kind == STK_PEERS_LOOP)
+        parked = 0;
     switch (STK_LEAD_STATE(peers_get(&r->lead_word))) {
     case STK_LEAD_BLOCKED:
         return parked + 1;
@@ -184,14 +188,14 @@ static unsigned peers_idle(const struct stk_scoreboard_row *r)
     }
 }
 
-int stk_peers_claim_idle(struct stk_peers *peers)
+int stk_peers_claim_idle(struct stk_peers *peers, enum stk_peers_kind kind)
 {
     for (;;) {
         int best = -1;
         unsigned most = 0, idle = 0;
 
         for (unsigned i = 0; i < peers->scoreboard->nrows; i++) {
-            unsigned n = peers_idle(&peers->scoreboard->rows[i]);
+            unsigned n = peers_idle(&peers->scoreboard->rows[i], kind);
             unsigned offered;
 
             if (n <= most || !peers_is_candidate(peers, i))

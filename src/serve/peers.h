@@ -19,6 +19,9 @@ struct stk_peers_params {
     uint64_t max_connections;
 };
 
+/* Threads of the application: all do the same, or there are some beside that of an event loop. */
+enum stk_peers_kind { STK_PEERS_ANY, STK_PEERS_LOOP, STK_PEERS_BESIDE };
+
 struct stk_peers *stk_peers_new(const struct stk_peers_params *params);
 /* Accepts NULL; returns NULL. */
 struct stk_peers *stk_peers_free(struct stk_peers *peers);
@@ -29,8 +32,8 @@ void stk_peers_look(struct stk_peers *peers, stk_nsec now);
  * Picks a ready worker, not older than this one and with room for a connection, and notes there
  * that it is offered something. Its row, or -1: there is none. By any thread.
  */
-/* One with a thread that has nothing to do. */
-int stk_peers_claim_idle(struct stk_peers *peers);
+/* One with a thread of a kind that has nothing to do. */
+int stk_peers_claim_idle(struct stk_peers *peers, enum stk_peers_kind kind);
 /* One in which fewer than `queue` requests wait, and that will probably have begun a further one
  * within `wait`. */
 int stk_peers_claim_quick(struct stk_peers *peers, unsigned queue, stk_nsec wait);

@@ -198,7 +198,8 @@ static void stats_put_cores(const struct stats_ctx *c, const struct stk_scoreboa
 {
     struct stk_scoreboard_running running[STK_SCOREBOARD_RUNNING];
     unsigned n = stats_read_running(row, running);
-    unsigned threads = (unsigned)c->s->config->threads;
+    unsigned threads = row != NULL ? atomic_load_explicit(&row->threads, memory_order_relaxed)
+                                   : (unsigned)c->s->config->threads;
     unsigned unnamed = row != NULL ? stk_scoreboard_busy(row) : 0;
 
     unnamed = unnamed > n ? unnamed - n : 0;

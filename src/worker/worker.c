@@ -42,6 +42,7 @@
 #include "serve/secure.h"
 #include "serve/server.h"
 #include "worker/crash.h"
+#include "worker/crew.h"
 #include "worker/fork_guard.h"
 #include "worker/loading.h"
 #include "worker/services.h"
@@ -69,7 +70,8 @@ struct worker {
     struct stk_source channel;
     struct stk_source term;
     struct stk_timer deadline;
-    unsigned napps; /* that the host has loaded */
+    struct stk_site *site; /* NULL: a mistake, which has been told */
+    struct stk_crew crew;  /* once the applications are there */
     bool forced;
     bool standby_led; /* when it was looked at last; of the stand-by */
 };
@@ -349,6 +351,8 @@ static void worker_on_turn(void *arg, struct stk_lead_thread *thread)
     struct worker *w = arg;
 
     stk_detach_wake(w->server, thread);
+    if (stk_unlikely(thread->picky))
+        stk_move_turn(w->server->move, thread);
     stk_server_publish(stk_serve_thread_of(thread));
     stk_wear_check(&w->wear);
     stk_server_collect(w->server);
@@ -441,8 +445,8 @@ static int worker_run(struct worker *w)
     };
     int r;
 
-    if (ops->has_loop == NULL || !ops->has_loop(host))
-        return ops->run(host, (unsigned)w->config->threads, worker_thread, w, NULL);
+    if (!w->crew.hosted)
+        return ops->run(host, w->crew.threads, worker_thread, w, NULL);
     r = stk_lead_host(w->lead);
     if (r < 0) {
         stk_log_error("the event loop of the application could not be tied to the server's: %s",
@@ -450,8 +454,19 @@ static int worker_run(struct worker *w)
         return r;
     }
     engine.bell = stk_lead_bell(w->lead);
-    stk_detach_init(w->server, w->napps > 0 ? w->napps : 1);
-    return ops->run(host, 1, worker_thread, w, &engine);
+    stk_detach_init(w->server, w->crew.napps);
+    return ops->run(host, w->crew.threads, worker_thread, w, &engine);
+}
+
+/* Now that the applications are there it is known which threads there will be. */
+static void worker_count_threads(struct worker *w)
+{
+    stk_crew_find(&w->crew, w->site, w->params->host_ops, w->params->host,
+                  (unsigned)w->config->threads);
+    stk_lead_limit(w->lead, w->crew.threads);
+    atomic_store(&w->heritage->row->threads, w->crew.threads);
+    if (w->heritage->slot == 0)
+        stk_crew_log(&w->crew, w->site, w->params->host_ops, w->params->host);
 }
 
 /* Tells the master what the application is made of, so that it can watch it. */
@@ -480,8 +495,7 @@ static void worker_on_mistake(void *arg, enum stk_option_id option, size_t item,
 
 static int worker_load(struct worker *w)
 {
-    STK_CLEANUP(stk_site_freep)
-    struct stk_site *site = stk_site_new(w->config, worker_on_mistake, NULL);
+    const struct stk_site *site = w->site;
     struct stk_host_params params = {
         .targets = site ? (const char *const *)site->apps.items : NULL,
         .places = site ? (const char *const *)site->places.items : NULL,
@@ -499,12 +513,13 @@ static int worker_load(struct worker *w)
     STK_CLEANUP(stk_fd_closep) int errors = memfd_create("failure", MFD_CLOEXEC);
     int r;
 
-    w->napps = (unsigned)params.ntargets;
     stk_log_tee(errors);
     stk_loading_begin(w->heritage->channel, w->params->host_ops, w->params->host);
     r = w->heritage->preloaded ? 0 : w->params->host_ops->load(w->params->host, &params);
     if (r == 0 && w->params->host_ops->startup != NULL)
         r = w->params->host_ops->startup(w->params->host);
+    if (r == 0)
+        worker_count_threads(w);
     stk_loading_end();
     stk_log_tee(-1);
     worker_send_sources(w);
@@ -546,7 +561,7 @@ static int worker_build_lead(struct worker *w)
     struct stk_scoreboard_row *row = w->heritage->row;
     const struct stk_lead_params lead = {
         .loop = w->loop,
-        .threads = (unsigned)w->config->threads,
+        .threads = stk_crew_most(w->site, (unsigned)w->config->threads),
         .standby = w->config->takeover,
         .share = {.word = &row->lead_word,
                   .calls = &row->calls,
@@ -575,7 +590,7 @@ static int worker_build(struct worker *w)
         .listeners = h->listeners,
         .nlisteners = h->nlisteners,
         .slot = h->slot,
-        .threads = (unsigned)w->config->threads,
+        .threads = stk_crew_most(w->site, (unsigned)w->config->threads),
         .row = h->row,
         .tls = h->tls,
         .timed = w->services.wanted,
@@ -656,6 +671,7 @@ static void worker_destroy(struct worker *w)
     w->server = stk_server_free(w->server);
     w->loop = stk_loop_free(w->loop);
     w->access_log = stk_access_log_free(w->access_log);
+    w->site = stk_site_free(w->site);
     stk_services_deinit(&w->services);
 }
 
@@ -688,6 +704,7 @@ int stk_worker_main(void *arg, struct stk_heritage *heritage)
     if (r < 0)
         stk_log_error("signals: %s", strerror(-r));
     stk_services_init(&w.services, heritage, w.params->runtime);
+    w.site = stk_site_new(w.config, worker_on_mistake, NULL);
     if (r == 0 && worker_build(&w) == 0) {
         code = WORKER_EXIT_LOAD;
         if (worker_load(&w) == 0) {

@@ -12,6 +12,7 @@
 
 #include "base/mem.h"
 #include "base/time.h"
+#include "config/strv.h"
 
 struct echo_host {
     pthread_mutex_t lock;
@@ -57,6 +58,8 @@ void echo_host_config_deinit(struct stk_config *config)
     free(config->error_log);
     free(config->server_header);
     free(config->tmpdir);
+    free(config->app);
+    stk_strv_deinit(&config->mount);
 }
 
 struct echo_host *echo_host_new(void)

@@ -15,7 +15,7 @@
 #include "base/mem.h"
 #include "echo_host.h"
 
-enum { BLOCK = 65536, BATCH = 16 };
+enum { BLOCK = 65536, BATCH = 16, LOOP_THREADS = 16 };
 
 /* How a step ends. */
 enum outcome {
@@ -31,7 +31,16 @@ struct task;
 
 typedef enum outcome (*step_fn)(struct task *task);
 
+/* A thread of the engine; number 0 has the event loop. */
+struct loop_thread {
+    struct loop_host *host;
+    pthread_t id;
+    stk_host_thread_fn fn;
+    void *arg;
+};
+
 struct loop_host {
+    struct loop_thread threads[LOOP_THREADS];
     pthread_mutex_t lock;
     bool turns;
     int epfd;
@@ -49,6 +58,7 @@ struct task {
     long ms;
     size_t n, done;
     unsigned steps, woken;
+    unsigned thread; /* of its call */
     char *body;
     size_t len;
 };
@@ -81,6 +91,12 @@ static void host_lock(void *host, void *thread)
 static void host_unlock(void *host, void *thread)
 {
     pthread_mutex_unlock(&((struct loop_host *)host)->lock);
+}
+
+/* The first application is asynchronous, further ones are not. */
+static bool host_is_async(void *host, unsigned app)
+{
+    return app == 0;
 }
 
 static void schedule(struct task *task)
@@ -156,8 +172,24 @@ static enum outcome step_block(struct task *task)
 
 static enum outcome step_hold(struct task *task)
 {
+    bool sync = !host_is_async(task->host, task->req->app);
+
+    if (sync)
+        host_unlock(task->host, NULL);
     block((long)task->n);
+    if (sync)
+        host_lock(task->host, NULL);
     return hello(task);
+}
+
+static enum outcome step_where(struct task *task)
+{
+    char text[64];
+    int n = snprintf(text, sizeof text, "app %u on thread %u", task->req->app, task->thread);
+
+    start(task, NULL);
+    put(task, text, (size_t)n, STK_WRITE_END);
+    return DONE;
 }
 
 static enum outcome step_fail(struct task *task)
@@ -329,12 +361,25 @@ static const struct {
     const char *prefix;
     step_fn step;
 } steps[] = {
-    {"/nap/", step_nap},        {"/yield", step_yield},  {"/block/", step_block},
-    {"/hold/", step_hold},      {"/echo", step_echo},    {"/pump", step_pump},
-    {"/stream/", step_stream},  {"/head/", step_head},   {"/part/", step_part},
-    {"/join", step_join},       {"/say/", step_say},     {"/leave", step_leave},
-    {"/wait", step_wait},       {"/limit/", step_limit}, {"/fail", step_fail},
-    {"/nothing", step_nothing}, {"/seen", step_seen},    {"/", hello},
+    {"/nap/", step_nap},
+    {"/yield", step_yield},
+    {"/block/", step_block},
+    {"/hold/", step_hold},
+    {"/echo", step_echo},
+    {"/pump", step_pump},
+    {"/stream/", step_stream},
+    {"/head/", step_head},
+    {"/part/", step_part},
+    {"/join", step_join},
+    {"/say/", step_say},
+    {"/leave", step_leave},
+    {"/wait", step_wait},
+    {"/limit/", step_limit},
+    {"/fail", step_fail},
+    {"/nothing", step_nothing},
+    {"/seen", step_seen},
+    {"/where", step_where},
+    {"/", hello},
 };
 
 /* ---- their life ---------------------------------------------------------------------------- */
@@ -353,6 +398,11 @@ static struct task *task_new(struct loop_host *host, struct stk_request *req)
 {
     struct task *task = stk_new0(struct task);
     stk_span path = stk_head_path(req->head);
+
+    path.ptr += req->script_skip;
+    path.len -= req->script_skip;
+    if (path.len == 0)
+        path = STK_SPAN_LIT("/");
 
     *task = (struct task){.host = host, .req = req, .timer = -1};
     stk_list_init(&task->ready);
@@ -412,8 +462,12 @@ static void task_resume(struct task *task)
 static enum stk_host_call host_call(void *arg, void *thread, struct stk_request *req)
 {
     struct task *task = task_new(arg, req);
-    enum outcome how = task->step(task);
+    enum outcome how;
 
+    for (task->thread = 0; thread != &task->host->threads[task->thread];)
+        task->thread++;
+    STK_ASSERT(host_is_async(arg, req->app) == (task->thread == 0));
+    how = task->step(task);
     task->req = how != DONE ? req->ops->detach(req) : NULL;
     if (task->req == NULL) {
         task_free(task);
@@ -483,6 +537,16 @@ static void host_watch(struct loop_host *host, int fd)
     STK_ASSERT(epoll_ctl(host->epfd, EPOLL_CTL_ADD, fd, &ev) == 0);
 }
 
+static void *host_thread(void *arg)
+{
+    struct loop_thread *t = arg;
+
+    host_lock(t->host, t);
+    t->fn(t->arg, (unsigned)(t - t->host->threads), t);
+    host_unlock(t->host, t);
+    return NULL;
+}
+
 static int host_run(void *arg, unsigned threads, stk_host_thread_fn fn, void *fn_arg,
                     const struct stk_host_engine *engine)
 {
@@ -491,12 +555,17 @@ static int host_run(void *arg, unsigned threads, stk_host_thread_fn fn, void *fn
 
     host->epfd = epoll_create1(EPOLL_CLOEXEC);
     STK_ASSERT(host->epfd >= 0);
+    STK_ASSERT(threads <= LOOP_THREADS);
+    for (unsigned i = 1; i < threads; i++) {
+        host->threads[i] = (struct loop_thread){.host = host, .fn = fn, .arg = fn_arg};
+        STK_ASSERT(pthread_create(&host->threads[i].id, NULL, host_thread, &host->threads[i]) == 0);
+    }
     host_lock(host, NULL);
     if (host->turns) {
         host_watch(host, engine->fd);
         host_watch(host, engine->bell);
     }
-    engine->begin(engine->arg, host);
+    engine->begin(engine->arg, &host->threads[0]);
     while (alive) {
         bool idle = stk_list_is_empty(&host->ready), own = false;
 
@@ -512,6 +581,8 @@ static int host_run(void *arg, unsigned threads, stk_host_thread_fn fn, void *fn
     }
     engine->end(engine->arg);
     host_unlock(host, NULL);
+    for (unsigned i = 1; i < threads; i++)
+        STK_ASSERT(pthread_join(host->threads[i].id, NULL) == 0);
     close(host->epfd);
     return 0;
 }
@@ -522,11 +593,6 @@ static int host_load(void *host, const struct stk_host_params *params)
 }
 
 static bool host_has_loop(void *host)
-{
-    return true;
-}
-
-static bool host_is_async(void *host, unsigned app)
 {
     return true;
 }

@@ -13,6 +13,10 @@
  *   /wait        until it is woken for anything    /limit/N    the same, with N ms for itself
  *   /fail        fails in its second step          /nothing    ends there without a response
  *   /seen        what requests were woken for so far
+ *   /where       which application on which thread
+ *
+ * The first application is asynchronous; others run on threads, and may not wait otherwise than in
+ * /hold.
  */
 #pragma once
 

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "config/strv.h"
 #include "echo_host.h"
 #include "ipc/transfer.h"
 #include "loop_host.h"
@@ -41,6 +42,13 @@ void server_fixture_init(struct server_fixture *f, int threads, bool takeover)
 {
     *f = (struct server_fixture){.slots = 1};
     echo_host_config(&f->config, threads, takeover);
+}
+
+void server_fixture_mix(struct server_fixture *f)
+{
+    f->hosted = true;
+    f->config.app = stk_mem_strdup("async");
+    stk_strv_append(&f->config.mount, stk_mem_strdup("/s=sync"));
 }
 
 static void fixture_child(struct server_fixture *f, int channel, unsigned slot)
@@ -456,7 +464,7 @@ char *pattern_new(size_t len)
 struct variant {
     int threads;
     bool takeover;
-    bool hosted, turns;
+    bool hosted, turns, mixed;
 };
 
 struct running {
@@ -472,11 +480,17 @@ static void run_one(void **state)
     server_fixture_init(&f, running->variant.threads, running->variant.takeover);
     f.hosted = running->variant.hosted;
     f.turns = running->variant.turns;
+    if (running->variant.mixed)
+        server_fixture_mix(&f);
     running->test->fn(&f);
 }
 
 static const char *variant_name(const struct variant *v)
 {
+    if (v->mixed)
+        return v->threads == 1 ? v->turns ? "turns, 1 thread beside" : "waits, 1 thread beside"
+               : v->turns      ? "turns, 3 threads beside"
+                               : "waits, 3 threads beside";
     if (v->hosted)
         return v->turns ? "turns" : "waits";
     return v->threads == 1 ? "1 threads" : "4 threads";
@@ -536,6 +550,20 @@ int server_fixture_run_hosted(const char *group, const struct server_test *tests
         {.threads = 1, .takeover = true, .hosted = true, .turns = true},
         {.threads = 1, .hosted = true},
         {.threads = 1, .hosted = true, .turns = true},
+    };
+
+    return run_variants(group, tests, n, variants, STK_ARRAY_LEN(variants));
+}
+
+int server_fixture_run_mixed(const char *group, const struct server_test *tests, size_t n)
+{
+    static const struct variant variants[] = {
+        {.threads = 1, .takeover = true, .mixed = true},
+        {.threads = 3, .takeover = true, .mixed = true},
+        {.threads = 1, .takeover = true, .mixed = true, .turns = true},
+        {.threads = 3, .takeover = true, .mixed = true, .turns = true},
+        {.threads = 3, .mixed = true},
+        {.threads = 3, .mixed = true, .turns = true},
     };
 
     return run_variants(group, tests, n, variants, STK_ARRAY_LEN(variants));

@@ -39,6 +39,8 @@ struct server_fixture {
 
 /* Short timeouts are for the test to set; threads and take-over come from the variant. */
 void server_fixture_init(struct server_fixture *f, int threads, bool takeover);
+/* An asynchronous application, and one that is not at /s, on threads of its own (loop_host.h). */
+void server_fixture_mix(struct server_fixture *f);
 void server_fixture_start(struct server_fixture *f);
 /* Starts another worker beside one: it accepts nothing, and can take connections over. */
 void server_fixture_start_beside(struct server_fixture *f, struct server_fixture *first);
@@ -118,3 +120,5 @@ struct server_test {
 int server_fixture_run(const char *group, const struct server_test *tests, size_t n);
 /* The same with event loops of both kinds in place of the numbers of threads. */
 int server_fixture_run_hosted(const char *group, const struct server_test *tests, size_t n);
+/* The same with threads beside them. */
+int server_fixture_run_mixed(const char *group, const struct server_test *tests, size_t n);
