@@ -69,27 +69,42 @@ def adapt_double(app: Callable[..., Any]) -> Callable[..., Any]:
 class Lifespan:
     """One application's lifespan: startup and shutdown, with the state that requests get."""
 
-    def __init__(self, app: Callable[..., Any], mode: str) -> None:
+    ANSWERS = ("startup.complete", "startup.failed", "shutdown.complete", "shutdown.failed")
+
+    def __init__(self, app: Callable[..., Any], mode: str, log: Callable[[str, str], None]) -> None:
         self.app = app
         self.mode = mode
+        self.log = log
         self.state: dict[str, Any] = {}
         self.task: asyncio.Task[None] | None = None
         self.inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.answer: asyncio.Future[tuple[str, str]] | None = None
-        self.told: str | None = None  # what has been sent last, without its prefix
+        self.phase = ""
+        self.text = ""  # of the last answer
+        self.received = False  # the application knows of the phase
+        self.confused = False  # it has sent a message that is none of a lifespan
 
     async def receive(self) -> dict[str, Any]:
-        return await self.inbox.get()
+        message = await self.inbox.get()
+        self.received = True
+        return message
 
     async def send(self, message: dict[str, Any]) -> None:
-        kind = message["type"]
-        known = ("startup.complete", "startup.failed", "shutdown.complete", "shutdown.failed")
+        kind = message.get("type") if isinstance(message, dict) else None
+        if not isinstance(kind, str):
+            raise TypeError("send() takes a dict with a 'type', got %.200r" % (message,))
         word = kind[len("lifespan.") :] if kind.startswith("lifespan.") else ""
-        if word not in known:
-            raise RuntimeError("unexpected ASGI message %r in the lifespan" % (kind,))
-        if self.answer is None or self.answer.done() or not word.startswith(self.phase):
-            raise RuntimeError("unexpected ASGI message %r: nothing was asked" % (kind,))
-        self.answer.set_result((word, str(message.get("message", ""))))
+        if word not in self.ANSWERS:
+            self.confused = True
+            raise RuntimeError("unexpected ASGI message %r: it is none of a lifespan" % (kind,))
+        text = message.get("message", "")
+        if not isinstance(text, str):
+            raise TypeError("%s: the message must be a str, got %.200r" % (kind, text))
+        if self.answer is None or not word.startswith(self.phase):
+            raise RuntimeError("unexpected ASGI message %r: it answers nothing that has been asked" % (kind,))
+        if self.answer.done():
+            raise RuntimeError("unexpected ASGI message %r: 'lifespan.%s' has been answered already" % (kind, self.phase))
+        self.answer.set_result((word, text))
 
     async def run(self) -> None:
         scope = {
@@ -99,24 +114,29 @@ class Lifespan:
         }
         await self.app(scope, self.receive, self.send)
 
-    async def ask(self, phase: str) -> tuple[str, str]:
-        """Sends lifespan.<phase>: the answer's last word and message; ("gone", traceback) when the
+    async def ask(self, phase: str) -> str | None:
+        """Sends lifespan.<phase>: "complete", "failed" with its message in self.text, or None when the
         application has ended instead of answering."""
         assert self.task is not None
         self.phase = phase
+        self.received = False
         self.answer = asyncio.get_running_loop().create_future()
         self.inbox.put_nowait({"type": "lifespan." + phase})
         await asyncio.wait({self.task, self.answer}, return_when=asyncio.FIRST_COMPLETED)
-        if self.answer.done():
-            word, text = self.answer.result()
-            return word.partition(".")[2], text
-        return "gone", self.failure()
+        if not self.answer.done():
+            return None
+        word, self.text = self.answer.result()
+        return word.partition(".")[2]
+
+    def error(self) -> BaseException | None:
+        """What the application's coroutine has ended with."""
+        if self.task is None or not self.task.done() or self.task.cancelled():
+            return None
+        return self.task.exception()
 
     def failure(self) -> str:
-        """How the application's coroutine has ended, as text; "" where it has just returned."""
-        if self.task is None or not self.task.done() or self.task.cancelled():
-            return ""
-        error = self.task.exception()
+        """The same as text; "" where it has just returned."""
+        error = self.error()
         if error is None:
             return ""
         return "".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip()
@@ -126,36 +146,60 @@ class Lifespan:
         if self.mode == "off":
             return None
         self.task = asyncio.get_running_loop().create_task(self.run(), name="stoker-lifespan")
-        word, text = await self.ask("startup")
+        word = await self.ask("startup")
         if word == "complete":
+            self.task.add_done_callback(self.watch)
             return None
         if word == "failed":
             # Applications tell in the message, or by the exception that they raise right after it.
             await asyncio.wait({self.task}, timeout=1)
-            return text or self.failure() or "the application said lifespan.startup.failed"
-        self.task = None
+            return self.text or self.failure() or "the application said lifespan.startup.failed"
         if self.mode == "on":
-            return text or "the application returned without lifespan.startup.complete"
+            return self.failure() or "the application returned without lifespan.startup.complete"
+        self.tell_missing()
+        self.task = None
         return None  # the application has no lifespan (ASGI specification, Lifespan)
+
+    def tell_missing(self) -> None:
+        """One that takes the message and fails may have meant to start up; others have no lifespan."""
+        error = self.error()
+        last = "" if error is None else traceback.format_exception_only(type(error), error)[-1].strip()
+        if not self.received or self.confused:
+            self.log("debug", "the application has no lifespan" + (": " + last if last else ""))
+        elif error is None:
+            self.log(
+                "info",
+                "the application has taken lifespan.startup and returned without an answer, so it is served as one "
+                "that has no lifespan; lifespan = off asks it nothing, lifespan = on fails the start",
+            )
+        else:
+            self.log("debug", "the application raised at lifespan.startup: " + self.failure())
+            self.log(
+                "warning",
+                "the application raised at lifespan.startup, so it is served as one that has no lifespan; "
+                "lifespan = on fails the start instead: " + last,
+            )
+
+    def watch(self, task: asyncio.Task[None]) -> None:
+        """Its coroutine has ended; before lifespan.shutdown that is told at once."""
+        if self.phase == "startup" and self.error() is not None:
+            self.log("error", "the application's lifespan has ended while it is served: " + self.failure())
 
     async def shutdown(self) -> str | None:
         """None, or what went wrong."""
-        if self.task is None:
+        if self.task is None or self.task.done():
             return None
-        if self.task.done():
-            return self.failure() or None
-        word, text = await self.ask("shutdown")
+        word = await self.ask("shutdown")
         if word == "failed":
-            return text or "the application said lifespan.shutdown.failed"
-        if word == "gone":
-            return text or None
-        await asyncio.wait({self.task}, timeout=1)
+            return self.text or "the application said lifespan.shutdown.failed"
+        if word == "complete":
+            await asyncio.wait({self.task}, timeout=1)
         return self.failure() or None
 
 
-def make_lifespan(app: Callable[..., Any], mode: str) -> Lifespan:
-    """``mode`` is auto, on or off."""
-    return Lifespan(app, mode)
+def make_lifespan(app: Callable[..., Any], mode: str, log: Callable[[str, str], None]) -> Lifespan:
+    """``mode`` is auto, on or off; ``log`` takes a level and a text."""
+    return Lifespan(app, mode, log)
 
 
 def startup(loop: asyncio.AbstractEventLoop, lifespan: Lifespan) -> str | None:

@@ -243,14 +243,39 @@ static STK_COLD int loop_fail(struct stk_asgi *a)
     return STK_HOST_E_IMPORT;
 }
 
+/* log(level, text), for the helpers. */
+static PyObject *loop_log(PyObject *capsule, PyObject *args)
+{
+    static const struct {
+        const char *name;
+        enum stk_log_level level;
+    } levels[] = {{"debug", STK_LOG_DEBUG},
+                  {"info", STK_LOG_INFO},
+                  {"warning", STK_LOG_WARNING},
+                  {"error", STK_LOG_ERROR}};
+    const char *level, *text;
+    Py_ssize_t len;
+
+    if (!PyArg_ParseTuple(args, "ss#", &level, &text, &len))
+        return NULL;
+    for (size_t i = 0; i < STK_ARRAY_LEN(levels); i++)
+        if (strcmp(level, levels[i].name) == 0)
+            stk_log_bytes(levels[i].level, text, (size_t)len);
+    Py_RETURN_NONE;
+}
+
 /* lifespan.startup of one application. 0 or STK_HOST_E_*, logged. */
 static int loop_start_app(struct stk_asgi *a, struct stk_pyapp *app)
 {
+    static PyMethodDef methods[] = {{"log", loop_log, METH_VARARGS, NULL}};
+    PyObject *log = loop_function(a, methods);
     PyObject *failure = NULL;
     int r = STK_HOST_E_IMPORT;
 
-    app->lifespan = PyObject_CallMethod(a->helpers, "make_lifespan", "Os", app->callable,
-                                        lifespan_modes[a->host->lifespan]);
+    if (log)
+        app->lifespan = PyObject_CallMethod(a->helpers, "make_lifespan", "OsO", app->callable,
+                                            lifespan_modes[a->host->lifespan], log);
+    Py_XDECREF(log);
     if (app->lifespan) {
         app->state = PyObject_GetAttrString(app->lifespan, "state");
         failure = PyObject_CallMethod(a->helpers, "startup", "OO", a->loop, app->lifespan);

@@ -1,5 +1,7 @@
 """Which interface an application has, its lifespan, and its event loop."""
 
+import re
+
 import pytest
 
 HELLO = """
@@ -217,6 +219,109 @@ def test_failed_shutdown(serve):
     assert server.get("/").status == 200
     server.stop()
     assert "could not say goodbye" in server.log()
+
+
+TALKS = """
+    import os
+
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            script = os.environ["SCRIPT"]
+            if script == "at once":
+                assert scope["type"] == "http", "only http"
+            if script == "confused":
+                await receive()
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+            if script == "leaves":
+                return await receive()
+            if script == "fails":
+                await receive()
+                raise ConnectionError("the database is away")
+            if script == "unasked":
+                return await send({"type": "lifespan.startup.complete"})
+            await receive()
+            for message in eval(script):
+                try:
+                    await send(message)
+                except Exception as error:
+                    print("%s: %s" % (type(error).__name__, error), flush=True)
+            return await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"served"})
+"""
+
+
+@pytest.mark.parametrize(
+    "script, level, text",
+    [
+        ("at once", "debug", "the application has no lifespan: AssertionError: only http"),
+        ("confused", "debug", "the application has no lifespan: RuntimeError: unexpected ASGI message 'http.response.start'"),
+        ("leaves", "info", "the application has taken lifespan.startup and returned without an answer"),
+        ("fails", "warning", "lifespan = on fails the start instead: ConnectionError: the database is away"),
+    ],
+)
+def test_what_is_said_of_no_lifespan(serve, script, level, text):
+    server = serve(TALKS, "-w", "1", "--log-level", "debug", env={"SCRIPT": script})
+    assert server.get("/").body == b"served"
+    server.wait_log(r"\[?%s\]?.*%s" % (level, re.escape(text)))
+    on = serve(TALKS, "-w", "1", "--lifespan", "on", env={"SCRIPT": script}, start=False).spawn()
+    assert on.wait() == 3
+
+
+MESSAGES = {
+    "'complete'": "TypeError: send() takes a dict with a 'type', got 'complete'",
+    "{}": "TypeError: send() takes a dict with a 'type', got {}",
+    "{'type': None}": "TypeError: send() takes a dict with a 'type', got {'type': None}",
+    "{'type': 'lifespan.nonsense'}": "RuntimeError: unexpected ASGI message 'lifespan.nonsense': it is none of a lifespan",
+    "{'type': 'lifespan.startup'}": "RuntimeError: unexpected ASGI message 'lifespan.startup': it is none of a lifespan",
+    "{'type': 'lifespan.shutdown.complete'}": "'lifespan.shutdown.complete': it answers nothing that has been asked",
+    "{'type': 'lifespan.startup.failed', 'message': 5}": "TypeError: lifespan.startup.failed: the message must be a str, got 5",
+    "{'type': 'lifespan.startup.complete', 'more': 1}": None,
+    "{'type': 'lifespan.startup.complete'}": "'lifespan.startup.complete': 'lifespan.startup' has been answered already",
+    "{'type': 'lifespan.startup.failed'}": "'lifespan.startup.failed': 'lifespan.startup' has been answered already",
+}
+
+
+def test_messages_of_a_lifespan(serve):
+    server = serve(TALKS, "-w", "1", env={"SCRIPT": "[%s]" % ", ".join(MESSAGES)})
+    assert server.get("/").body == b"served"
+    lines = server.stdout().splitlines()
+    wanted = [text for text in MESSAGES.values() if text]
+    assert len(lines) == len(wanted), lines
+    for line, text in zip(lines, wanted):
+        assert text in line
+    server.stop()
+
+
+def test_an_answer_before_the_question(serve):
+    assert serve(TALKS, "-w", "1", "--lifespan", "on", env={"SCRIPT": "unasked"}).get("/").body == b"served"
+
+
+def test_a_lifespan_that_ends_while_it_is_served(serve):
+    server = serve(
+        """
+        import asyncio
+
+        event = asyncio.Event()
+
+        async def app(scope, receive, send):
+            if scope["type"] == "lifespan":
+                await receive()
+                await send({"type": "lifespan.startup.complete"})
+                await event.wait()
+                raise ConnectionError("the queue is away")
+            event.set()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"served"})
+        """,
+        "-w", "1", "--lifespan", "on",
+    )  # fmt: skip
+    assert server.get("/").body == b"served"
+    server.wait_log("the application's lifespan has ended while it is served: Traceback")
+    server.wait_log("ConnectionError: the queue is away")
+    assert server.get("/").body == b"served"
+    server.stop()
+    assert server.log().count("ConnectionError: the queue is away") == 1
 
 
 def test_failed_startup_at_a_reload(serve, tmp_path):
