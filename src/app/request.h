@@ -195,11 +195,11 @@ struct stk_request_ops {
      * WebSocket. Of a detached request with `websocket` set: accepts it, with a subprotocol ("":
      * none) out of those offered and further fields of the response. To refuse it, answer by start,
      * header and write as any request. 0; STK_RESPONSE_E_STARTED, _E_NAME, _E_VALUE, _E_HOP_BY_HOP
-     * (a field that is the server's to say), _E_HEAD_SIZE, _E_SUBPROTOCOL (not offered); -EPIPE
-     * (the client is gone), -ENOMEM.
+     * (a field that is the server's to say; of these three *ret_bad is the field), _E_HEAD_SIZE,
+     * _E_SUBPROTOCOL (not offered); -EPIPE (the client is gone), -ENOMEM.
      */
     int (*ws_accept)(struct stk_request *req, stk_span subprotocol, const struct stk_var *fields,
-                     size_t nfields);
+                     size_t nfields, size_t *ret_bad);
     /*
      * The rest: of an accepted one. Sends a whole message; text has to be UTF-8. Takes it in any
      * case (is_congested, want), but for -EPIPE: it is closed, or the client gone; -ENOMEM.

@@ -218,30 +218,32 @@ static int ws_raise_accept(int r, const struct stk_var *field)
     return -1;
 }
 
-/* One (name, value) pair of bytes. 0, or -1 with an exception. */
-static int ws_read_field(PyObject *pair, struct stk_var *ret_field)
+/* One (name, value) pair of bytes, of which a tuple is put in its place: that keeps them alive. 0,
+ * or -1 with an exception. */
+static int ws_read_field(PyObject *list, Py_ssize_t at, struct stk_var *ret_field)
 {
+    PyObject *given = PyList_GET_ITEM(list, at);
+    PyObject *pair = PySequence_Tuple(given);
     PyObject *name, *value;
 
-    if (!(PyTuple_Check(pair) || PyList_Check(pair)) || PySequence_Fast_GET_SIZE(pair) != 2 ||
-        !PyBytes_Check(name = PySequence_Fast_GET_ITEM(pair, 0)) ||
-        !PyBytes_Check(value = PySequence_Fast_GET_ITEM(pair, 1))) {
+    if (!pair || PyTuple_GET_SIZE(pair) != 2 || !PyBytes_Check(name = PyTuple_GET_ITEM(pair, 0)) ||
+        !PyBytes_Check(value = PyTuple_GET_ITEM(pair, 1))) {
+        PyErr_Clear();
         PyErr_Format(PyExc_TypeError,
                      "websocket.accept: each header must be a pair of bytes (name, value), got "
                      "%.200R",
-                     pair);
+                     given);
+        Py_XDECREF(pair);
         return -1;
     }
     ret_field->name = stk_span_make(PyBytes_AS_STRING(name), (size_t)PyBytes_GET_SIZE(name));
     ret_field->value = stk_span_make(PyBytes_AS_STRING(value), (size_t)PyBytes_GET_SIZE(value));
-    return 0;
+    return PyList_SetItem(list, at, pair);
 }
 
-/* The services' accept, field by field so that a mistake can be named. */
 static int ws_accept_fields(StkExchange *ex, stk_span subprotocol, PyObject *list)
 {
-    struct stk_request *req = ex->call.req;
-    size_t n = list ? (size_t)PyList_GET_SIZE(list) : 0;
+    size_t n = list ? (size_t)PyList_GET_SIZE(list) : 0, bad = 0;
     STK_CLEANUP(stk_mem_freep) struct stk_var *fields = stk_try_alloc((n + 1) * sizeof *fields);
     int r;
 
@@ -250,10 +252,28 @@ static int ws_accept_fields(StkExchange *ex, stk_span subprotocol, PyObject *lis
         return -1;
     }
     for (size_t i = 0; i < n; i++)
-        if (ws_read_field(PyList_GET_ITEM(list, (Py_ssize_t)i), &fields[i]) < 0)
+        if (ws_read_field(list, (Py_ssize_t)i, &fields[i]) < 0)
             return -1;
-    r = req->ops->ws_accept(req, subprotocol, fields, n);
-    return r == 0 ? 0 : ws_raise_accept(r, n == 1 ? fields : NULL);
+    if (!ex->call.req) { /* it has ended while the application's iterators ran */
+        stk_send_raise_gone();
+        return -1;
+    }
+    r = ex->call.req->ops->ws_accept(ex->call.req, subprotocol, fields, n, &bad);
+    return r == 0 ? 0 : ws_raise_accept(r, bad < n ? &fields[bad] : NULL);
+}
+
+/* The list of a message's headers: NULL with an exception. */
+static PyObject *ws_list(PyObject *headers)
+{
+    PyObject *list = PySequence_List(headers);
+
+    if (!list && PyErr_ExceptionMatches(PyExc_TypeError)) {
+        PyErr_Clear();
+        PyErr_Format(PyExc_TypeError,
+                     "websocket.accept: headers must be an iterable of pairs of bytes, got %.200R",
+                     headers);
+    }
+    return list;
 }
 
 static int ws_accept(StkExchange *ex, PyObject *message)
@@ -278,7 +298,7 @@ static int ws_accept(StkExchange *ex, PyObject *message)
         }
     }
     if (headers) {
-        list = PySequence_List(headers);
+        list = ws_list(headers);
         if (!list)
             return -1;
     }
@@ -310,10 +330,14 @@ static int ws_send(StkExchange *ex, PyObject *message)
 {
     struct stk_request *req = ex->call.req;
     PyObject *bytes = ws_get(ex, message, STK_NAME_s_bytes);
-    PyObject *text = bytes || PyErr_Occurred() ? NULL : ws_get(ex, message, STK_NAME_s_text);
+    PyObject *text = PyErr_Occurred() ? NULL : ws_get(ex, message, STK_NAME_s_text);
     Py_buffer view;
     int r;
 
+    if (stk_unlikely(text && bytes)) {
+        PyErr_SetString(PyExc_ValueError, "websocket.send has both 'bytes' and 'text'");
+        return -1;
+    }
     if (text && PyUnicode_Check(text)) {
         Py_ssize_t len;
         const char *utf8 = PyUnicode_AsUTF8AndSize(text, &len);
@@ -344,10 +368,18 @@ static int ws_close(StkExchange *ex, PyObject *message)
     PyObject *reason = code || !PyErr_Occurred() ? ws_get(ex, message, STK_NAME_s_reason) : NULL;
     const char *text = "";
     Py_ssize_t len = 0;
-    long number = code ? PyLong_AsLong(code) : 1000;
+    long number = 1000;
 
     if (PyErr_Occurred())
         return -1;
+    if (code && !PyLong_Check(code)) {
+        PyErr_Format(PyExc_TypeError, "websocket.close: the code must be an int, got %.200R", code);
+        return -1;
+    }
+    if (code)
+        number = PyLong_AsLong(code);
+    if (number == -1 && PyErr_Occurred())
+        PyErr_Clear(); /* beyond all codes */
     if (reason)
         text = PyUnicode_Check(reason) ? PyUnicode_AsUTF8AndSize(reason, &len) : NULL;
     if (!text) {
@@ -398,6 +430,13 @@ static int ws_raise_order(const StkExchange *ex, PyObject *type)
     return -1;
 }
 
+static int ws_raise_unknown(PyObject *type)
+{
+    PyErr_Format(PyExc_RuntimeError, "unexpected ASGI message %.100R: %s", type,
+                 PyUnicode_Check(type) ? "it is none of a WebSocket" : "the type has to be a str");
+    return -1;
+}
+
 static bool ws_type_is(stk_span type, const char *text)
 {
     return stk_span_eq(type, stk_span_str(text));
@@ -419,6 +458,9 @@ static int ws_send_response(StkExchange *ex, PyObject *dict, stk_span type, PyOb
     if (ws_type_is(type, "http.response.body") && ex->ws_state == WS_REFUSED && ex->call.req &&
         ex->state != STK_ASGI_ENDED)
         return stk_send_body(ex, &message);
+    if (!ws_type_is(type, "http.response.start") && !ws_type_is(type, "http.response.body") &&
+        !ws_type_is(type, "accept") && !ws_type_is(type, "send") && !ws_type_is(type, "close"))
+        return ws_raise_unknown(object);
     return ws_raise_order(ex, object);
 }
 
@@ -430,7 +472,7 @@ int stk_ws_send_message(StkExchange *ex, PyObject *message, PyObject *type)
 
     if (!PyUnicode_Check(type) || !stk_py_latin1(type, &name.ptr, &len) || len < 10 ||
         memcmp(name.ptr, "websocket.", 10) != 0)
-        return ws_raise_order(ex, type);
+        return ws_raise_unknown(type);
     name = stk_span_make(name.ptr + 10, len - 10);
     if (stk_likely(ws_type_is(name, "send") && ex->ws_state == WS_OPEN)) {
         if (stk_likely(ex->call.req != NULL))

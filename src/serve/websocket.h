@@ -33,7 +33,7 @@ bool stk_websocket_check(struct stk_serve_request *rq);
 
 /* The services of app/request.h. */
 int stk_websocket_accept(struct stk_request *req, stk_span subprotocol,
-                         const struct stk_var *fields, size_t nfields);
+                         const struct stk_var *fields, size_t nfields, size_t *ret_bad);
 int stk_websocket_send(struct stk_request *req, const char *data, size_t len, bool text);
 int stk_websocket_peek(struct stk_request *req, struct stk_ws_view *ret_view);
 void stk_websocket_skip(struct stk_request *req);

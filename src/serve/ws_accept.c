@@ -106,13 +106,15 @@ static bool accept_is_ours(stk_span name)
 
 /* Checks the application's fields, and adds up their length. 0 or > 0. */
 static int accept_check(const struct stk_head *head, stk_span subprotocol,
-                        const struct stk_var *fields, size_t nfields, size_t *ret_len)
+                        const struct stk_var *fields, size_t nfields, size_t *ret_len,
+                        size_t *ret_bad)
 {
     size_t len = ACCEPT_OWN_MAX + subprotocol.len;
 
     if (subprotocol.len > 0 && !stk_ws_protocol_is_offered(head, subprotocol))
         return STK_RESPONSE_E_SUBPROTOCOL;
     for (size_t i = 0; i < nfields; i++) {
+        *ret_bad = i;
         if (!stk_http1_is_token(fields[i].name))
             return STK_RESPONSE_E_NAME;
         if (!stk_http1_is_field_value(fields[i].value))
@@ -176,7 +178,7 @@ static int accept_send(struct stk_serve_request *rq, char *head, size_t len)
 
 /* Mutex held. */
 static int accept_locked(struct stk_detached *d, stk_span subprotocol, const struct stk_var *fields,
-                         size_t nfields)
+                         size_t nfields, size_t *ret_bad)
 {
     struct stk_serve_request *rq = &d->rq;
     struct stk_server *server = rq->conn->server;
@@ -189,7 +191,7 @@ static int accept_locked(struct stk_detached *d, stk_span subprotocol, const str
         return STK_RESPONSE_E_STARTED;
     if (rq->gone)
         return -EPIPE;
-    r = accept_check(rq->base.head, subprotocol, fields, nfields, &len);
+    r = accept_check(rq->base.head, subprotocol, fields, nfields, &len, ret_bad);
     if (r != 0)
         return r;
     text = stk_try_alloc(len);
@@ -236,7 +238,7 @@ static void accept_set_timer(struct stk_conn *conn)
 }
 
 int stk_websocket_accept(struct stk_request *req, stk_span subprotocol,
-                         const struct stk_var *fields, size_t nfields)
+                         const struct stk_var *fields, size_t nfields, size_t *ret_bad)
 {
     struct stk_detached *d = (struct stk_detached *)(void *)req;
     struct stk_conn *conn = d->rq.conn;
@@ -244,7 +246,7 @@ int stk_websocket_accept(struct stk_request *req, stk_span subprotocol,
     int r;
 
     pthread_mutex_lock(&det->mutex);
-    r = accept_locked(d, subprotocol, fields, nfields);
+    r = accept_locked(d, subprotocol, fields, nfields, ret_bad);
     pthread_mutex_unlock(&det->mutex);
     if (r == 0)
         accept_set_timer(conn);
