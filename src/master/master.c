@@ -193,7 +193,12 @@ static void master_on_signal(struct stk_source *src, uint32_t events, void *who)
     }
 }
 
-static int master_take_signals(struct stk_master *m)
+/*
+ * From here on they wait until the loop reads them: whoever sees that an address is open, or finds
+ * the pidfile, may send one, and the start must neither die of it nor miss it. Only SIGQUIT is left
+ * alone still, for a start that hangs at the name of a host.
+ */
+static void master_hold_signals(struct stk_master *m)
 {
     struct sigaction sa = {.sa_handler = SIG_DFL};
     struct sigaction hup;
@@ -203,6 +208,7 @@ static int master_take_signals(struct stk_master *m)
     sigemptyset(&set);
     for (size_t i = 0; i < STK_ARRAY_LEN(master_signals); i++)
         sigaddset(&set, master_signals[i]);
+    sigdelset(&set, SIGQUIT);
     if (sigaction(SIGHUP, NULL, &hup) == 0)
         m->hup_ignored = hup.sa_handler == SIG_IGN;
     /* An inherited SIG_IGN would let the kernel wait for our children itself. */
@@ -211,6 +217,16 @@ static int master_take_signals(struct stk_master *m)
     STK_ASSERT(sigaction(SIGPIPE, &sa, &m->saved_pipe) == 0);
     STK_ASSERT(sigprocmask(SIG_BLOCK, &set, &m->saved_mask) == 0);
     m->signals_taken = true;
+}
+
+static int master_take_signals(struct stk_master *m)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    for (size_t i = 0; i < STK_ARRAY_LEN(master_signals); i++)
+        sigaddset(&set, master_signals[i]);
+    STK_ASSERT(sigprocmask(SIG_BLOCK, &set, NULL) == 0);
     m->signals.fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
     if (m->signals.fd < 0)
         return -errno;
@@ -471,6 +487,7 @@ int stk_master_run(const struct stk_master_params *params)
     stk_list_init(&m->procs);
     stk_list_init(&m->dead);
     stk_spawn_set_name(m->config, "master");
+    master_hold_signals(m);
     code = master_listen(m);
     if (code == 0)
         code = master_write_pidfile(m);

@@ -169,6 +169,17 @@ def test_a_stop_during_the_start(serve, pause, first):
     assert left_of(server) == []
 
 
+def test_a_stop_while_addresses_are_opened(serve, tmp_path):
+    """The first is open, and so many follow that the signal comes before the last."""
+    (tmp_path / "s").mkdir()
+    server = serve(None, *["--bind=unix:s/%d" % n for n in range(200)], "app:app", start=False)
+    (tmp_path / "app.py").write_text("def app(environ, start_response):\n    return []\n")
+    server.start()
+    server.stop()
+    assert left_of(server) == []
+    assert os.listdir(tmp_path / "s") == []
+
+
 @pytest.mark.parametrize("pause", [0.0, 0.05, 0.2, 0.35, 0.6])
 def test_a_stop_during_a_reload(serve, pause):
     server = serve(SLOW_START, "-w2", ready="/")
