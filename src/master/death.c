@@ -212,6 +212,7 @@ void stk_slot_on_gone(struct stk_proc *p, int status)
     stk_slot_fill(m);
     if (m->reload_stuck)
         stk_reload_step(m);
+    stk_reload_on_drains(m);
     stk_recycle_step(m);
     stk_scale_step(m);
 }

@@ -84,7 +84,8 @@ struct stk_proc {
     uint64_t cut;    /* connections that were open when it ended */
     stk_msec pinged; /* since when a PING is unanswered; 0: none is (notify.c) */
     bool was_ready;
-    bool asked; /* its end was ours to order: DRAIN, STOP or SIGKILL was sent */
+    bool asked;   /* its end was ours to order: DRAIN, STOP or SIGKILL was sent */
+    bool unheard; /* DRAIN was sent, and it has not answered: it may accept connections still */
     struct stk_retirement retirement; /* of a worker: recycle.c */
     char *failure;                    /* what it logged when it could not load, or NULL */
 };

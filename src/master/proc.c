@@ -173,6 +173,10 @@ static void proc_on_message(struct stk_proc *p, struct stk_message *msg)
     case STK_MESSAGE_CARRY:
         stk_upgrade_carry(p->master, file, msg->slot != 0);
         break;
+    case STK_MESSAGE_DRAINS:
+        p->unheard = false;
+        stk_reload_on_drains(p->master);
+        break;
     case STK_MESSAGE_PONG:
         stk_notify_on_progress(p);
         break;
@@ -335,7 +339,7 @@ void stk_proc_drain(struct stk_proc *p, stk_msec timeout)
             stk_proc_kill(p); /* it serves nobody */
         return;
     }
-    p->asked = true;
+    p->asked = p->unheard = true;
     proc_set_state(p, STK_PROC_DRAINING);
     stk_proc_send(p, STK_MESSAGE_DRAIN, stk_upgrade_drain_kind(p->master), timeout);
     stk_timer_set(p->master->loop, &p->deadline, timeout + PROC_STOP_AFTER_MS);

@@ -14,6 +14,10 @@
  * the sockets. A developer who has saved a file must not be answered by the old code, which a
  * rolling replacement would do until the import is over.
  *
+ * A slot's sockets are shared by its old worker and its new one, and the old one accepts until it
+ * has read DRAIN. It answers that, and a rolling reload is complete when all have: whoever hears of
+ * it finds the new code on every new connection.
+ *
  * How a reload ended is told in one place, reload_close: to the log, to the report that `status`
  * shows, and to those who wait for it.
  */
@@ -34,6 +38,9 @@
 
 /* What a request may still take when its code is replaced during development. */
 #define RELOAD_FRESH_DRAIN_MS 2000
+/* How long old workers may take to hear that they are to accept nothing any more. One that is stuck
+ * with its stand-by, or stopped, must not hold up the report. */
+#define RELOAD_HEAR_MS 1000
 
 struct reload_waiter {
     struct stk_list link;
@@ -126,6 +133,8 @@ static void reload_drop_next(struct stk_master *m)
 {
     /* Whatever is heard of those as they are dropped: nothing goes on, and nothing is complete. */
     m->reloading = m->reload_stuck = m->reload.open = false;
+    m->reload.heard = false;
+    stk_timer_stop(m->loop, &m->reload.hear);
     for (unsigned i = 0; i < m->params->nworkers; i++)
         reload_drop(&m->slots[i].next);
     reload_drop(&m->template_next);
@@ -201,6 +210,61 @@ static bool reload_start(struct stk_master *m, struct stk_slot *slot)
     return false;
 }
 
+/* How many old workers may accept connections still. */
+static unsigned reload_unheard(const struct stk_master *m)
+{
+    unsigned n = 0;
+
+    stk_list_for_each (it, &m->procs) {
+        const struct stk_proc *p = stk_container_of(it, struct stk_proc, link);
+
+        n += p->unheard && p->state == STK_PROC_DRAINING && p->generation < m->generation;
+    }
+    return n;
+}
+
+static void reload_on_hear(struct stk_timer *timer, void *who)
+{
+    struct stk_reload *reload = stk_container_of(timer, struct stk_reload, hear);
+    struct stk_master *m = stk_container_of(reload, struct stk_master, reload);
+
+    reload->heard = true;
+    stk_reload_step(m);
+}
+
+void stk_reload_on_drains(struct stk_master *m)
+{
+    if (stk_timer_is_set(&m->reload.hear))
+        stk_reload_step(m);
+}
+
+/* All workers are new. */
+static void reload_complete(struct stk_master *m, unsigned done)
+{
+    const char *what = m->reload.cause == STK_RESTART_REFRESH ? "preload-refresh" : "the reload";
+    unsigned unheard = reload_unheard(m);
+    char *text;
+
+    if (unheard > 0 && !m->reload.heard) {
+        if (!stk_timer_is_set(&m->reload.hear))
+            stk_timer_set(m->loop, &m->reload.hear, RELOAD_HEAR_MS);
+        return;
+    }
+    stk_timer_stop(m->loop, &m->reload.hear);
+    m->reloading = m->reload.heard = false;
+    text = stk_mem_printf("%s is complete: %u new worker%s", what, done, done == 1 ? "" : "s");
+    if (unheard > 0) {
+        char *all =
+            stk_mem_printf("%s; %u old one%s not answered, and may still accept connections", text,
+                           unheard, unheard == 1 ? " has" : "s have");
+
+        free(text);
+        text = all;
+    }
+    reload_close(m, true, 0, done, text, NULL);
+    stk_recycle_step(m);
+}
+
 void stk_reload_step(struct stk_master *m)
 {
     unsigned all, done, most, under_way = 0;
@@ -226,14 +290,7 @@ void stk_reload_step(struct stk_master *m)
     }
     if (under_way > 0 || done < all)
         return;
-    m->reloading = false;
-    reload_close(
-        m, true, 0, done,
-        stk_mem_printf("%s is complete: %u new worker%s",
-                       m->reload.cause == STK_RESTART_REFRESH ? "preload-refresh" : "the reload",
-                       done, done == 1 ? "" : "s"),
-        NULL);
-    stk_recycle_step(m);
+    reload_complete(m, done);
 }
 
 static void reload_begin(struct stk_master *m, enum stk_restart cause)
@@ -413,6 +470,7 @@ int stk_reload_init(struct stk_master *m)
     int r;
 
     stk_list_init(&m->reload.waiters);
+    stk_timer_init(&m->reload.hear, reload_on_hear);
     m->reload.cause = STK_RESTART_RELOAD;
     if (!m->config->autoreload && touch->n == 0)
         return 0;
@@ -438,9 +496,11 @@ void stk_reload_deinit(struct stk_master *m)
 {
     struct stk_list *node;
 
-    if (m->reload.waiters.next != NULL)
+    if (m->reload.waiters.next != NULL) {
+        stk_timer_stop(m->loop, &m->reload.hear);
         while ((node = stk_list_pop(&m->reload.waiters)) != NULL)
             free(stk_container_of(node, struct reload_waiter, link));
+    }
     free(m->reload.last.text);
     free(m->reload.last.detail);
 }

@@ -8,6 +8,7 @@
 #include "base/list.h"
 #include "base/macros.h"
 #include "ipc/scoreboard.h"
+#include "loop/loop.h"
 
 struct stk_master;
 struct stk_proc;
@@ -32,6 +33,8 @@ struct stk_reload {
     bool open;              /* one has begun and not been reported */
     struct stk_reload_report last;
     struct stk_list waiters;
+    struct stk_timer hear; /* for old workers to say that they accept nothing any more */
+    bool heard;            /* or not: they have had their time */
 };
 
 /* HUP: each worker is replaced when its replacement is ready, by config->reload_mode. */
@@ -42,6 +45,8 @@ void stk_reload_fresh(struct stk_master *m);
 void stk_reload_refresh(struct stk_master *m);
 /* Goes on with a rolling reload. */
 void stk_reload_step(struct stk_master *m);
+/* A worker that was told to drain accepts nothing any more, or is gone. */
+void stk_reload_on_drains(struct stk_master *m);
 /* A replacement did not become ready: what serves stays. `how` is what became of it. */
 void stk_reload_fail(struct stk_master *m, const struct stk_proc *p, const char *how);
 /* All workers serve: a reload that had stopped them all is complete. */

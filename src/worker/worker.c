@@ -272,6 +272,9 @@ static void worker_on_message(struct worker *w, const struct stk_message *msg)
         break;
     case STK_MESSAGE_DRAIN:
         worker_drain(w, msg->value, (enum stk_channel_drain)msg->slot);
+        if (stk_channel_send_simple(w->heritage->channel, STK_MESSAGE_DRAINS, w->heritage->slot,
+                                    0) < 0)
+            stk_log_debug("the master was not told that this worker drains");
         break;
     case STK_MESSAGE_STOP:
         stk_access_log_finish(w->access_log);

@@ -200,7 +200,7 @@ def test_a_worker_that_is_stopped_does_not_hold_up_a_reload(start):
     victim = min(workers(server))
     os.kill(victim, signal.SIGSTOP)
     server.send_signal(signal.SIGHUP)
-    server.wait_log("the reload is complete")
+    server.wait_log("the reload is complete: 2 new workers; 1 old one has not answered")
     wait_until(lambda: victim not in workers(server))
     served(server)
 

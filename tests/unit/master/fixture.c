@@ -140,6 +140,8 @@ static int worker_serve(const struct stk_heritage *h)
         case STK_MESSAGE_DRAIN:
             report("drain %u %lld%s", h->slot, (long long)msg.value,
                    msg.slot == STK_CHANNEL_DRAIN_LAST ? " last" : "");
+            if (stk_channel_send_simple(h->channel, STK_MESSAGE_DRAINS, h->slot, 0) < 0)
+                return 88;
             if (atomic_load(&shared->ignores_drain))
                 break;
             return 0;

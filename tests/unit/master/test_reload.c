@@ -33,8 +33,9 @@ static void test_rolling(void **state)
     fixture_expect(f, "drain 0 30000");
     fixture_expect(f, "ready 1 v1");
     fixture_expect(f, "drain 1 30000");
+    fixture_wait_log(f, "the reload is complete: 2 new workers");
+    assert_false(fixture_log_has(f, "not answered"));
     assert_int_equal(fixture_stop(f), 0);
-    assert_true(fixture_log_has(f, "the reload is complete: 2 new workers"));
 }
 
 /* The old worker is told to go only when the new one is ready. */
