@@ -230,7 +230,8 @@ class Family:
 FAMILIES = {
     "stoker": Family("stoker", _stoker, "stoker", "stoker", has_log=True, threaded=True,
                      roads=("http", "uwsgi")),
-    BASE: Family("stoker, an earlier state", _stoker, has_log=True, threaded=True),
+    BASE: Family("stoker, an earlier state", _stoker, has_log=True, threaded=True,
+                 roads=("http", "uwsgi")),
     "uwsgi-limit": Family("bare C server of uwsgi", _uwsgi_limit, constant=True,
                           roads=("uwsgi",)),
     "epoll": Family("bare epoll loop", _epoll, constant=True),

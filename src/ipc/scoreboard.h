@@ -276,8 +276,8 @@ static inline void stk_scoreboard_waiting(struct stk_scoreboard_row *row, uint64
     atomic_fetch_add_explicit(&row->waiting.sum_us, us, memory_order_relaxed);
 }
 
-/* Counts a closed connection; reason < STK_SCOREBOARD_REASONS. */
+/* Counts a closed connection, as the owner of the loop; reason < STK_SCOREBOARD_REASONS. */
 static inline void stk_scoreboard_close_reason(struct stk_scoreboard_row *row, unsigned reason)
 {
-    atomic_fetch_add_explicit(&row->close_reasons[reason], 1, memory_order_relaxed);
+    stk_scoreboard_bump(&row->close_reasons[reason], 1);
 }

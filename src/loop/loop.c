@@ -151,11 +151,16 @@ static void timer_link(struct stk_loop *loop, struct stk_timer *timer)
     loop->ntimers++;
 }
 
+void stk_timer_start(struct stk_loop *loop, struct stk_timer *timer, stk_msec timeout)
+{
+    timer->deadline = loop->now + (timeout < 0 ? 0 : timeout);
+    timer_link(loop, timer);
+}
+
 void stk_timer_set(struct stk_loop *loop, struct stk_timer *timer, stk_msec timeout)
 {
     stk_timer_stop(loop, timer);
-    timer->deadline = loop->now + (timeout < 0 ? 0 : timeout);
-    timer_link(loop, timer);
+    stk_timer_start(loop, timer, timeout);
 }
 
 stk_msec stk_loop_now(const struct stk_loop *loop)

@@ -55,6 +55,8 @@ void stk_loop_del(struct stk_loop *loop, struct stk_source *src);
 void stk_timer_init(struct stk_timer *timer, stk_timer_fn fn);
 /* (Re)arms for `timeout` milliseconds from now. */
 void stk_timer_set(struct stk_loop *loop, struct stk_timer *timer, stk_msec timeout);
+/* The same of one that is not set. */
+void stk_timer_start(struct stk_loop *loop, struct stk_timer *timer, stk_msec timeout);
 void stk_timer_stop(struct stk_loop *loop, struct stk_timer *timer);
 /* Whether it is going to fire. */
 bool stk_timer_is_set(const struct stk_timer *timer);

@@ -11,20 +11,17 @@
 #include "serve/conn.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/assert.h"
 #include "base/fd.h"
 #include "base/mem.h"
-#include "base/sigpipe.h"
 #include "base/sys.h"
 #include "config/config.h"
 #include "ipc/scoreboard.h"
@@ -32,7 +29,6 @@
 #include "serve/cold.h"
 #include "serve/conn_io.h"
 #include "serve/detach.h"
-#include "serve/fcgi.h"
 #include "serve/http1.h"
 #include "serve/outq.h"
 #include "serve/proxied.h"
@@ -47,8 +43,6 @@ enum {
     STK_CONN_LINGER_MS = 2000,          /* without a byte of the client */
     STK_CONN_LINGER_MAX_MS = 30 * 1000, /* in all */
     STK_CONN_LINGER_BYTES = 1 << 20,    /* a turn */
-    STK_CONN_FILE_TURN = 4 << 20,       /* bytes of a file sent by one call */
-    STK_CONN_FILE_AHEAD = 4 << 20,      /* of a file, read ahead of a slow client */
 };
 
 /* Connections whose memory is kept; none where a checker is to see who touches it afterwards. */
@@ -75,12 +69,6 @@ const char *stk_close_reason_name(unsigned reason)
     };
 
     return reason < STK_CLOSE_REASONS ? names[reason] : "?";
-}
-
-/* Also by the owner of the loop that drains a busy connection's output. */
-static void conn_set_deadline(struct stk_conn *conn, stk_msec deadline)
-{
-    __atomic_store_n(&conn->deadline, deadline, __ATOMIC_RELAXED);
 }
 
 void stk_conn_count(struct stk_conn *conn, enum stk_conn_state state)
@@ -113,8 +101,9 @@ void stk_conn_set_state(struct stk_conn *conn, enum stk_conn_state state, stk_ms
     conn->state = (uint8_t)state;
     if (stk_unlikely(state != STK_CONN_IDLE || conn->counted != 0))
         stk_conn_count(conn, state);
-    conn_set_deadline(conn, timeout == STK_CONN_NEVER ? STK_CONN_NEVER
-                                                      : stk_loop_now(conn->server->loop) + timeout);
+    stk_conn_set_deadline(conn, timeout == STK_CONN_NEVER
+                                    ? STK_CONN_NEVER
+                                    : stk_loop_now(conn->server->loop) + timeout);
 }
 
 void stk_conn_forget(struct stk_conn *conn)
@@ -150,9 +139,10 @@ bool stk_conn_keep(struct stk_conn *conn, const char *data, size_t len)
     return true;
 }
 
-static void conn_gone(struct stk_conn *conn)
+static inline bool conn_owns_memory(struct stk_conn *conn)
 {
-    atomic_fetch_or(&conn->word, STK_CONN_GONE);
+    return atomic_load_explicit(&conn->outq, memory_order_relaxed) != NULL || conn->tls != NULL ||
+           conn->ws != NULL || conn->proxied != NULL || conn->in != NULL;
 }
 
 static void conn_free(struct stk_deferred *deferred)
@@ -162,11 +152,13 @@ static void conn_free(struct stk_deferred *deferred)
 
     STK_CHECK_MAGIC(conn, STK_CONN_MAGIC);
     conn->magic = 0;
-    stk_outq_free(atomic_load_explicit(&conn->outq, memory_order_relaxed));
-    stk_tls_free(conn->tls);
-    stk_websocket_free(conn->ws);
-    stk_proxied_free(conn->proxied);
-    free(conn->in);
+    if (stk_unlikely(conn_owns_memory(conn))) {
+        stk_outq_free(atomic_load_explicit(&conn->outq, memory_order_relaxed));
+        stk_tls_free(conn->tls);
+        stk_websocket_free(conn->ws);
+        stk_proxied_free(conn->proxied);
+        free(conn->in);
+    }
     if (server->nspare != CONN_SPARE) /* 0 with sanitizers */
         server->spare[server->nspare++] = conn;
     else
@@ -187,22 +179,29 @@ static void conn_destroy(struct stk_conn *conn)
 
     if (stk_unlikely(conn->tls != NULL))
         stk_secure_end(conn);
-    stk_loop_del(server->loop, &conn->src);
+    if (stk_unlikely(!conn->fresh)) {
+        stk_loop_del(server->loop, &conn->src);
+        stk_cold_forget(conn);
+    }
     stk_timer_stop(server->loop, &conn->timer);
-    stk_cold_forget(conn);
     stk_list_remove(&conn->link);
     server->nconns--;
-    stk_conn_count(conn, STK_CONN_CLOSE);
+    if (stk_unlikely(conn->counted != 0))
+        stk_conn_count(conn, STK_CONN_CLOSE);
     stk_server_note_fd(server, conn->src.fd, false);
     if (conn->copied && shutdown(conn->src.fd, SHUT_RDWR) < 0) {
         /* The client has left first. */
     }
     (void)stk_sys_close(conn->src.fd); /* Linux releases it even when that fails */
     conn->src.fd = -1;
-    conn->body = stk_body_free(conn->body);
+    if (stk_unlikely(conn->body != NULL))
+        conn->body = stk_body_free(conn->body);
     stk_scoreboard_set(server->row, STK_COUNTER_connections_open, server->nconns);
     stk_scoreboard_close_reason(server->row, conn->close_reason);
-    stk_loop_defer(server->loop, &conn->deferred);
+    if (stk_likely(conn->fresh)) /* the next one of this turn has it while the caches do */
+        conn_free(&conn->deferred);
+    else
+        stk_loop_defer(server->loop, &conn->deferred);
     if (stk_unlikely(server->accept_paused))
         stk_server_resume(server);
     if (server->nconns == 0 && atomic_load(&server->draining) && server->on_drained != NULL)
@@ -252,20 +251,22 @@ void stk_conn_close(struct stk_conn *conn, struct stk_lead_thread *thread,
         conn->linger_end = stk_loop_now(conn->server->loop) + STK_CONN_LINGER_MAX_MS;
         stk_conn_forget(conn);
     }
-    if (ending == STK_CONN_CLOSE)
-        stk_conn_set_state(conn, STK_CONN_CLOSE, 0);
     if (!busy || thread->own) {
-        uint32_t word = atomic_exchange(&conn->word, 0);
+        uint32_t word;
 
-        if (ending == STK_CONN_LINGER && word & STK_CONN_DISARMED &&
-            stk_loop_add(conn->server->loop, &conn->src, EPOLLIN) < 0)
-            ending = STK_CONN_CLOSE;
-        if (ending == STK_CONN_CLOSE)
+        if (stk_likely(ending == STK_CONN_CLOSE)) {
+            conn_destroy(conn);
+            return;
+        }
+        word = atomic_exchange(&conn->word, 0);
+        if (word & STK_CONN_DISARMED && stk_conn_listen(conn, EPOLLIN) < 0)
             conn_destroy(conn);
         else
             stk_timer_set(conn->server->loop, &conn->timer, STK_CONN_LINGER_MS);
         return;
     }
+    if (ending == STK_CONN_CLOSE)
+        stk_conn_set_state(conn, STK_CONN_CLOSE, 0);
     /* The owner of the loop has to do it: the end of input is an event for it. The other direction
      * is left to close(), which may have to reset the connection. */
     if (ending == STK_CONN_CLOSE && shutdown(conn->src.fd, SHUT_RD) < 0) {
@@ -292,8 +293,7 @@ void stk_conn_release(struct stk_conn *conn, struct stk_lead_thread *thread)
          * set. */
         word = atomic_load_explicit(&conn->word, memory_order_relaxed);
         atomic_store_explicit(&conn->word, word & STK_CONN_GONE, memory_order_relaxed);
-        if (stk_unlikely(word & STK_CONN_DISARMED) &&
-            stk_loop_add(conn->server->loop, &conn->src, conn->src_events) < 0)
+        if (stk_unlikely(word & STK_CONN_DISARMED) && stk_conn_listen(conn, conn->src_events) < 0)
             stk_conn_close(conn, thread, STK_CLOSE_IO_ERROR);
         return;
     }
@@ -302,7 +302,7 @@ void stk_conn_release(struct stk_conn *conn, struct stk_lead_thread *thread)
         if (word & STK_CONN_DISARMED) {
             word = atomic_fetch_and(&conn->word, ~(uint32_t)STK_CONN_DISARMED);
             if (word & STK_CONN_DISARMED && /* else stk_conn_look_again was quicker */
-                stk_loop_add(conn->server->loop, &conn->src, conn->src_events) < 0) {
+                stk_conn_listen(conn, conn->src_events) < 0) {
                 /* The timer finds it: without events nothing else would. */
                 conn->state = STK_CONN_CLOSE;
                 conn->deadline = 0;
@@ -328,7 +328,7 @@ static void conn_disarm(struct stk_conn *conn, uint32_t events)
         stk_detach_relisten(conn);
     } else if (!(old & STK_CONN_BUSY)) {
         atomic_fetch_and(&conn->word, ~(uint32_t)STK_CONN_DISARMED);
-        if (stk_loop_add(conn->server->loop, &conn->src, conn->src_events) < 0) {
+        if (stk_conn_listen(conn, conn->src_events) < 0) {
             conn->close_reason = STK_CLOSE_IO_ERROR;
             conn_destroy(conn);
         }
@@ -357,9 +357,9 @@ static void conn_linger(struct stk_conn *conn, struct stk_serve_thread *t)
         return;
     }
     if (total > 0)
-        conn_set_deadline(conn, now + STK_CONN_LINGER_MS < conn->linger_end
-                                    ? now + STK_CONN_LINGER_MS
-                                    : conn->linger_end);
+        stk_conn_set_deadline(conn, now + STK_CONN_LINGER_MS < conn->linger_end
+                                        ? now + STK_CONN_LINGER_MS
+                                        : conn->linger_end);
 }
 
 static void conn_want(struct stk_conn *conn, uint32_t events);
@@ -371,7 +371,7 @@ int stk_conn_drain_queue(struct stk_conn *conn, bool *ret_sent)
     int r = q != NULL ? stk_outq_drain(q, conn->src.fd, conn->tls, ret_sent) : 0;
 
     if (r >= 1 && *ret_sent)
-        conn_set_deadline(conn, stk_loop_now(server->loop) + server->config->send_timeout);
+        stk_conn_set_deadline(conn, stk_loop_now(server->loop) + server->config->send_timeout);
     return r;
 }
 
@@ -505,6 +505,7 @@ int stk_conn_open(struct stk_server *server, const struct stk_endpoint *endpoint
                   const struct stk_peer *peer, bool trusted, struct stk_conn **ret_conn)
 {
     struct stk_conn *conn = conn_alloc(server);
+    stk_msec timeout = server->config->head_timeout, look = conn_look(server);
 
     if (conn == NULL) {
         stk_fd_close(&fd);
@@ -527,10 +528,9 @@ int stk_conn_open(struct stk_server *server, const struct stk_endpoint *endpoint
     stk_list_append(&server->conns, &conn->link);
     server->nconns++;
     stk_server_note_fd(server, fd, true);
-    stk_conn_set_state(conn, STK_CONN_IDLE, server->config->head_timeout);
-    stk_timer_set(server->loop, &conn->timer,
-                  server->config->head_timeout < conn_look(server) ? server->config->head_timeout
-                                                                   : conn_look(server));
+    conn->state = STK_CONN_IDLE;
+    conn->deadline = stk_loop_now(server->loop) + timeout;
+    stk_timer_start(server->loop, &conn->timer, timeout < look ? timeout : look);
     stk_scoreboard_set(server->row, STK_COUNTER_connections_open, server->nconns);
     *ret_conn = conn;
     return 0;
@@ -540,8 +540,8 @@ int stk_conn_open(struct stk_server *server, const struct stk_endpoint *endpoint
 static void conn_arm_output(struct stk_conn *conn)
 {
     if (atomic_fetch_and(&conn->word, ~(uint32_t)STK_CONN_DISARMED) & STK_CONN_DISARMED &&
-        stk_loop_add(conn->server->loop, &conn->src, EPOLLOUT) < 0)
-        conn_gone(conn);
+        stk_conn_listen(conn, EPOLLOUT) < 0)
+        stk_conn_set_gone(conn);
 }
 
 /* Asks for other events than before. */
@@ -594,205 +594,4 @@ void stk_conn_want_input(struct stk_conn *conn)
     /* The second: it was put back for output that its request has then sent by itself. */
     if (conn->src_events != events || (now != 0 && now != events))
         conn_want(conn, events);
-}
-
-bool stk_conn_has_queued(struct stk_conn *conn)
-{
-    struct stk_outq *q = atomic_load_explicit(&conn->outq, memory_order_acquire);
-
-    return q != NULL &&
-           (!stk_outq_is_empty(q) || (conn->tls != NULL && stk_tls_has_output(conn->tls)));
-}
-
-/* The queue, made if need be, with the socket waited for. */
-static struct stk_outq *conn_outq(struct stk_conn *conn)
-{
-    struct stk_outq *q = atomic_load_explicit(&conn->outq, memory_order_relaxed);
-
-    if (q == NULL) {
-        q = stk_outq_new();
-        if (q != NULL)
-            atomic_store_explicit(&conn->outq, q, memory_order_release);
-    }
-    return q;
-}
-
-stk_msec stk_conn_send_left(struct stk_conn *conn)
-{
-    stk_msec left = __atomic_load_n(&conn->deadline, __ATOMIC_RELAXED) - stk_time_mono_coarse_ms();
-
-    return left > 0 ? left : 0;
-}
-
-/* The queue is full: sends some of it, whoever leads the loop. -EPIPE: the client takes nothing. */
-static int conn_make_room(struct stk_conn *conn, struct stk_outq *q)
-{
-    bool sent = false;
-    int r = stk_outq_drain(q, conn->src.fd, conn->tls, &sent);
-
-    if (sent)
-        conn_set_deadline(conn, stk_time_mono_coarse_ms() + conn->server->config->send_timeout);
-    else
-        conn->stalled = stk_conn_send_left(conn) == 0;
-    if (r >= 0 && !conn->stalled)
-        return 0;
-    conn_gone(conn);
-    return -EPIPE;
-}
-
-static int conn_queue(struct stk_conn *conn, struct iovec *iov, int iovcnt, size_t skip, bool last)
-{
-    const struct stk_config *config = conn->server->config;
-    struct stk_outq_limits limits = {.memory = (uint64_t)config->response_buffer,
-                                     .file = (uint64_t)config->response_file_max,
-                                     .tmpdir = config->tmpdir,
-                                     .beyond = last};
-    struct stk_outq *q = conn_outq(conn);
-    int r;
-
-    if (q == NULL)
-        return -ENOMEM;
-    if (stk_unlikely(conn->detached != NULL)) /* its host asks whether that is much, and waits */
-        limits.file = INT64_MAX;
-    if (stk_outq_is_empty(q))
-        conn_set_deadline(conn, stk_time_mono_coarse_ms() + config->send_timeout);
-    r = stk_outq_append(q, iov, iovcnt, skip, &limits);
-    if (r == -EAGAIN) {
-        r = conn_make_room(conn, q);
-        if (r == 0)
-            r = stk_outq_append(q, iov, iovcnt, skip, &limits);
-    }
-    if (r == 0)
-        stk_conn_want_output(conn, true);
-    return r;
-}
-
-/* See stk_conn_send. */
-static inline int conn_send(struct stk_conn *conn, struct iovec *iov, int iovcnt, bool last)
-{
-    size_t total = 0;
-    ssize_t n;
-
-    if (stk_unlikely(stk_conn_has_output(conn))) {
-        /* Tries the socket first: an endless response to a client that has left must not fill the
-         * temporary file, nor one without a stand-by wait for the end of the call. */
-        int r = conn_make_room(conn, conn_outq(conn));
-
-        if (r < 0)
-            return r;
-        if (stk_conn_has_output(conn))
-            return conn_queue(conn, iov, iovcnt, 0, last);
-    }
-    for (int i = 0; i < iovcnt; i++)
-        total += iov[i].iov_len;
-    do
-        n = stk_conn_io_sendmsg(conn, iov, iovcnt);
-    while (n < 0 && errno == EINTR);
-    if (stk_likely(n == (ssize_t)total) &&
-        stk_likely(conn->tls == NULL || !stk_tls_has_output(conn->tls)))
-        return 0;
-    if (n < 0) {
-        if (errno != EAGAIN) {
-            conn_gone(conn);
-            return -EPIPE;
-        }
-        n = 0;
-    }
-    return conn_queue(conn, iov, iovcnt, (size_t)n, last);
-}
-
-int stk_conn_send(struct stk_conn *conn, struct iovec *iov, int iovcnt)
-{
-    if (stk_unlikely(conn->fcgi_id != 0))
-        return stk_fcgi_send(conn, iov, iovcnt, false);
-    return conn_send(conn, iov, iovcnt, false);
-}
-
-STK_COLD int stk_conn_send_raw(struct stk_conn *conn, struct iovec *iov, int iovcnt, bool last)
-{
-    return conn_send(conn, iov, iovcnt, last);
-}
-
-/*
- * The first bytes of a file straight to a plain socket with nothing queued: > 0 so many were sent,
- * of at most one turn's; 0: it takes none now, or they are not in memory; or a negative errno.
- */
-static int64_t conn_sendfile_now(struct stk_conn *conn, int fd, int64_t off, uint64_t len)
-{
-    off_t at = (off_t)off;
-    uint64_t left = len < STK_CONN_FILE_TURN ? len : STK_CONN_FILE_TURN, part = 0;
-
-    while (left > 0) {
-        ssize_t n;
-
-        if (part == 0) {
-            part = left < STK_COLD_PART ? left : STK_COLD_PART;
-            if (stk_cold_ask(fd, at, part))
-                break; /* the loop looks again, and waits in the end */
-        }
-        n = stk_sigpipe_sendfile(conn->src.fd, fd, &at, (size_t)part);
-        if (n > 0) {
-            left -= (uint64_t)n;
-            part -= (uint64_t)n;
-            continue;
-        }
-        if (n == 0)
-            return -EIO; /* the file is shorter than it was */
-        if (errno == EAGAIN)
-            break;
-        if (errno != EINTR)
-            return -errno;
-    }
-    return (int64_t)at - off;
-}
-
-/* What a failure to send part of a file means. */
-static int conn_file_failed(struct stk_conn *conn, int r)
-{
-    if (r != -EPIPE && r != -ECONNRESET)
-        return r;
-    conn_gone(conn);
-    return -EPIPE;
-}
-
-int stk_conn_sendfile(struct stk_conn *conn, int fd, int64_t off, uint64_t len, stk_span tail)
-{
-    /* What is not sent as it is goes by way of the queue. */
-    bool idle = !stk_conn_has_output(conn), plain = conn->tls == NULL && conn->fcgi_id == 0, sent;
-    struct stk_outq *q;
-    int r;
-
-    if (stk_likely(idle && plain)) {
-        int64_t n = conn_sendfile_now(conn, fd, off, len);
-
-        if (n < 0)
-            return conn_file_failed(conn, (int)n);
-        off += n;
-        len -= (uint64_t)n;
-        if (len == 0) {
-            union {
-                const char *c;
-                void *v;
-            } u = {.c = tail.ptr};
-            struct iovec iov = {u.v, tail.len};
-
-            return tail.len > 0 ? stk_conn_send(conn, &iov, 1) : 0;
-        }
-        /* The disk works while the client takes what has been sent. */
-        (void)posix_fadvise(fd, (off_t)off, STK_CONN_FILE_AHEAD, POSIX_FADV_WILLNEED);
-    }
-    q = conn_outq(conn);
-    if (q == NULL)
-        return -ENOMEM;
-    if (idle)
-        conn_set_deadline(conn, stk_time_mono_coarse_ms() + conn->server->config->send_timeout);
-    r = stk_outq_append_file(q, fd, off, len, tail, conn->fcgi_id);
-    if (r < 0)
-        return r;
-    r = idle && !plain ? stk_outq_drain(q, conn->src.fd, conn->tls, &sent) : 1;
-    if (r >= 1) {
-        stk_conn_want_output(conn, true);
-        return 0;
-    }
-    return r < 0 ? conn_file_failed(conn, r) : 0;
 }

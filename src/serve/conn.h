@@ -75,6 +75,7 @@ struct stk_conn {
     bool lingers;           /* closing waits for the client's end in any case */
     bool copied;            /* another process may have the socket as well */
     bool stalled;           /* the client took nothing of a full queue for send-timeout */
+    bool fresh;             /* in its first turn: nothing but its thread's stack points to it */
     uint8_t counted;        /* the level of the scoreboard it counts in; 0: none */
     struct stk_peer peer;
 
@@ -119,6 +120,13 @@ static inline bool stk_conn_is_single(const struct stk_conn *conn)
            (conn->proto == STK_PROTO_UWSGI && !conn->endpoint->persistent);
 }
 
+/* Puts it into the epoll set. 0 or a negative errno. */
+static inline int stk_conn_listen(struct stk_conn *conn, uint32_t events)
+{
+    conn->fresh = false;
+    return stk_loop_add(conn->server->loop, &conn->src, events);
+}
+
 /*
  * Marks the connection busy; by the owner of the loop, or by the thread that has made it busy
  * already: the word of a busy connection may be changed by the owner of the loop at any time.
@@ -150,6 +158,17 @@ void stk_conn_check_timer(struct stk_conn *conn);
 bool stk_conn_keep(struct stk_conn *conn, const char *data, size_t len) STK_MUST_CHECK;
 /* Forgets kept bytes and their memory. */
 void stk_conn_forget(struct stk_conn *conn);
+/* Sets the end of the present state, on the monotonic clock. Also of a busy connection, by the
+ * owner of the loop that drains its output. */
+static inline void stk_conn_set_deadline(struct stk_conn *conn, stk_msec deadline)
+{
+    __atomic_store_n(&conn->deadline, deadline, __ATOMIC_RELAXED);
+}
+/* Notes that the client is gone. */
+static inline void stk_conn_set_gone(struct stk_conn *conn)
+{
+    atomic_fetch_or(&conn->word, STK_CONN_GONE);
+}
 /* Whether the client is known to be gone (reset or hung up). */
 static inline bool stk_conn_is_gone(struct stk_conn *conn)
 {

@@ -168,6 +168,7 @@ struct stk_request *stk_detach(struct stk_request *req)
     conn->detached = d;
     stk_list_append(&det->all, &d->link);
     stk_detach_count(det, 1);
+    conn->fresh = false;
     word = atomic_fetch_or(&conn->word, STK_CONN_DETACHED);
     if (stk_unlikely(fate != STK_FATE_NONE)) { /* it was answered in its first step */
         d->rq.fate = (uint8_t)fate;
@@ -299,7 +300,7 @@ void stk_detach_listen(struct stk_conn *conn)
     conn->src_events = events;
     if (out) {
         atomic_fetch_and(&conn->word, ~(uint32_t)STK_CONN_DISARMED);
-        r = stk_loop_add(loop, &conn->src, events);
+        r = stk_conn_listen(conn, events);
     } else if (__atomic_load_n(&conn->src.events, __ATOMIC_RELAXED) != events) {
         r = stk_loop_mod(loop, &conn->src, events);
     }

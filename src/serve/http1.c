@@ -288,6 +288,7 @@ static enum http1_step http1_post(const struct stk_serve_request *rq,
 {
     struct stk_conn *conn = rq->conn;
 
+    conn->fresh = false;
     conn->job.loop = stk_detach_is_async(conn->server, rq->base.app);
     stk_conn_begin_request(conn);
     stk_conn_acquire(conn);

@@ -266,9 +266,10 @@ static void server_take(struct stk_server_listener *l, struct stk_lead_thread *t
         return;
     if (stk_unlikely(later && !l->begins))
         stk_conn_release(conn, thread);
-    else if (stk_likely(!l->begins))
+    else if (stk_likely(!l->begins)) {
+        conn->fresh = true;
         stk_http1_readable(conn, thread);
-    else if (l->endpoint->proxy_protocol != STK_PROXY_PROTOCOL_OFF)
+    } else if (l->endpoint->proxy_protocol != STK_PROXY_PROTOCOL_OFF)
         stk_proxied_begin(conn, thread);
     else
         stk_secure_begin(conn, thread, NULL, 0);
