@@ -198,6 +198,37 @@ static int format_json(struct format_builder *b, const char *names)
     return 0;
 }
 
+/* Whether a field has the same text for requests with the same head, client, status and size, in
+ * the same second. */
+static bool format_is_alike(enum access_field field)
+{
+    switch (field) {
+    case ACCESS_PORT:
+    case ACCESS_TIME_ISO:
+    case ACCESS_UNIX_MS:
+    case ACCESS_TIME_US:
+    case ACCESS_TIME_MS:
+    case ACCESS_TIME_S:
+    case ACCESS_HOST:
+    case ACCESS_SCHEME:
+    case ACCESS_ID:
+    case ACCESS_PID:
+        return false;
+    default:
+        return true;
+    }
+}
+
+static void format_find_runs(struct format_builder *b)
+{
+    unsigned run = 0;
+
+    for (size_t i = b->f->nops; i-- > 0;) {
+        run = format_is_alike((enum access_field)b->f->ops[i].field) ? run + (run < 255) : 0;
+        b->f->ops[i].run = (uint8_t)run;
+    }
+}
+
 /* How many bytes each operation must leave to what follows it. */
 static int format_reserve(struct format_builder *b)
 {
@@ -239,6 +270,7 @@ static int format_compile(struct format_builder *b, const char *text)
                            text);
     format_text(b, "\n", 1);
     format_op(b, ACCESS_NONE);
+    format_find_runs(b);
     return format_reserve(b);
 }
 

@@ -56,11 +56,33 @@ enum {
     X(PID, "pid", NUMBER, "process id of the worker")                                            \
     X(WORKER, "worker", NUMBER, "number of the worker, from 1")
 
+/*
+ * What a thread keeps of its last line, for requests that differ in nothing but their times: a
+ * client, or a front end, sends the same head again and again. Begins zeroed.
+ */
+enum {
+    STK_ACCESS_MEMO_TEXT = 1024, /* longer lines are made each time */
+    STK_ACCESS_MEMO_RUNS = 8,
+};
+
+struct stk_access_memo {
+    uint64_t seen;   /* serial of the last head */
+    uint64_t serial; /* of the head that the line was made of; 0: it is not kept */
+    int64_t second;
+    uint64_t body_bytes;
+    unsigned status;
+    unsigned nruns;
+    uint16_t ends[STK_ACCESS_MEMO_RUNS]; /* of the pieces in text */
+    struct stk_peer peer;
+    char text[STK_ACCESS_MEMO_TEXT];
+};
+
 /* What a line is made of. */
 struct stk_access_entry {
     const struct stk_request *req; /* its head may be NULL: the request was not understood */
     uint64_t body_bytes;           /* of the response, sent */
     stk_nsec duration;
+    struct stk_access_memo *memo; /* of the thread; or NULL */
 };
 
 struct stk_access_format;

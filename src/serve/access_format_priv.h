@@ -32,6 +32,8 @@ struct access_op {
     uint8_t field; /* enum access_field */
     uint8_t kind;  /* enum access_kind */
     uint8_t known; /* enum stk_head_known of a header */
+    uint8_t run;   /* operations from here on that make the same of requests that are alike; 0: not
+                      even this one (struct stk_access_memo) */
     uint16_t reserve;
     uint32_t hash;
     stk_span name; /* of a header */

@@ -364,38 +364,143 @@ static char *line_put_time(struct stk_access_format *f, const struct access_op *
     return p;
 }
 
+/* One operation: its text, and its value. */
+static inline char *line_op(struct stk_access_format *f, const struct access_op *op,
+                            const struct stk_access_entry *entry, stk_nsec now, char *p, char *out)
+{
+    char *limit = out + STK_LOG_LINE_MAX - op->reserve;
+
+    p = line_put_text(p, op->text);
+    if (limit - p > STK_ACCESS_VALUE_MAX)
+        limit = p + STK_ACCESS_VALUE_MAX;
+    switch (op->kind) {
+    case ACCESS_KIND_STRING:
+        return line_put_string(f, op, entry->req, p, limit);
+    case ACCESS_KIND_NUMBER:
+        return line_put_number(f, op, entry, now, p);
+    case ACCESS_KIND_REQUEST:
+        return line_put_request(f, entry->req, p, limit);
+    case ACCESS_KIND_SECONDS:
+        return line_put_seconds(entry->duration, p);
+    case ACCESS_KIND_CLF:
+    case ACCESS_KIND_ISO:
+        return line_put_time(f, op, now, p);
+    default:
+        return p;
+    }
+}
+
+/* Whether a request is like the one whose line is kept. */
+static inline bool line_is_alike(const struct stk_access_memo *memo,
+                                 const struct stk_access_entry *entry, stk_nsec now)
+{
+    const struct stk_request *req = entry->req;
+
+    return req->head != NULL && req->head->serial != 0 && req->head->serial == memo->serial &&
+           memo->second == now / STK_NSEC_PER_SEC && memo->status == req->status &&
+           memo->body_bytes == entry->body_bytes && memo->peer.addr_len == req->peer.addr_len &&
+           memcmp(memo->peer.addr, req->peer.addr, req->peer.addr_len) == 0;
+}
+
+/* The line by what is kept of the last one. NULL: what differs in it takes too much room. */
+static inline char *line_repeat(struct stk_access_format *f, const struct stk_access_entry *entry,
+                                stk_nsec now, char *out)
+{
+    const struct stk_access_memo *memo = entry->memo;
+    const struct access_op *end = f->ops + f->nops;
+    unsigned run = 0;
+    size_t at = 0;
+    char *p = out;
+
+    for (const struct access_op *op = f->ops; op < end;) {
+        size_t len;
+
+        if (op->run == 0) {
+            p = line_op(f, op++, entry, now, p, out);
+            continue;
+        }
+        len = memo->ends[run] - at;
+        op += op->run;
+        if (stk_unlikely(len > (size_t)(out + STK_LOG_LINE_MAX - op[-1].reserve - p)))
+            return NULL;
+        p = line_put(p, memo->text + at, len);
+        at = memo->ends[run++];
+    }
+    return p;
+}
+
+/* Keeps a piece of the line that others will have as well. */
+static void line_keep(struct stk_access_memo *memo, const char *text, size_t len)
+{
+    size_t at = memo->nruns > 0 ? memo->ends[memo->nruns - 1] : 0;
+
+    if (memo->serial == 0)
+        return;
+    if (memo->nruns == STK_ACCESS_MEMO_RUNS || len > sizeof memo->text - at) {
+        memo->serial = 0;
+        return;
+    }
+    memcpy(memo->text + at, text, len);
+    memo->ends[memo->nruns++] = (uint16_t)(at + len);
+}
+
+/* Begins to keep a line: that of a head which came twice. */
+static bool line_begin_keep(struct stk_access_memo *memo, const struct stk_access_entry *entry,
+                            stk_nsec now)
+{
+    const struct stk_request *req = entry->req;
+    uint64_t serial = req->head != NULL ? req->head->serial : 0;
+    bool again = serial != 0 && serial == memo->seen;
+
+    memo->seen = serial;
+    memo->serial = again ? serial : 0;
+    if (!again)
+        return false;
+    memo->second = now / STK_NSEC_PER_SEC;
+    memo->body_bytes = entry->body_bytes;
+    memo->status = req->status;
+    memo->peer = req->peer;
+    memo->nruns = 0;
+    return true;
+}
+
+/* The line, and it is kept. */
+static char *line_make_kept(struct stk_access_format *f, const struct stk_access_entry *entry,
+                            stk_nsec now, char *out)
+{
+    const struct access_op *end = f->ops + f->nops;
+    char *p = out;
+
+    for (const struct access_op *op = f->ops; op < end;) {
+        const struct access_op *behind = op + (op->run > 0 ? op->run : 1);
+        bool alike = op->run > 0;
+        char *begin = p;
+
+        while (op < behind)
+            p = line_op(f, op++, entry, now, p, out);
+        if (alike)
+            line_keep(entry->memo, begin, (size_t)(p - begin));
+    }
+    return p;
+}
+
 size_t stk_access_format_line(struct stk_access_format *format,
                               const struct stk_access_entry *entry, stk_nsec now,
                               char out[STK_LOG_LINE_MAX])
 {
     char *p = out;
 
-    for (const struct access_op *op = format->ops; op < format->ops + format->nops; op++) {
-        char *limit = out + STK_LOG_LINE_MAX - op->reserve;
-
-        p = line_put_text(p, op->text);
-        if (limit - p > STK_ACCESS_VALUE_MAX)
-            limit = p + STK_ACCESS_VALUE_MAX;
-        switch (op->kind) {
-        case ACCESS_KIND_STRING:
-            p = line_put_string(format, op, entry->req, p, limit);
-            break;
-        case ACCESS_KIND_NUMBER:
-            p = line_put_number(format, op, entry, now, p);
-            break;
-        case ACCESS_KIND_REQUEST:
-            p = line_put_request(format, entry->req, p, limit);
-            break;
-        case ACCESS_KIND_SECONDS:
-            p = line_put_seconds(entry->duration, p);
-            break;
-        case ACCESS_KIND_CLF:
-        case ACCESS_KIND_ISO:
-            p = line_put_time(format, op, now, p);
-            break;
-        default:
-            break;
+    if (stk_likely(entry->memo != NULL)) {
+        if (stk_likely(line_is_alike(entry->memo, entry, now))) {
+            p = line_repeat(format, entry, now, out);
+            if (stk_likely(p != NULL))
+                return (size_t)(p - out);
+            p = out;
+        } else if (line_begin_keep(entry->memo, entry, now)) {
+            return (size_t)(line_make_kept(format, entry, now, out) - out);
         }
     }
+    for (const struct access_op *op = format->ops; op < format->ops + format->nops; op++)
+        p = line_op(format, op, entry, now, p, out);
     return (size_t)(p - out);
 }

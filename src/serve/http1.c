@@ -103,6 +103,7 @@ void stk_http1_account(struct stk_serve_request *rq)
             .req = &rq->base,
             .body_bytes = rq->body_bytes,
             .duration = stk_time_mono_ns() - rq->base.started,
+            .memo = rq->t->access_memo,
         };
 
         stk_scoreboard_latency(server->row, rq->t->lead_thread->own,

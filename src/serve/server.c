@@ -474,6 +474,8 @@ static void server_make_threads(struct stk_server *server, unsigned n)
             t->gateway = stk_proto_gateway_new(&server->limits);
         t->out.buf = stk_new0_array(char, STK_SERVE_OUT_BUFFER);
         t->out.cap = STK_SERVE_OUT_BUFFER;
+        if (server->access_log != NULL)
+            t->access_memo = stk_new0(struct stk_access_memo);
         t->next_id = i + 1;
         t->memo.serial = (uint64_t)i << 48;
         pthread_mutex_init(&t->gather_mutex, NULL);
@@ -570,6 +572,7 @@ struct stk_server *stk_server_free(struct stk_server *server)
     for (unsigned i = 0; i < server->nthreads; i++) {
         free(server->threads[i].read_buf);
         stk_proto_gateway_free(server->threads[i].gateway);
+        free(server->threads[i].access_memo);
         free(server->threads[i].out.buf);
         pthread_mutex_destroy(&server->threads[i].gather_mutex);
         pthread_mutex_destroy(&server->threads[i].interfere_mutex);

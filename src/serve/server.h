@@ -35,6 +35,7 @@ struct stk_statics;
 struct stk_scoreboard_row;
 struct stk_tls_store;
 struct stk_access_log;
+struct stk_access_memo;
 struct stk_conn;
 struct stk_serve_request;
 struct stk_server;
@@ -175,6 +176,7 @@ struct stk_serve_thread {
     uint32_t handled; /* requests of handlers, which count nowhere else */
     uint64_t bytes_in, bytes_out;
     uint64_t gil_wait_us;
+    struct stk_access_memo *access_memo; /* NULL: no access log */
     time_t date_second;
     char date[STK_SERVE_DATE_LINE];
 
