@@ -104,6 +104,10 @@ bool stk_log_writer_append(struct stk_log_writer *writer, const char *line, size
         memcpy(writer->ring, line + first, len - first);
     }
     writer->head += len;
+    /* Where the next line goes, which the thread has read since: it comes while the next request is
+     * dealt with, and not while the lock is held. */
+    __builtin_prefetch(writer->ring + ((size_t)writer->head & (writer->size - 1)), 1);
+    __builtin_prefetch(writer->ring + ((size_t)(writer->head + 64) & (writer->size - 1)), 1);
     wake = writer->head - writer->tail >= writer->wake_at;
     if (wake)
         writer->wake_at = UINT64_MAX;
