@@ -59,16 +59,13 @@ void stk_http1_continue(struct stk_conn *conn, const struct stk_head *head)
     stk_scoreboard_add(conn->server->row, STK_COUNTER_bytes_out, sizeof text - 1);
 }
 
-void stk_http1_init_request(struct stk_serve_request *rq, struct stk_conn *conn,
-                            struct stk_serve_thread *t, const struct stk_head *head)
+/* What a request is by its connection and its head. */
+static inline void http1_fill_request(struct stk_serve_request *rq, struct stk_conn *conn,
+                                      struct stk_serve_thread *t, const struct stk_head *head)
 {
-    struct stk_server *server = t->server;
-
     memset(rq, 0, sizeof *rq);
     rq->conn = conn;
     rq->t = t;
-    rq->keep_alive = head->keep_alive && server->config->keepalive_timeout > 0;
-    t->out.mark = t->out.len;
     rq->base.ops = &stk_serve_request_ops;
     rq->base.head = head;
     rq->base.endpoint = conn->endpoint;
@@ -80,14 +77,27 @@ void stk_http1_init_request(struct stk_serve_request *rq, struct stk_conn *conn,
         stk_secure_apply(rq);
     if (stk_unlikely(conn->proxied != NULL))
         stk_proxied_apply(rq);
+    if (stk_unlikely(head->path_apart) ? stk_proto_apply(rq) : conn->trusted)
+        stk_trust_apply(&rq->base, t->server);
+    if (stk_unlikely(head->path_apart))
+        stk_proto_note_begun(rq);
+}
+
+void stk_http1_init_request(struct stk_serve_request *rq, struct stk_conn *conn,
+                            struct stk_serve_thread *t, const struct stk_head *head)
+{
+    struct stk_server *server = t->server;
+
+    if (stk_likely(!head->path_apart) || !stk_proto_begin_again(rq, conn, t, head))
+        http1_fill_request(rq, conn, t, head);
+    rq->keep_alive = head->keep_alive && server->config->keepalive_timeout > 0;
+    t->out.mark = t->out.len;
     rq->base.id = t->next_id;
     t->next_id += server->nthreads;
     if (stk_unlikely(conn->job.since != 0)) /* it has waited for a thread */
         rq->base.started = conn->job.since;
     else if (server->timed)
         rq->base.started = stk_time_mono_ns();
-    if (stk_unlikely(head->path_apart) ? stk_proto_apply(rq) : conn->trusted)
-        stk_trust_apply(&rq->base, server);
 }
 
 /* Counters and the access log, after a response. */

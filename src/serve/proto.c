@@ -222,6 +222,40 @@ bool stk_proto_apply(struct stk_serve_request *rq)
     return g->trusted;
 }
 
+bool stk_proto_begin_again(struct stk_serve_request *rq, struct stk_conn *conn,
+                           struct stk_serve_thread *t, const struct stk_head *head)
+{
+    const struct stk_proto_gateway *g = t->gateway;
+
+    if (g->begun_endpoint != conn->endpoint || g->begun_serial != head->serial ||
+        head != &t->head || conn->tls != NULL || conn->proxied != NULL)
+        return false;
+    *rq = g->begun;
+    rq->conn = conn;
+    rq->base.peer.port = proto_port(g->vars.remote_port);
+    return true;
+}
+
+void stk_proto_note_begun(const struct stk_serve_request *rq)
+{
+    struct stk_proto_gateway *g = rq->t->gateway;
+    const struct stk_head *head = rq->base.head;
+
+    /* Of the client that the packet tells of; others are told by the connection, or by fields. */
+    if (head != &rq->t->head || head->serial == 0 || head->serial != g->vars.serial ||
+        rq->conn->tls != NULL || rq->conn->proxied != NULL || rq->base.peer.addr_len == 0 ||
+        !stk_span_eq(g->vars.remote_addr,
+                     stk_span_make(rq->base.peer.addr, rq->base.peer.addr_len)) ||
+        head->known[STK_HEAD_FORWARDED] || head->known[STK_HEAD_X_FORWARDED_FOR] ||
+        head->known[STK_HEAD_X_FORWARDED_PROTO] || head->known[STK_HEAD_X_FORWARDED_HOST]) {
+        g->begun_endpoint = NULL;
+        return;
+    }
+    g->begun = *rq;
+    g->begun_endpoint = rq->conn->endpoint;
+    g->begun_serial = head->serial;
+}
+
 bool stk_proto_takes_tls(const struct stk_conn *conn)
 {
     const struct stk_server *server = conn->server;

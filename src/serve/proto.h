@@ -8,13 +8,12 @@
 #include <stddef.h>
 
 #include "serve/conn.h"
+#include "serve/request.h"
 #include "serve/server.h"
 #include "wire/fastcgi.h"
 #include "wire/gateway.h"
 #include "wire/http1.h"
 #include "wire/proto.h"
-
-struct stk_serve_request;
 
 /* A thread's room for the request of a gateway protocol. */
 struct stk_proto_gateway {
@@ -24,6 +23,11 @@ struct stk_proto_gateway {
     uint16_t fcgi_id;
     struct stk_peer client; /* the last one that a front end told of */
     bool trusted;           /* it is a trusted proxy */
+    /* What the request that is held began as; of an endpoint and a head of this serial, or of none
+     * (NULL). */
+    struct stk_serve_request begun;
+    const struct stk_endpoint *begun_endpoint;
+    uint64_t begun_serial;
     struct stk_fastcgi_replies replies;
 };
 
@@ -60,6 +64,12 @@ static inline enum stk_http1_result stk_proto_parse(struct stk_conn *conn,
  * proxy itself.
  */
 bool stk_proto_apply(struct stk_serve_request *rq);
+/* Begins a request as the one before that differed in its client's port at most; false: it has to
+ * be begun anew. */
+bool stk_proto_begin_again(struct stk_serve_request *rq, struct stk_conn *conn,
+                           struct stk_serve_thread *t, const struct stk_head *head);
+/* Keeps what such requests have in common, of one that has been begun. */
+void stk_proto_note_begun(const struct stk_serve_request *rq);
 /* Whether a connection whose protocol was told by its first byte may turn out to speak TLS. */
 bool stk_proto_takes_tls(const struct stk_conn *conn);
 /* Says in the log, now and then, why a request of a gateway protocol was refused. */

@@ -561,6 +561,28 @@ static int response_sent(struct stk_serve_request *rq, int r, uint64_t len, unsi
     return rq->cut ? STK_RESPONSE_E_TOO_LONG : 0;
 }
 
+/*
+ * The whole body of most responses: a small block that says it is the last, behind a head that
+ * tells its length. It is copied behind the head, and leaves when the caller of the host sends.
+ * False: it has to go the long way.
+ */
+static inline bool response_whole(struct stk_serve_request *rq, const char *data, size_t len,
+                                  unsigned flags)
+{
+    struct stk_out *out = &rq->t->out;
+
+    if ((flags & STK_WRITE_END) == 0 || len == 0 || !rq->has_length || rq->remaining != len ||
+        rq->no_body || rq->t->gathering || len > STK_SERVE_COPY_MAX || out->cap - out->len < len ||
+        stk_conn_has_output(rq->conn))
+        return false;
+    memcpy(out->buf + out->len, data, len);
+    out->len += len;
+    rq->body_bytes += len;
+    rq->remaining = 0;
+    response_set_ended(rq);
+    return true;
+}
+
 int stk_response_write(struct stk_request *req, const char *data, size_t len, unsigned flags)
 {
     struct stk_serve_request *rq = stk_serve_request_of(req);
@@ -583,6 +605,8 @@ int stk_response_write(struct stk_request *req, const char *data, size_t len, un
         r = response_commit(rq, length);
         if (r != 0)
             return r;
+        if (stk_likely(response_whole(rq, data, len, flags)))
+            return 0;
     } else if (stk_unlikely(rq->coder != NULL)) {
         return stk_encode_write(rq, data, len, flags);
     } else if (stk_unlikely(rq->base.replaced)) {
