@@ -234,11 +234,13 @@ static int format_reserve(struct format_builder *b)
 {
     size_t after = ACCESS_SLACK;
 
+    b->f->least = ACCESS_SLACK;
     for (size_t i = b->f->nops; i-- > 0;) {
         struct access_op *op = &b->f->ops[i];
 
         op->reserve = (uint16_t)after;
         after += op->text.len + format_least[op->kind];
+        b->f->least += format_least[op->kind];
         if (after > STK_LOG_LINE_MAX)
             return format_fail(b, "too long, a line has at most %d bytes",
                                STK_LOG_LINE_MAX - ACCESS_SLACK);

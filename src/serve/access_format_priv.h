@@ -56,7 +56,8 @@ struct access_time {
 struct stk_access_format {
     struct access_op *ops;
     size_t nops;
-    char *pool; /* the bytes of all texts, and ACCESS_SLACK more */
+    size_t least; /* bytes that are kept free for all values: a line with as much room is not cut */
+    char *pool;   /* the bytes of all texts, and ACCESS_SLACK more */
     size_t pool_len;
     char *source; /* the names of headers point into it */
     bool json;

@@ -421,8 +421,8 @@ static inline char *line_repeat(struct stk_access_format *f, const struct stk_ac
         }
         len = memo->ends[run] - at;
         op += op->run;
-        if (stk_unlikely(len > (size_t)(out + STK_LOG_LINE_MAX - op[-1].reserve - p)))
-            return NULL;
+        if (stk_unlikely(p + len + op[-1].reserve + f->least > out + STK_LOG_LINE_MAX))
+            return NULL; /* it may have to be cut */
         p = line_put(p, memo->text + at, len);
         at = memo->ends[run++];
     }
@@ -481,6 +481,8 @@ static char *line_make_kept(struct stk_access_format *f, const struct stk_access
         if (alike)
             line_keep(entry->memo, begin, (size_t)(p - begin));
     }
+    if (stk_unlikely((size_t)(p - out) + f->least > STK_LOG_LINE_MAX))
+        entry->memo->serial = 0; /* what is kept may have been cut for what is not */
     return p;
 }
 

@@ -408,6 +408,98 @@ static void test_cut(void **state)
     stk_access_format_free(f);
 }
 
+/* Something of the next request is another; its head too, which then has another serial. */
+static void vary(struct entry *e, stk_nsec *now, unsigned *seed)
+{
+    static const char *const requests[] = {
+        BROWSER,
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "what is this\r\n\r\n",
+    };
+    static uint64_t serials[STK_ARRAY_LEN(requests)];
+    static uint64_t last;
+    static char host[3000];
+    unsigned what = (unsigned)rand_r(seed) % 16, which;
+
+    e->entry.duration = rand_r(seed);
+    e->req.id++;
+    e->req.peer.port = (uint16_t)rand_r(seed);
+    *now += 1 + rand_r(seed) % (STK_NSEC_PER_SEC / 50);
+    switch (what) {
+    case 0:
+        which = (unsigned)rand_r(seed) % STK_ARRAY_LEN(requests);
+        entry_make(e, requests[which], strlen(requests[which]));
+        if (serials[which] == 0 || rand_r(seed) % 2 == 0)
+            serials[which] = ++last;
+        e->head.serial = which == 2 ? 0 : serials[which];
+        break;
+    case 1:
+        e->req.status = 200 + (unsigned)rand_r(seed) % 2;
+        break;
+    case 2:
+        e->entry.body_bytes = (uint64_t)rand_r(seed) % 3 * 1000;
+        break;
+    case 3:
+        e->req.peer.addr[8] = (char)('1' + rand_r(seed) % 3);
+        break;
+    case 4:
+        memset(host, 'h', sizeof host);
+        e->req.host = stk_span_make(host, (size_t)rand_r(seed) % sizeof host);
+        break;
+    case 5:
+        *now += STK_NSEC_PER_SEC;
+        break;
+    default:
+        break;
+    }
+}
+
+/* A line that is made by what is kept of the last one is what it would be without. */
+static void test_memo(void **state)
+{
+    static const char *const formats[] = {
+        "combined",
+        "common",
+        "json",
+        "{port}",
+        "{request}",
+        "{host} {host} {request} {host} {header:x-request-id} {time_s} {agent} {scheme}",
+        "{time}{id}{time}{id}{time}{id}{time}{id}{time}{id}{time}{id}{time}{id}{time}{id}{time}{"
+        "id}",
+        "{agent} {agent} {agent} {agent} {agent} {agent} {agent} {agent} {agent} {agent} {agent} "
+        "{agent} {agent} {agent} {agent} {agent} {agent} {agent} {agent} {agent} {agent} {agent} "
+        "{agent} {agent} {agent} {agent} {agent} {agent} {agent} {agent} {agent} {agent} {agent} ",
+    };
+    static struct stk_access_memo memo;
+    static struct entry e;
+    char error[STK_ACCESS_ERROR_MAX], kept[STK_LOG_LINE_MAX + 64], line[STK_LOG_LINE_MAX];
+    struct stk_access_format *f;
+    unsigned seed = 3;
+
+    (void)state;
+    for (size_t i = 0; i < STK_ARRAY_LEN(formats); i++) {
+        stk_nsec now = ENTRY_NOW;
+
+        assert_int_equal(stk_access_format_new(&f, formats[i], 1, error), 0);
+        memset(&memo, 0, sizeof memo);
+        entry_make(&e, BROWSER, strlen(BROWSER));
+        for (unsigned round = 0; round < 5000; round++) {
+            size_t n, expected;
+
+            vary(&e, &now, &seed);
+            e.entry.memo = NULL;
+            expected = stk_access_format_line(f, &e.entry, now, line);
+            e.entry.memo = &memo;
+            memset(kept, '#', sizeof kept);
+            n = stk_access_format_line(f, &e.entry, now, kept);
+            assert_int_equal(n, expected);
+            assert_memory_equal(kept, line, n);
+            assert_int_equal(kept[STK_LOG_LINE_MAX], '#');
+        }
+        stk_access_format_free(f);
+    }
+}
+
 static int zone(void **state)
 {
     (void)state;
@@ -424,6 +516,7 @@ int main(void)
         cmocka_unit_test(test_users),        cmocka_unit_test(test_faults),
         cmocka_unit_test(test_escape_bytes), cmocka_unit_test(test_escape_cut),
         cmocka_unit_test(test_hostile),      cmocka_unit_test(test_cut),
+        cmocka_unit_test(test_memo),
     };
 
     return cmocka_run_group_tests(tests, zone, NULL);
