@@ -33,6 +33,8 @@ struct stk_host_params {
     uint8_t loop;              /* enum stk_host_loop */
     uint8_t lifespan;          /* enum stk_host_lifespan */
     stk_msec task_grace;       /* at the end, for what goes on behind responses */
+    unsigned gevent;           /* WSGI in greenlets, so many at a time; 0: in threads */
+    bool monkey_patch;         /* with gevent: patch the standard library first */
 };
 
 /* How applications are called. */

@@ -220,6 +220,8 @@ static int check_application(struct stk_cli *cli)
         .threads = (unsigned)config->threads,
         .workers = cli->nworkers,
         .interface = (uint8_t)config->interface,
+        .gevent = (unsigned)config->gevent,
+        .monkey_patch = config->gevent_monkey_patch,
     };
     void *host = stk_pyhost_new(cli->module);
     int r;

@@ -100,6 +100,8 @@ static int run_template_load(void *arg)
         .loop = (uint8_t)run->config->loop,
         .lifespan = (uint8_t)run->config->lifespan,
         .task_grace = run->config->exit_timeout / 2,
+        .gevent = (unsigned)run->config->gevent,
+        .monkey_patch = run->config->gevent_monkey_patch,
     };
 
     return run->ops->load(run->host, &params) == 0 ? 0 : STK_MASTER_EXIT_LOAD;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "app/host.h"
 #include "base/mem.h"
 #include "base/owner.h"
 #include "cli/cli.h"
@@ -202,6 +203,19 @@ static void verify_deadline(struct stk_load *load, const struct stk_config *conf
                       "switched off: leave out one of the two");
 }
 
+/* All greenlets of a worker are on its main thread. */
+static void verify_gevent(struct stk_load *load, const struct stk_config *config)
+{
+    if (config->gevent > 0 && config->threads > 1)
+        stk_load_fail(load, verify_origin(load, verify_row(STK_OPTION_ID_GEVENT), 0),
+                      "gevent runs all requests of a worker on one thread: leave out threads, or "
+                      "gevent");
+    if (config->gevent > 0 && config->interface == STK_HOST_INTERFACE_ASGI)
+        stk_load_fail(load, verify_origin(load, verify_row(STK_OPTION_ID_GEVENT), 0),
+                      "gevent runs WSGI applications, and interface = asgi says that this is none: "
+                      "leave out one of the two");
+}
+
 static void verify_refresh(struct stk_load *load, const struct stk_config *config)
 {
     if (config->preload_refresh > 0 && !config->preload)
@@ -302,6 +316,7 @@ void stk_verify_values(struct stk_load *load)
     verify_server_header(load, config);
     verify_owner(load, config);
     verify_deadline(load, config);
+    verify_gevent(load, config);
     verify_refresh(load, config);
     stk_statics_verify(config, config->chdir, verify_on_mistake, load);
     verify_compress(load, config);

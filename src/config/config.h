@@ -58,6 +58,8 @@ struct stk_config {
     int64_t interface;   /* enum stk_host_interface, which is in app/host.h, as of the next two */
     int64_t loop;        /* enum stk_host_loop */
     int64_t lifespan;    /* enum stk_host_lifespan */
+    int64_t gevent;      /* requests at a time in greenlets; 0: none are */
+    bool gevent_monkey_patch;
     bool preload;
     bool autoreload;
     struct stk_strv mount; /* "host/prefix=application"; see config/site.h */

@@ -39,7 +39,8 @@ struct stk_lead_thread {
     unsigned index;
     bool standby; /* may not call the application */
     bool own;     /* owns the loop */
-    bool picky;   /* some requests, or all, are for other threads: see stk_lead_is_for */
+    bool picky;   /* some requests, or all, are not for it now: see stk_lead_is_for */
+    bool full;    /* none is: see stk_lead_hold */
     void *user;
     void *host_thread;
     uint64_t word;                  /* what *shared_word holds while own */
@@ -123,6 +124,11 @@ void stk_lead_post(struct stk_lead *lead, struct stk_job *job);
  */
 bool stk_lead_is_any_at_job(const struct stk_lead *lead);
 /*
+ * With an event loop of the application's, by its thread: lets no job be begun there, until it is
+ * said otherwise; then rings the bell for those that wait.
+ */
+void stk_lead_hold(struct stk_lead *lead, bool hold);
+/*
  * Takes a job back that no thread has begun: the oldest, or the newest, for which `may` (called
  * under a lock) says yes. NULL: there is none among the first few dozen (of each kind).
  */
@@ -167,7 +173,7 @@ void stk_lead_note_call(struct stk_lead *lead);
 int stk_lead_host(struct stk_lead *lead) STK_MUST_CHECK;
 /* Whether there are such threads. */
 bool stk_lead_is_mixed(const struct stk_lead *lead);
-/* Whether a thread may run a job of this kind. */
+/* Whether a thread may run a job of this kind now. */
 static inline bool stk_lead_is_for(const struct stk_lead_thread *thread, bool loop);
 /* The descriptor that is readable when jobs wait for the thread, or the loop is to be taken. */
 int stk_lead_bell(const struct stk_lead *lead);
@@ -198,7 +204,7 @@ static inline bool stk_lead_leave(struct stk_lead_thread *thread);
 
 static inline bool stk_lead_is_for(const struct stk_lead_thread *thread, bool loop)
 {
-    return !thread->standby && (!thread->picky || loop == (thread->index == 0));
+    return !thread->standby && !thread->full && (!thread->picky || loop == (thread->index == 0));
 }
 
 static inline void stk_lead_enter(struct stk_lead_thread *thread)

@@ -107,7 +107,8 @@ bool stk_lead_run_job(struct stk_lead_thread *t)
     struct stk_lead_queue *queue = &lead->queues[kind];
     struct stk_list *node;
 
-    if (jobs_of_kind(lead, kind) == 0 || (kind == STK_LEAD_ANY && !stk_lead_may_run(lead)))
+    if (jobs_of_kind(lead, kind) == 0 || t->full ||
+        (kind == STK_LEAD_ANY && !stk_lead_may_run(lead)))
         return false;
     pthread_mutex_lock(&lead->mutex);
     node = stk_list_pop(&queue->jobs);
@@ -251,6 +252,16 @@ void stk_lead_post(struct stk_lead *lead, struct stk_job *job)
         stk_lead_ring(lead);
     else if (waits)
         jobs_have_shared(lead);
+}
+
+void stk_lead_hold(struct stk_lead *lead, bool hold)
+{
+    struct stk_lead_thread *t = &lead->threads[0];
+
+    t->full = hold;
+    t->picky = lead->mixed || hold;
+    if (!hold && stk_lead_jobs_of(lead, lead->mixed) > 0)
+        stk_lead_ring(lead);
 }
 
 /* The oldest or the newest of a queue that may be taken; or NULL. Mutex held. */

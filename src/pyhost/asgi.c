@@ -147,7 +147,8 @@ bool stk_asgi_is_async(void *host, unsigned app)
 {
     struct stk_pyhost *h = host;
 
-    return app < h->napps && h->apps[app].interface != STK_INTERFACE_WSGI;
+    return app < h->napps && (h->apps[app].interface == STK_INTERFACE_ASGI ||
+                              h->apps[app].interface == STK_INTERFACE_ASGI2);
 }
 
 bool stk_asgi_has_loop(void *host)

@@ -8,6 +8,7 @@ enum stk_interface {
     STK_INTERFACE_WSGI,
     STK_INTERFACE_ASGI,  /* app(scope, receive, send) */
     STK_INTERFACE_ASGI2, /* app(scope)(receive, send) */
+    STK_INTERFACE_GREEN, /* WSGI in a greenlet */
 };
 
 /*

@@ -318,7 +318,7 @@ int stk_asgi_startup(void *host)
     if (!done || stk_runner_init(a) < 0)
         return loop_fail(a);
     for (size_t i = 0; r == 0 && i < h->napps; i++)
-        if (h->apps[i].interface != STK_INTERFACE_WSGI)
+        if (stk_asgi_is_async(h, (unsigned)i))
             r = loop_start_app(a, &h->apps[i]);
     return r;
 }

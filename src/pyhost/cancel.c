@@ -72,6 +72,17 @@ static PyObject *cancel_type(const struct stk_pyhost *host, uint64_t word)
                                                                : host->st->timeout_type;
 }
 
+static const char *cancel_text(bool left)
+{
+    return left ? "the client has left" : "the request has taken too long";
+}
+
+PyObject *stk_cancel_new(const struct stk_pyhost *host, bool left)
+{
+    return PyObject_CallFunction(left ? host->st->disconnected_type : host->st->timeout_type, "s",
+                                 cancel_text(left));
+}
+
 bool stk_cancel_is_own(const struct stk_call *call, PyObject *exc)
 {
     return call->cancelled && PyErr_GivenExceptionMatches(exc, call->host->st->cancelled_type);
@@ -105,8 +116,7 @@ static PyObject *cancel_on_signal(PyObject *capsule, PyObject *args)
     if (word != 0) {
         bool left = (word & CANCEL_WHY) == STK_HOST_CANCEL_DISCONNECTED;
 
-        PyErr_SetString(cancel_type(host, word),
-                        left ? "the client has left" : "the request has taken too long");
+        PyErr_SetString(cancel_type(host, word), cancel_text(left));
         return NULL;
     }
     if (!host)

@@ -34,5 +34,8 @@ static inline void stk_cancel_end(struct stk_pythread *thread)
         stk_cancel_clear(thread);
 }
 
+/* The exception for a call that is cancelled because its client has left, or for its time; NULL
+ * with another one. */
+PyObject *stk_cancel_new(const struct stk_pyhost *host, bool left);
 /* Whether an exception is the server's own, raised in this call. */
 bool stk_cancel_is_own(const struct stk_call *call, PyObject *exc);

@@ -8,6 +8,8 @@
 #include <errno.h>
 #include <math.h>
 
+#include "pyhost/green.h"
+
 /* Days, where the limits of options end too. */
 #define CONTEXT_SECONDS_MAX 31536000.0
 
@@ -21,6 +23,13 @@ static struct stk_call *context_call(PyObject *capsule, const char *who)
         return NULL;
     if (PyCapsule_GetContext(capsule)) /* the host is gone */
         host = NULL;
+    if (host && host->greens && !stk_host_is_stray(host)) {
+        struct stk_call *call = stk_green_current(host);
+
+        if (call)
+            return call;
+        host = NULL;
+    }
     for (unsigned i = 0; host && i < host->nthreads; i++) {
         struct stk_pythread *t = host->threads[i];
 
@@ -28,7 +37,8 @@ static struct stk_call *context_call(PyObject *capsule, const char *who)
             return t->call;
     }
     PyErr_Format(PyExc_RuntimeError,
-                 "environ['stoker.%s'] was called outside of its request, or in another thread",
+                 "environ['stoker.%s'] was called outside of its request, or in another thread (or "
+                 "greenlet)",
                  who);
     return NULL;
 }

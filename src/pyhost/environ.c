@@ -175,7 +175,8 @@ static PyObject *environ_common(const struct stk_environ *env, struct stk_pyhost
     r |= environ_put(env, dict, STK_NAME_wsgi_errors, stk_py_newref(host->errors));
     r |= environ_put(env, dict, STK_NAME_wsgi_file_wrapper,
                      stk_py_newref((PyObject *)env->st->file_wrapper_type));
-    r |= environ_put(env, dict, STK_NAME_wsgi_multithread, PyBool_FromLong(params->threads > 1));
+    r |= environ_put(env, dict, STK_NAME_wsgi_multithread,
+                     PyBool_FromLong(params->threads > 1 || params->gevent > 1));
     r |= environ_put(env, dict, STK_NAME_wsgi_multiprocess, PyBool_FromLong(params->workers > 1));
     r |= environ_put(env, dict, STK_NAME_wsgi_run_once, PyBool_FromLong(0));
     r |= environ_put(env, dict, STK_NAME_wsgi_input_terminated, PyBool_FromLong(1));

@@ -15,6 +15,7 @@
 #include "pyhost/environ.h"
 #include "pyhost/errors.h"
 #include "pyhost/fork.h"
+#include "pyhost/green.h"
 #include "pyhost/head_cache.h"
 #include "pyhost/input.h"
 #include "pyhost/loader.h"
@@ -76,20 +77,52 @@ static void host_flush(const char *stream)
 static void host_unload(void *host)
 {
     stk_asgi_shutdown(host);
+    stk_green_shutdown(host);
     host_call_module("threading", "_shutdown", "while the application's threads were joined");
     host_call_module("atexit", "_run_exitfuncs", "unhandled exception in an atexit function");
     host_flush("stdout");
     host_flush("stderr");
 }
 
+static int host_startup(void *host)
+{
+    struct stk_pyhost *h = host;
+
+    return h->greens ? stk_green_startup(h) : stk_asgi_startup(h);
+}
+
+static bool host_has_loop(void *host)
+{
+    const struct stk_pyhost *h = host;
+
+    return h->greens || stk_asgi_has_loop(host);
+}
+
+static bool host_is_async(void *host, unsigned app)
+{
+    const struct stk_pyhost *h = host;
+
+    return h->greens || stk_asgi_is_async(host, app);
+}
+
+static void host_wake(void *host, void *thread, struct stk_request *req, unsigned what)
+{
+    struct stk_pyhost *h = host;
+
+    if (h->greens)
+        stk_green_wake(h, req, what);
+    else
+        stk_asgi_wake(host, thread, req, what);
+}
+
 static const struct stk_host_ops host_ops = {
     .name = "wsgi",
     .load = stk_loader_load,
-    .startup = stk_asgi_startup,
+    .startup = host_startup,
     .run = stk_threads_run,
-    .has_loop = stk_asgi_has_loop,
-    .is_async = stk_asgi_is_async,
-    .wake = stk_asgi_wake,
+    .has_loop = host_has_loop,
+    .is_async = host_is_async,
+    .wake = host_wake,
     .unlock = stk_threads_unlock,
     .lock = stk_threads_lock,
     .check_signals = stk_threads_check_signals,
@@ -157,6 +190,7 @@ void stk_pyhost_free(void *host)
     stk_stacks_deinit(h);
     stk_context_forget(h);
     stk_asgi_shutdown(h);
+    stk_green_free(h);
     h->magic = 0;
     stk_scopes_free(h->scopes);
     stk_environ_free(h->environ);

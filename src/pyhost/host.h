@@ -15,6 +15,8 @@
 struct stk_asgi;
 struct stk_cancel;
 struct stk_environ;
+struct stk_green;
+struct stk_greens;
 struct stk_head_cache;
 struct stk_pythread;
 struct stk_scopes;
@@ -48,6 +50,7 @@ struct stk_pyhost {
     uint8_t loop_kind;         /* as struct stk_host_params has them */
     uint8_t lifespan;
     stk_msec task_grace;
+    struct stk_greens *greens; /* green*.c; NULL: without gevent */
 
     /*
      * One byte in a page that the kernel wipes in every child of a fork (MADV_WIPEONFORK): 1 in
@@ -88,18 +91,20 @@ struct stk_call {
     struct stk_pyhost *host;
     struct stk_pyapp *app;
     struct stk_request *req;
-    PyThreadState *ts; /* of the thread that runs the request */
-    PyObject *input;   /* wsgi.input, or NULL where the shared empty one serves */
-    int64_t length;    /* Content-Length by the application; -1: none */
-    int64_t sent;      /* bytes of the body, handed to the server */
-    unsigned status;   /* by the application */
-    bool started;      /* start_response has been called with success */
-    bool wrote;        /* a block has been handed to the server */
-    bool ended;        /* the last bytes have been handed over */
-    bool gone;         /* the client has left, or was too slow */
-    bool cut;          /* the body went beyond its Content-Length */
+    PyThreadState *ts;       /* of the thread that runs the request */
+    struct stk_green *green; /* that runs it under gevent; NULL: none does */
+    PyObject *input;         /* wsgi.input, or NULL where the shared empty one serves */
+    int64_t length;          /* Content-Length by the application; -1: none */
+    int64_t sent;            /* bytes of the body, handed to the server */
+    unsigned status;         /* by the application */
+    bool started;            /* start_response has been called with success */
+    bool wrote;              /* a block has been handed to the server */
+    bool ended;              /* the last bytes have been handed over */
+    bool gone;               /* the client has left, or was too slow */
+    bool cut;                /* the body went beyond its Content-Length */
     bool input_failed; /* reading the body raised; what follows from that is not the app's fault */
     bool cancelled;    /* the server has raised an exception in it */
+    bool over;         /* the application has returned */
 };
 
 /* Drops the applications. */

@@ -72,7 +72,7 @@ static STK_COLD int input_raise_lost(void)
 /* 0 when reading may go on; the state may have changed meanwhile. */
 static int input_wait(StkInputObject *self)
 {
-    return stk_respond_wait(self->call->req);
+    return stk_respond_wait(self->call, STK_WAKE_INPUT);
 }
 
 /*

@@ -21,6 +21,7 @@
 #include "pyhost/asgi_priv.h"
 #include "pyhost/environ.h"
 #include "pyhost/fork.h"
+#include "pyhost/green.h"
 #include "pyhost/head_cache.h"
 #include "pyhost/load_hint.h"
 #include "pyhost/report.h"
@@ -463,6 +464,19 @@ static int loader_set_interface(struct stk_pyapp *app, const char *text, unsigne
     return 0;
 }
 
+/* Under gevent. 0 or STK_HOST_E_*, logged. */
+static int loader_set_green(struct stk_pyapp *app, const char *text)
+{
+    if (app->interface != STK_INTERFACE_WSGI) {
+        stk_log_error("'%s' is an ASGI application, and gevent runs WSGI applications only; leave "
+                      "gevent out",
+                      text);
+        return STK_HOST_E_NOT_CALLABLE;
+    }
+    app->interface = STK_INTERFACE_GREEN;
+    return 0;
+}
+
 /* Loads one application. 0 or STK_HOST_E_*, logged. */
 static int loader_load_one(struct stk_pyhost *host, const char *text, PyObject **ret_app)
 {
@@ -496,6 +510,8 @@ static int loader_load_all(struct stk_pyhost *host, const struct stk_host_params
             apps[i].heads = stk_head_cache_new();
             host->napps++;
             r = loader_set_interface(&apps[i], params->targets[i], params->interface);
+            if (r == 0 && params->gevent > 0)
+                r = loader_set_green(&apps[i], params->targets[i]);
         } else if (params->places && params->places[i][0] != '\0') {
             stk_log_error("'%s' is the application of %s", params->targets[i], params->places[i]);
         }
@@ -515,6 +531,10 @@ int stk_loader_load(void *host, const struct stk_host_params *params)
     stk_stacks_init(h);
     if (h->watch)
         PyList_SetSlice(h->watch, 0, PyList_GET_SIZE(h->watch), NULL);
+    if (params->gevent > 0 && (r = stk_green_prepare(h, params->monkey_patch)) != 0) {
+        loader_target_deinit(&target);
+        return r;
+    }
     r = loader_set_path(params) == 0 ? loader_load_all(h, params)
                                      : loader_fail_import(h, first, &target);
     if (r == 0) {

@@ -9,6 +9,7 @@
 
 #include "base/mem.h"
 #include "pyhost/cancel.h"
+#include "pyhost/green.h"
 
 enum { REPORT_TARGET_MAX = 256 };
 
@@ -115,6 +116,8 @@ void stk_report_request(const struct stk_call *call, const char *what)
              target.ptr, target.len > REPORT_TARGET_MAX ? "..." : "", what);
     if (stk_cancel_is_own(call, exc))
         stk_log_debug("%s: cancelled", title); /* the server has told, with the stack */
+    else if (call->green && stk_green_is_exit(call, exc))
+        stk_log(call->gone ? STK_LOG_DEBUG : STK_LOG_WARNING, "%s: its greenlet was killed", title);
     else if (report_is_noise(call, exc))
         stk_log_debug("%s: the client has left", title);
     else

@@ -15,6 +15,7 @@
 #include <strings.h>
 
 #include "base/log.h"
+#include "pyhost/green.h"
 #include "pyhost/head_cache.h"
 #include "wire/http_status.h"
 
@@ -76,13 +77,16 @@ static inline bool respond_may_use(const struct stk_call *call, const char *who)
     return true;
 }
 
-int stk_respond_wait(struct stk_request *req)
+int stk_respond_wait(struct stk_call *call, unsigned what)
 {
+    struct stk_request *req = call->req;
     struct stk_wait wait = {.fd = -1, .timeout = -1};
     struct pollfd pfd;
     int timeout;
     int r;
 
+    if (call->green)
+        return stk_green_wait(call, what);
     req->ops->wait_for(req, &wait);
     pfd = (struct pollfd){.fd = wait.fd, .events = wait.events};
     if (wait.timeout < 0)
@@ -518,6 +522,11 @@ static STK_COLD int respond_not_started(struct stk_call *call)
     return respond_result(call, STK_RESPONSE_E_NOT_STARTED);
 }
 
+int stk_respond_relax(struct stk_call *call)
+{
+    return call->green ? stk_green_relax(call) : 0;
+}
+
 int stk_respond_write(struct stk_call *call, const char *data, size_t len, unsigned flags)
 {
     struct stk_request *req = call->req;
@@ -529,8 +538,9 @@ int stk_respond_write(struct stk_call *call, const char *data, size_t len, unsig
         r = req->ops->write(req, data, len, flags);
         if (r != -EAGAIN)
             break;
-        if (stk_respond_wait(req) < 0)
+        if (stk_respond_wait(call, STK_WAKE_OUTPUT) < 0)
             return -1;
+        req = call->req;
     }
     call->wrote = true;
     call->ended = (flags & STK_WRITE_END) != 0;
@@ -549,8 +559,9 @@ int stk_respond_sendfile(struct stk_call *call, int fd, int64_t off, uint64_t le
         r = req->ops->sendfile(req, fd, off, len, STK_WRITE_END);
         if (r != -EAGAIN)
             break;
-        if (stk_respond_wait(req) < 0)
+        if (stk_respond_wait(call, STK_WAKE_OUTPUT) < 0)
             return -1;
+        req = call->req;
     }
     call->wrote = true;
     call->ended = true;
@@ -603,7 +614,7 @@ static PyObject *write_vectorcall(PyObject *op, PyObject *const *args, size_t na
         Py_RETURN_NONE;
     r = stk_respond_write(call, PyBytes_AS_STRING(args[0]), (size_t)PyBytes_GET_SIZE(args[0]),
                           STK_WRITE_FLUSH);
-    if (r < 0)
+    if (r < 0 || (r == 0 && stk_respond_relax(call) < 0))
         return NULL;
     if (r == STK_RESPOND_STOP && call->gone) {
         stk_py_raise_errno(EPIPE, "write(): the client has left");

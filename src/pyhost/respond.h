@@ -31,8 +31,14 @@ int stk_respond_write(struct stk_call *call, const char *data, size_t len, unsig
 int stk_respond_sendfile(struct stk_call *call, int fd, int64_t off, uint64_t len);
 /* Adds Content-Length where the application gave none and the status allows one. 0 or -1. */
 int stk_respond_add_length(struct stk_call *call, uint64_t length);
-/* Waits, without the GIL, for what the request's last -EAGAIN was about. 0, or -1: a signal handler
- * raised. */
-int stk_respond_wait(struct stk_request *req);
+/*
+ * Waits, without the GIL or letting other greenlets run, for what the request's last -EAGAIN was
+ * about (STK_WAKE_INPUT, STK_WAKE_OUTPUT). 0, and call->req may be another one; or -1: a signal
+ * handler raised, or the greenlet was thrown an exception.
+ */
+int stk_respond_wait(struct stk_call *call, unsigned what);
+/* After a block that is not the last: under gevent, waits while the client takes too little. 0 or
+ * -1. */
+int stk_respond_relax(struct stk_call *call);
 /* Why the server refuses a field: the end of a sentence, for an enum stk_response_error. */
 const char *stk_respond_field_fault(int error);

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "pyhost/asgi.h"
 #include "pyhost/cancel.h"
+#include "pyhost/green.h"
 #include "pyhost/report.h"
 #include "pyhost/respond.h"
 
@@ -63,7 +64,8 @@ static void threads_enter(struct threads_run *run, unsigned index)
     if (run->cancels)
         stk_cancel_attach(run->host, &thread);
     if (index == 0 && run->engine)
-        run->result = stk_asgi_run(run->host, &thread, run->engine);
+        run->result = run->host->greens ? stk_green_run(run->host, &thread, run->engine)
+                                        : stk_asgi_run(run->host, &thread, run->engine);
     else
         run->fn(run->arg, index, &thread);
     if (run->cancels)

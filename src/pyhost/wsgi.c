@@ -25,6 +25,7 @@
 #include "pyhost/environ.h"
 #include "pyhost/errors.h"
 #include "pyhost/filewrapper.h"
+#include "pyhost/green.h"
 #include "pyhost/input.h"
 #include "pyhost/report.h"
 #include "pyhost/respond.h"
@@ -183,6 +184,8 @@ static int wsgi_send_blocks(struct stk_call *call, PyObject *seq)
             have += len;
         }
         Py_DECREF(block);
+        if (r == 0 && stk_respond_relax(call) < 0)
+            r = -1;
     }
     return r == 0 ? stk_respond_write(call, buf, have, STK_WRITE_END) : r;
 }
@@ -243,6 +246,8 @@ static int wsgi_send_iterator(struct stk_call *call, PyObject *iter)
         last = now;
         r = wsgi_write_block(call, block, flags);
         Py_DECREF(block);
+        if (r == 0 && stk_respond_relax(call) < 0)
+            return -1;
         if (call->req->head->is_head && r == 0)
             break; /* the head is out, and there is no body to send */
     }
@@ -402,37 +407,51 @@ static inline void wsgi_run(struct stk_call *call, PyObject *env, PyObject *star
     Py_DECREF(result);
 }
 
+/* Builds the environ, runs the application, and sends what it returns. */
+static inline void wsgi_answer(struct stk_call *call, struct stk_pythread *t)
+{
+    struct stk_pyhost *h = call->host;
+    struct stk_environ_shape *lender = NULL;
+    PyObject *start = NULL;
+    PyObject *env = NULL;
+
+    if (call->req->body_length == 0 || (call->input = stk_input_new(call)) != NULL)
+        env = stk_environ_build(h->environ, call->req, call->input, &lender);
+    if (env)
+        start = stk_respond_acquire(t, call);
+    if (stk_likely(start != NULL)) {
+        wsgi_run(call, env, start);
+        stk_respond_release(t, start);
+    } else {
+        wsgi_fail(call);
+    }
+    if (stk_likely(env != NULL))
+        stk_environ_release(env, lender);
+    if (call->input)
+        stk_input_release(call->input);
+    stk_errors_flush(h->errors);
+}
+
+void stk_wsgi_answer(struct stk_call *call, struct stk_pythread *thread)
+{
+    wsgi_answer(call, thread);
+}
+
 STK_HOT enum stk_host_call stk_wsgi_call(void *host, void *thread, struct stk_request *req)
 {
     struct stk_pyhost *h = host;
     struct stk_pythread *t = thread;
     struct stk_call call = {.host = h, .ts = PyThreadState_Get(), .req = req, .length = -1};
-    struct stk_environ_shape *lender = NULL;
-    PyObject *start = NULL;
-    PyObject *env = NULL;
 
     STK_CHECK_MAGIC(h, STK_PYHOST_MAGIC);
     STK_CHECK_MAGIC(t, STK_PYTHREAD_MAGIC);
     STK_ASSERT(req->app < h->napps);
     call.app = &h->apps[req->app];
     if (call.app->interface != STK_INTERFACE_WSGI)
-        return stk_asgi_call(h, t, req);
+        return call.app->interface == STK_INTERFACE_GREEN ? stk_green_call(h, t, req)
+                                                          : stk_asgi_call(h, t, req);
     stk_cancel_begin(t, &call);
-    if (req->body_length == 0 || (call.input = stk_input_new(&call)) != NULL)
-        env = stk_environ_build(h->environ, req, call.input, &lender);
-    if (env)
-        start = stk_respond_acquire(t, &call);
-    if (stk_likely(start != NULL)) {
-        wsgi_run(&call, env, start);
-        stk_respond_release(t, start);
-    } else {
-        wsgi_fail(&call);
-    }
-    if (stk_likely(env != NULL))
-        stk_environ_release(env, lender);
-    if (call.input)
-        stk_input_release(call.input);
-    stk_errors_flush(h->errors);
+    wsgi_answer(&call, t);
     stk_cancel_end(t);
     return STK_HOST_DONE;
 }

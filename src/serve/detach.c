@@ -528,8 +528,10 @@ void stk_detach_init(struct stk_server *server, unsigned napps)
     pthread_mutex_init(&t->gather_mutex, NULL);
     pthread_mutex_init(&t->interfere_mutex, NULL);
     det->napps = napps;
+    det->limit = (unsigned)server->config->gevent;
     det->async = stk_new0_array(bool, napps + 1);
-    for (unsigned i = 0; i < napps; i++)
+    /* WSGI in greenlets is called like WSGI. */
+    for (unsigned i = 0; i < napps && det->limit == 0; i++)
         det->async[i] =
             server->host_ops->is_async == NULL || server->host_ops->is_async(server->host, i);
     server->detach = det;

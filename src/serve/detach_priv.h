@@ -13,7 +13,8 @@ struct stk_detach {
     struct stk_server *server;
     pthread_mutex_t mutex;
     struct stk_list all, woken;
-    unsigned n;
+    unsigned n, limit; /* of them; and how many there may be, 0: any number */
+    bool full;
     pthread_t thread; /* of the event loop; what follows is its */
     bool untimed;     /* somebody's timer may be late */
     _Atomic bool has_woken;

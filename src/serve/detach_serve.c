@@ -39,8 +39,15 @@ static struct stk_detach *detach_of(const struct stk_detached *d)
 
 void stk_detach_count(struct stk_detach *det, int change)
 {
+    bool full;
+
     det->n += (unsigned)change;
     stk_scoreboard_set(det->server->row, STK_COUNTER_requests_suspended, det->n);
+    full = det->limit > 0 && det->n >= det->limit;
+    if (stk_unlikely(full != det->full)) {
+        det->full = full;
+        stk_lead_hold(det->server->lead, full);
+    }
 }
 
 uint64_t stk_detach_queued(struct stk_conn *conn)

@@ -423,7 +423,7 @@ static enum http1_step http1_next(struct stk_conn *conn, struct stk_lead_thread 
 {
     struct stk_serve_thread *t = stk_serve_thread_of(thread);
     struct stk_head *head = &t->head;
-    struct stk_serve_request rq;
+    struct stk_serve_request *rq = &t->request;
     enum stk_http1_result result;
     enum http1_step step;
     size_t used = 0, body_off;
@@ -433,33 +433,33 @@ static enum http1_step http1_next(struct stk_conn *conn, struct stk_lead_thread 
         return STEP_MORE;
     if (stk_unlikely(result != STK_HTTP1_OK))
         return stk_http1_refuse_parse(conn, thread, result, buf + *off, len - *off);
-    stk_http1_init_request(&rq, conn, t, head);
+    stk_http1_init_request(rq, conn, t, head);
     body_off = *off + head->len;
-    rq.head_end = (uint32_t)body_off;
+    rq->head_end = (uint32_t)body_off;
     if (stk_unlikely(conn->server->router != NULL)) {
-        enum stk_router_result how = http1_route(&rq, buf + body_off, len - body_off);
+        enum stk_router_result how = http1_route(rq, buf + body_off, len - body_off);
 
         if (how != STK_ROUTER_PASS) {
             *off = body_off;
-            return http1_answered(&rq, thread, how, buf, len, off);
+            return http1_answered(rq, thread, how, buf, len, off);
         }
     }
-    if (stk_unlikely(head->has_upgrade) && !http1_upgrade(&rq)) {
-        stk_http1_account(&rq);
+    if (stk_unlikely(head->has_upgrade) && !http1_upgrade(rq)) {
+        stk_http1_account(rq);
         return stk_http1_finish_close(conn, thread, STK_CLOSE_BAD_REQUEST);
     }
     if (http1_has_body(head)) {
-        step = http1_body(&rq, thread, head, buf + body_off, len - body_off, &used);
+        step = http1_body(rq, thread, head, buf + body_off, len - body_off, &used);
         if (step == STEP_DONE)
             return step;
         if (step == STEP_MORE)
             return http1_await_body(conn, thread, buf, *off, body_off + used, len);
-        if (stk_unlikely(rq.body != NULL && stk_body_was_aborted(rq.body))) {
+        if (stk_unlikely(rq->body != NULL && stk_body_was_aborted(rq->body))) {
             *off = body_off + used;
-            return http1_aborted(&rq, thread);
+            return http1_aborted(rq, thread);
         }
     }
-    if (stk_unlikely(thread->picky) && !http1_is_for(&rq, thread)) {
+    if (stk_unlikely(thread->picky) && !http1_is_for(rq, thread)) {
         bool kept;
 
         if (t->out.len > 0 && stk_gather_send(t, conn, NULL, 0) < 0)
@@ -468,14 +468,14 @@ static enum http1_step http1_next(struct stk_conn *conn, struct stk_lead_thread 
                    ? http1_keep_head(conn, buf, *off, head->len, body_off + used, len)
                    : stk_conn_keep(conn, buf + *off, len - *off);
 
-        return kept ? http1_post(&rq, thread) : stk_http1_refuse_body(conn, thread, head, -ENOMEM);
+        return kept ? http1_post(rq, thread) : stk_http1_refuse_body(conn, thread, head, -ENOMEM);
     }
     *off = body_off + used;
-    if (stk_unlikely(rq.body != NULL && !stk_body_is_complete(rq.body)) && t->out.len > 0 &&
+    if (stk_unlikely(rq->body != NULL && !stk_body_is_complete(rq->body)) && t->out.len > 0 &&
         stk_gather_send(t, conn, NULL, 0) < 0)
         t->out.len = 0; /* 100 Continue may come between; a client that is gone is seen by that */
     conn->lingers = *off < len;
-    return http1_call(&rq, thread);
+    return http1_call(rq, thread);
 }
 
 /* The input is used up but for rest: sends the answers and waits for what comes next. */

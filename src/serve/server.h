@@ -16,6 +16,7 @@
 #include "loop/lead.h"
 #include "loop/loop.h"
 #include "net/cidr.h"
+#include "serve/request.h"
 #include "wire/http1.h"
 #include "wire/http_date.h"
 
@@ -166,6 +167,7 @@ struct stk_serve_thread {
     char *read_buf;
     struct stk_out out;
     struct stk_head head;
+    struct stk_serve_request request;  /* not on the stack, which a host may switch (greenlets) */
     struct stk_http1_memo memo;        /* of head */
     struct stk_proto_gateway *gateway; /* NULL where only HTTP is spoken */
     uint64_t next_id;

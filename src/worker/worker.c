@@ -512,6 +512,8 @@ static int worker_load(struct worker *w)
         .loop = (uint8_t)w->config->loop,
         .lifespan = (uint8_t)w->config->lifespan,
         .task_grace = w->config->exit_timeout / 2,
+        .gevent = (unsigned)w->config->gevent,
+        .monkey_patch = w->config->gevent_monkey_patch,
     };
     STK_CLEANUP(stk_fd_closep) int errors = memfd_create("failure", MFD_CLOEXEC);
     int r;
