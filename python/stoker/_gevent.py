@@ -19,11 +19,14 @@ from greenlet import GreenletExit
 class RequestGreenlet(gevent.Greenlet):
     """The greenlet of a request, which serves further ones where nothing of it is left."""
 
-    __slots__ = ("stoker_links",)
+    __slots__ = ("stoker_links", "stoker_linked")
 
-    def __init__(self, run: Callable[[], None], links: list[Any], tree: dict[Any, Any]) -> None:
+    def __init__(
+        self, run: Callable[[], None], links: list[Any], tree: dict[Any, Any], linked: Callable[[], None]
+    ) -> None:
         super().__init__(run)
         self.stoker_links = links
+        self.stoker_linked = linked
         self.spawn_tree_locals = tree
 
     def rawlink(self, callback: Callable[[Any], Any]) -> None:
@@ -34,6 +37,7 @@ class RequestGreenlet(gevent.Greenlet):
         else:
             self.stoker_links.append(None)
             super().rawlink(callback)
+            self.stoker_linked()
 
     def unlink(self, callback: Callable[[Any], Any]) -> None:
         try:

@@ -441,7 +441,9 @@ STK_HOT enum stk_host_call stk_green_call(struct stk_pyhost *host, struct stk_py
     Py_XDECREF(r);
     stk_cancel_end(thread);
     g->in_call = false;
-    if (stk_unlikely(!g->done))
+    if (stk_likely(g->done))
+        stk_green_check(g);
+    else
         how = green_suspended(g);
     Py_DECREF(capsule);
     return how;

@@ -44,6 +44,40 @@ static void pool_capsule_free(PyObject *capsule)
     free(g);
 }
 
+/* Lets an idle greenlet end; in the hub. */
+static void pool_retire(struct stk_green *g)
+{
+    PyObject *r;
+
+    g->quit = true;
+    r = stk_green_switch(g->all, g->greenlet);
+    if (!r)
+        PyErr_Clear();
+    Py_XDECREF(r);
+}
+
+static PyObject *pool_on_retire(PyObject *capsule, PyObject *unused)
+{
+    struct stk_green *g = PyCapsule_GetPointer(capsule, "green");
+
+    if (!g)
+        return NULL;
+    if (g->idle)
+        pool_retire(g);
+    Py_RETURN_NONE;
+}
+
+/* Somebody waits for the end of a greenlet: it comes, although the greenlet is between requests. */
+static PyObject *pool_on_linked(PyObject *capsule, PyObject *unused)
+{
+    static PyMethodDef def = {"retire", pool_on_retire, METH_NOARGS, NULL};
+    struct stk_green *g = PyCapsule_GetPointer(capsule, "green");
+
+    if (!g || (g->idle && stk_green_schedule(g, &def) < 0))
+        return NULL;
+    Py_RETURN_NONE;
+}
+
 /* Starts a greenlet whose stack begins at `to` or below. */
 static STK_COLD PyObject *pool_descend(struct stk_green *g, const char *to)
 {
@@ -86,8 +120,10 @@ static int pool_start(struct stk_green *g)
 static struct stk_green *pool_new(struct stk_greens *a)
 {
     static PyMethodDef def = {"request", stk_green_main, METH_NOARGS, NULL};
+    static PyMethodDef linked = {"linked", pool_on_linked, METH_NOARGS, NULL};
     struct stk_green *g = stk_new0(struct stk_green);
     PyObject *function;
+    PyObject *note;
 
     g->all = a;
     g->capsule = PyCapsule_New(g, "green", pool_capsule_free);
@@ -100,9 +136,11 @@ static struct stk_green *pool_new(struct stk_greens *a)
     g->links = PyList_New(0);
     g->tree = PyDict_New();
     g->context = PyContext_Copy(a->context);
-    if (function && g->links && g->tree && g->context)
+    note = PyCFunction_New(&linked, g->capsule);
+    if (function && note && g->links && g->tree && g->context)
         g->greenlet =
-            PyObject_CallFunctionObjArgs(a->greenlet_type, function, g->links, g->tree, NULL);
+            PyObject_CallFunctionObjArgs(a->greenlet_type, function, g->links, g->tree, note, NULL);
+    Py_XDECREF(note);
     Py_XDECREF(function);
     if (!g->greenlet || pool_start(g) < 0) {
         Py_DECREF(g->capsule);
@@ -144,16 +182,12 @@ static struct stk_green *pool_pop(struct stk_greens *a)
     return g;
 }
 
-/* Lets an idle greenlet end; in the hub. */
-static void pool_retire(struct stk_green *g)
+void stk_green_check(struct stk_green *g)
 {
-    PyObject *r;
-
-    g->quit = true;
-    r = stk_green_switch(g->all, g->greenlet);
-    if (!r)
-        PyErr_Clear();
-    Py_XDECREF(r);
+    if (stk_unlikely(g->idle && Py_REFCNT(g->greenlet) != g->all->refs)) {
+        pool_retire(g);
+        pool_note_retired(g->all);
+    }
 }
 
 struct stk_green *stk_green_take(struct stk_greens *a)
@@ -291,7 +325,8 @@ bool stk_green_rest(struct stk_green *g)
     struct stk_greens *a = g->all;
 
     g->busy = false;
-    if (!a->pooled || !a->engine || a->nidle >= a->idle_max)
+    /* One that was killed is waited for. */
+    if (g->call.failed || !a->pooled || !a->engine || a->nidle >= a->idle_max)
         return false;
     if (stk_unlikely(!pool_clean(g))) {
         pool_note_retired(a);

@@ -92,6 +92,8 @@ int stk_green_schedule(struct stk_green *g, PyMethodDef *fn);
 
 /* A greenlet that is ready for a request; in the hub. NULL with an exception. */
 struct stk_green *stk_green_take(struct stk_greens *a);
+/* Behind a request, in the hub, whose caller holds the capsule: one that somebody holds ends. */
+void stk_green_check(struct stk_green *g);
 /* Prepares the calling greenlet for requests, and waits for the first one. False: it is to end. */
 bool stk_green_begin(struct stk_green *g);
 /* Waits for the next request. False: the greenlet is not to be used again, and is to end. */

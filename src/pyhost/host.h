@@ -105,6 +105,7 @@ struct stk_call {
     bool input_failed; /* reading the body raised; what follows from that is not the app's fault */
     bool cancelled;    /* the server has raised an exception in it */
     bool over;         /* the application has returned */
+    bool failed;       /* an exception has come out of it */
 };
 
 /* Drops the applications. */

@@ -376,14 +376,17 @@ static void wsgi_close(struct stk_call *call, PyObject *result)
         value = PyObject_CallNoArgs(close);
         wsgi_check_stray(call);
     }
-    if (r < 0 || (r > 0 && !value))
+    if (r < 0 || (r > 0 && !value)) {
+        call->failed = true;
         stk_report_request(call, "unhandled exception in close() of the response");
+    }
     Py_XDECREF(value);
     Py_XDECREF(close);
 }
 
 static STK_COLD void wsgi_fail(struct stk_call *call)
 {
+    call->failed = true;
     stk_report_request(call, "unhandled exception in the application");
     call->req->ops->fail(call->req);
 }
