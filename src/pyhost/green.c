@@ -173,10 +173,10 @@ static PyObject *green_on_yield(PyObject *capsule, PyObject *unused)
 /* Lets the hub go on, and comes back in its next turn, whatever is thrown meanwhile. */
 static void green_yield(struct stk_green *g)
 {
-    static PyMethodDef def = {"yield", green_on_yield, METH_NOARGS, NULL};
+    static PyMethodDef methods[] = {{"yield", green_on_yield, METH_NOARGS, NULL}};
 
     g->yields = true;
-    if (stk_green_schedule(g, &def) < 0) {
+    if (stk_green_schedule(g, methods) < 0) {
         stk_report_exception(STK_LOG_ERROR, "a greenlet cannot wait for its turn");
         g->yields = false;
     }
@@ -218,10 +218,10 @@ static PyObject *green_on_cancel(PyObject *capsule, PyObject *unused);
 /* Has the hub raise the exception in the greenlet. */
 static void green_cancel(struct stk_green *g, unsigned why)
 {
-    static PyMethodDef def = {"cancel", green_on_cancel, METH_NOARGS, NULL};
+    static PyMethodDef methods[] = {{"cancel", green_on_cancel, METH_NOARGS, NULL}};
 
     g->cancel = why;
-    if (stk_green_schedule(g, &def) < 0)
+    if (stk_green_schedule(g, methods) < 0)
         stk_report_exception(STK_LOG_ERROR, "a request cannot be cancelled");
 }
 

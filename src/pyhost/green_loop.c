@@ -86,8 +86,8 @@ static STK_COLD PyObject *loop_start_hub(struct stk_greens *a, PyObject *note, c
 
 static int loop_prepare(struct stk_greens *a, bool patch)
 {
-    static PyMethodDef def = {"note", loop_on_start, METH_NOARGS, NULL};
-    PyObject *note = loop_function(a, &def);
+    static PyMethodDef methods[] = {{"note", loop_on_start, METH_NOARGS, NULL}};
+    PyObject *note = loop_function(a, methods);
     PyObject *started = NULL;
     PyObject *parts = PyObject_CallMethod(a->helpers, "prepare", "O", patch ? Py_True : Py_False);
 
@@ -173,8 +173,8 @@ static PyObject *loop_turn(PyObject *capsule, PyObject *unused)
 
 static int loop_watch(struct stk_greens *a)
 {
-    static PyMethodDef def = {"turn", loop_turn, METH_NOARGS, NULL};
-    PyObject *turn = loop_function(a, &def);
+    static PyMethodDef methods[] = {{"turn", loop_turn, METH_NOARGS, NULL}};
+    PyObject *turn = loop_function(a, methods);
 
     if (turn)
         a->driver = PyObject_CallMethod(a->helpers, "Driver", "(ii)O", a->engine->fd,

@@ -70,10 +70,10 @@ static PyObject *pool_on_retire(PyObject *capsule, PyObject *unused)
 /* Somebody waits for the end of a greenlet: it comes, although the greenlet is between requests. */
 static PyObject *pool_on_linked(PyObject *capsule, PyObject *unused)
 {
-    static PyMethodDef def = {"retire", pool_on_retire, METH_NOARGS, NULL};
+    static PyMethodDef methods[] = {{"retire", pool_on_retire, METH_NOARGS, NULL}};
     struct stk_green *g = PyCapsule_GetPointer(capsule, "green");
 
-    if (!g || (g->idle && stk_green_schedule(g, &def) < 0))
+    if (!g || (g->idle && stk_green_schedule(g, methods) < 0))
         return NULL;
     Py_RETURN_NONE;
 }
@@ -119,8 +119,8 @@ static int pool_start(struct stk_green *g)
 
 static struct stk_green *pool_new(struct stk_greens *a)
 {
-    static PyMethodDef def = {"request", stk_green_main, METH_NOARGS, NULL};
-    static PyMethodDef linked = {"linked", pool_on_linked, METH_NOARGS, NULL};
+    static PyMethodDef methods[] = {{"request", stk_green_main, METH_NOARGS, NULL},
+                                    {"linked", pool_on_linked, METH_NOARGS, NULL}};
     struct stk_green *g = stk_new0(struct stk_green);
     PyObject *function;
     PyObject *note;
@@ -132,11 +132,11 @@ static struct stk_green *pool_new(struct stk_greens *a)
         return NULL;
     }
     a->lives++;
-    function = PyCFunction_New(&def, g->capsule);
+    function = PyCFunction_New(&methods[0], g->capsule);
     g->links = PyList_New(0);
     g->tree = PyDict_New();
     g->context = PyContext_Copy(a->context);
-    note = PyCFunction_New(&linked, g->capsule);
+    note = PyCFunction_New(&methods[1], g->capsule);
     if (function && note && g->links && g->tree && g->context)
         g->greenlet =
             PyObject_CallFunctionObjArgs(a->greenlet_type, function, g->links, g->tree, note, NULL);

@@ -524,19 +524,19 @@ int stk_loader_load(void *host, const struct stk_host_params *params)
     struct stk_pyhost *h = host;
     const char *first = params->ntargets > 0 ? params->targets[0] : "application";
     struct loader_target target = loader_parse(first);
-    int r;
+    int r = 0;
 
     STK_CHECK_MAGIC(h, STK_PYHOST_MAGIC);
     stk_fork_claim(h);
     stk_stacks_init(h);
     if (h->watch)
         PyList_SetSlice(h->watch, 0, PyList_GET_SIZE(h->watch), NULL);
-    if (params->gevent > 0 && (r = stk_green_prepare(h, params->monkey_patch)) != 0) {
-        loader_target_deinit(&target);
-        return r;
-    }
-    r = loader_set_path(params) == 0 ? loader_load_all(h, params)
-                                     : loader_fail_import(h, first, &target);
+    if (loader_set_path(params) < 0)
+        r = loader_fail_import(h, first, &target);
+    if (r == 0 && params->gevent > 0)
+        r = stk_green_prepare(h, params->monkey_patch);
+    if (r == 0)
+        r = loader_load_all(h, params);
     if (r == 0) {
         stk_environ_free(h->environ);
         h->environ = stk_environ_new(h, params);

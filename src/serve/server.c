@@ -43,7 +43,6 @@
 #include "serve/secure.h"
 #include "serve/sendfile.h"
 #include "serve/static.h"
-#include "wire/head.h"
 
 enum {
     SERVER_ACCEPT_BATCH = 64,

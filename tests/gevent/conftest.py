@@ -11,9 +11,9 @@ HERE = Path(__file__).parent
 
 @pytest.fixture
 def serve_gevent(serve):
-    def start(*options, app="gevent_app:app", limit="1000", env=(), **kwargs):
+    def start(*options, app="gevent_app:app", limit="1000", workers="1", env=(), **kwargs):
         env = {"PYTHONDONTWRITEBYTECODE": "1", **dict(env)}
-        return serve(app, "-w", "1", "--gevent", limit, *options, cwd=HERE, env=env, **kwargs)
+        return serve(app, "-w", workers, "--gevent", limit, *options, cwd=HERE, env=env, **kwargs)
 
     return start
 
