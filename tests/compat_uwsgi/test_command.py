@@ -78,7 +78,7 @@ def test_check_names_the_places(place, run):
     found = [line.split() for line in done.stdout.splitlines()]
     assert ["threads", "=", "3", "#", "app.ini:5"] in found
     assert ["app", "=", '"app"', "#", "app.ini:3"] in found
-    assert "warning: app.ini:5: threads: there are no comments behind values" in done.stderr
+    assert "warning: app.ini:5: there are no comments behind values" in done.stderr
     assert run("--check", "-c", "app.ini").stdout == done.stdout
 
 

@@ -3,7 +3,11 @@
 import pytest
 
 TRAPS = [
-    ("harakiri = 60 ; a minute\n", 2, "uWSGI reads 60"),
+    ("harakiri = 60 ; a minute\nmaster = true # x\nthreads = 2\t; y\n", 2, "(lines 2, 3, 4)"),
+    ("harakiri = 1 minute ; or so\n", 2, "uWSGI reads 1; '1 minute' was meant?"),
+    ('env = "A=b"\n', 2, "quotes are part"),
+    ("for = %(list)\nsocket = %(_)\nendfor\n", 2, "acts while it is read"),
+    ("cron = 1 1 1 1 1 echo $(NOPE) $(date)\n", 2, "variable 'NOPE' is not set"),
     ("master = false ; not now\n", 2, "although false"),
     ("logto = /tmp/x.log # here\n", 2, "/tmp/x.log # here"),
     ("chdir = $(NOPE)/x\n", 2, "variable 'NOPE' is not set"),
@@ -39,6 +43,7 @@ CLEAN = [
     "route = ^/a addheader:X: #1\n",
     "base = /srv\nproject = x\nchdir = %(base)/%(project)\n",
     "attach-daemon = a ; b\n",
+    "hook-post-app = exec:echo $(date)\n",
     "static-map = /x=/y#z\n",
     "logto = %(x)\nx = 1\n",
     "master\n",

@@ -13,19 +13,22 @@ FREE = re.compile(
     r"error-route|response-route|attach-daemon|smart-attach|legion|cron|alarm|declare-option|print|iprint|mount-|"
     r"umount-|unique-cron|eval|if-|for|set|env$|add-header|file-write|lua|symcall|worker-exec)"
 )
+VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*$")
 COMMENT = re.compile(r"\s([;#])(?=\s|$|[^\s;#])")
 
 
 def look(reader) -> None:
     """Adds the warnings about the values that came out."""
     used = reader.placeholders
+    harmless: dict[str, list[int]] = {}  # comments without effect: the lines by file
     for item in reader.items:
         value = item.value
         if item.option is None:
             if item.key not in reader.custom and item.key not in logic.ENDS:
                 _unknown(reader, item, used)
         elif value is not None:
-            _comment(reader, item, value)
+            if _comment(reader, item, value):
+                harmless.setdefault(item.file, []).append(item.line)
             _quotes(reader, item, value)
             if value == "" and item.option.argument == "required" and item.option.kind != "logic":
                 reader._notice(
@@ -36,6 +39,19 @@ def look(reader) -> None:
                 )
         if value:
             _left(reader, item, value)
+    for file, lines in harmless.items():
+        _harmless(reader, file, list(dict.fromkeys(lines)))
+
+
+def _harmless(reader, file: str, lines: list) -> None:
+    shown = ", ".join(str(line) for line in lines[:12]) + (", ..." if len(lines) > 12 else "")
+    reader._notice(
+        file,
+        lines[0],
+        "there are no comments behind values: to uWSGI they are part of the value, which a number and a flag "
+        "survive and nothing else does; put them on lines of their own (line%s %s)"
+        % ("s" if len(lines) > 1 else "", shown),
+    )
 
 
 def _unknown(reader, item, used: set) -> None:
@@ -51,18 +67,21 @@ def _unknown(reader, item, used: set) -> None:
         )
 
 
-def _comment(reader, item, value: str) -> None:
+def _comment(reader, item, value: str) -> bool:
+    """Is there a comment behind the value that changes nothing? One that does is warned of here."""
     match = COMMENT.search(value)
     if not match or FREE.match(item.key):
-        return
+        return False
     kind = item.option.kind
     meant = value[: match.start()].rstrip()
     if kind in ("int", "rawint", "int64", "int16", "megabytes"):
+        if meant == str(expand.integer(value)):
+            return True
         then = "uWSGI reads %d" % expand.integer(value)
     elif kind == "flag":
-        then = "uWSGI reads it as true"
-        if meant.lower() in ("false", "off", "no", "0"):
-            then += ", although %s stands before it" % meant
+        if meant.lower() not in ("false", "off", "no", "0"):
+            return True
+        then = "uWSGI reads it as true, although %s stands before it" % meant
     else:
         then = "the value is %s" % display(value)
     reader._notice(
@@ -71,11 +90,12 @@ def _comment(reader, item, value: str) -> None:
         "%s: there are no comments behind values: %s; %s was meant? Put the comment on a line of its own"
         % (item.key, then, display(meant)),
     )
+    return False
 
 
 def _quotes(reader, item, value: str) -> None:
-    if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'" and not FREE.match(item.key):
-        if value.count(value[0]) == 2:
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+        if value.count(value[0]) == 2 and (item.key == "env" or not FREE.match(item.key)):
             reader._notice(
                 item.file,
                 item.line,
@@ -85,13 +105,13 @@ def _quotes(reader, item, value: str) -> None:
 
 def _left(reader, item, value: str) -> None:
     """What looks like something to be expanded, and was not."""
-    if item.option is not None and FREE.match(item.key) and not item.inherited:
-        symbols = "$"
-    else:
-        symbols = "$@%"
-    for symbol in symbols:
+    option = item.option
+    language = option is not None and option.kind in ("logic", "load") and not item.key.startswith("set")
+    free = option is not None and not language and not item.inherited and FREE.match(item.key)
+    for symbol in "$" if free else "$@%":
         for key in expand.unexpanded(value, symbol):
-            if not key:
+            # $(date) in a command is the shell's.
+            if not key or (free and not VARIABLE.match(key)):
                 continue
             shown = "%s(%s)" % (symbol, key)
             reader._notice(item.file, item.line, _why(reader, item, symbol, key, shown))
