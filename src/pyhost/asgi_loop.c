@@ -83,9 +83,12 @@ static PyObject *loop_select(PyObject *capsule, PyObject *const *args, Py_ssize_
     if (!a->engine)
         return PyObject_CallFunctionObjArgs(a->select, a->selector, n > 0 ? args[0] : Py_None,
                                             NULL);
-    stk_runner_settle(a);
+    if (stk_unlikely(stk_runner_settle(a)))
+        timeout = 0;
+    a->turning = true;
     more = a->engine->wait(a->engine->arg, a->selector_fd, timeout, &own);
-    stk_runner_settle(a);
+    a->turning = false;
+    (void)stk_runner_settle(a);
     if (stk_unlikely(!more) && loop_stop(a) < 0)
         return NULL;
     if (!own)
@@ -109,9 +112,11 @@ static PyObject *loop_turn(PyObject *capsule, PyObject *unused)
     if (a->engine && !a->stopped) {
         bool more;
 
-        stk_runner_settle(a);
+        (void)stk_runner_settle(a);
+        a->turning = true;
         more = a->engine->turn(a->engine->arg);
-        stk_runner_settle(a);
+        a->turning = false;
+        (void)stk_runner_settle(a);
         if (!more && loop_stop(a) < 0)
             return NULL;
     }

@@ -182,58 +182,61 @@ static void pool_sweep(struct stk_asgi *a)
     }
 }
 
-static PyObject *pool_sweep_late(PyObject *capsule, PyObject *unused)
+static PyObject *pool_settle(PyObject *capsule, PyObject *unused)
 {
     struct stk_asgi *a = PyCapsule_GetPointer(capsule, "asgi");
 
     if (!a)
         return NULL;
-    pool_sweep(a);
+    (void)stk_runner_settle(a);
     Py_RETURN_NONE;
 }
 
-/* A function that sweeps; NULL with an exception. */
-static PyObject *pool_new_sweep(struct stk_asgi *a)
+void stk_runner_settle_soon(struct stk_asgi *a)
 {
-    static PyMethodDef methods[] = {{"sweep", pool_sweep_late, METH_NOARGS, NULL}};
-    PyObject *capsule = PyCapsule_New(a, "asgi", NULL);
-    PyObject *function = capsule ? PyCFunction_New(methods, capsule) : NULL;
+    static PyMethodDef methods[] = {{"settle", pool_settle, METH_NOARGS, NULL}};
+    PyObject *handle = NULL;
 
-    Py_XDECREF(capsule);
-    return function;
+    if (!a->settle) {
+        PyObject *capsule = PyCapsule_New(a, "asgi", NULL);
+
+        a->settle = capsule ? PyCFunction_New(methods, capsule) : NULL;
+        Py_XDECREF(capsule);
+    }
+    if (a->settle)
+        handle = PyObject_CallMethodOneArg(a->loop, stk_state_name(a->st, STK_NAME_s_call_soon),
+                                           a->settle);
+    if (!handle)
+        PyErr_Clear(); /* the next turn does it */
+    Py_XDECREF(handle);
 }
 
-/* Gives a runner back, in a step of its task. */
 void stk_pool_give_back_stepping(StkRunner *r)
 {
     struct stk_asgi *a = r->asgi;
-    PyObject *handle;
 
     Py_INCREF(r);
     if (stk_tasks_is_fresh(&a->tasks, r->context)) {
         stk_pool_give_back(r, true);
         return;
     }
-    if (!a->unswept && !a->selector) {
-        if (!a->sweep)
-            a->sweep = pool_new_sweep(a);
-        handle = a->sweep ? PyObject_CallMethodOneArg(
-                                a->loop, stk_runner_name(r, STK_NAME_s_call_soon), a->sweep)
-                          : NULL;
-        if (!handle)
-            PyErr_Clear(); /* the next turn does it */
-        Py_XDECREF(handle);
-    }
+    if (!a->unswept && !a->selector) /* with a selector of ours the next turn is near */
+        stk_runner_settle_soon(a);
     r->next = a->unswept;
     a->unswept = (PyObject *)r;
 }
 
-void stk_runner_settle(struct stk_asgi *a)
+bool stk_runner_settle(struct stk_asgi *a)
 {
+    bool busy = a->resumable || a->unswept;
+
+    if (a->resumable)
+        stk_runner_drive(a);
     if (a->entered)
         pool_leave(a);
     if (stk_unlikely(a->unswept != NULL))
         pool_sweep(a);
+    return busy;
 }
 
 void stk_runner_drain(struct stk_asgi *a)
@@ -337,6 +340,7 @@ int stk_runner_init(struct stk_asgi *a)
         future_type = futures ? PyObject_GetAttrString(futures, "Future") : NULL;
         Py_XDECREF(futures);
         a->task_type = PyObject_GetAttrString(tasks, "Task");
+        a->current_task = PyObject_GetAttrString(tasks, "current_task");
         a->enter_task = PyObject_GetAttrString(tasks, "_enter_task");
         a->leave_task = PyObject_GetAttrString(tasks, "_leave_task");
         Py_DECREF(tasks);
@@ -351,8 +355,8 @@ int stk_runner_init(struct stk_asgi *a)
 #else
     a->names_single = Py_BuildValue("(s)", "loop");
 #endif
-    if (!a->task_type || !a->enter_task || !a->leave_task || !a->context || !a->name ||
-        !a->names_pooled || !a->names_single || !future_type) {
+    if (!a->task_type || !a->current_task || !a->enter_task || !a->leave_task || !a->context ||
+        !a->name || !a->names_pooled || !a->names_single || !future_type) {
         Py_XDECREF(future_type);
         return -1;
     }
@@ -370,7 +374,8 @@ void stk_runner_deinit(struct stk_asgi *a)
     a->pool = NULL;
     a->pool_size = 0;
     a->pooled = false;
-    Py_CLEAR(a->sweep);
+    Py_CLEAR(a->settle);
+    Py_CLEAR(a->current_task);
     Py_CLEAR(a->task_type);
     Py_CLEAR(a->enter_task);
     Py_CLEAR(a->leave_task);

@@ -66,6 +66,7 @@ typedef struct stk_wait_object {
     struct stk_wait_object *next;
     uint8_t kind;
     bool linked;
+    bool direct; /* it is the exchange's runner that waits, and no future */
 } StkWait;
 
 /* The ASGI side of a host, from startup to shutdown. */
@@ -90,9 +91,14 @@ struct stk_asgi {
     PyObject *entered;   /* the runner whose task is the current one, borrowed; or NULL */
     unsigned enter_refs; /* that a task has more while it is the current one */
     struct stk_tasks tasks;
-    PyObject *unswept; /* a list of runners whose contexts are to be restored */
-    PyObject
-        *sweep; /* a function for the event loop that does it, where the selector is not ours */
+    PyObject *unswept;   /* a list of runners whose contexts are to be restored */
+    PyObject *resumable; /* likewise, of those that can go on; and the last one */
+    PyObject *resumable_last;
+    PyObject *settle;                      /* stk_runner_settle for the event loop */
+    bool turning;                          /* the engine is: stk_runner_settle follows */
+    StkExchange *driven;                   /* whose coroutine a runner is stepping; or NULL */
+    PyObject *driven_task;                 /* of that runner */
+    PyObject *current_task;                /* of asyncio */
     PyObject *context;                     /* every request begins in a copy of it */
     PyObject *name;                        /* of pooled tasks */
     PyObject *names_pooled, *names_single; /* of the arguments of Task */
@@ -230,8 +236,18 @@ int stk_runner_start(struct stk_asgi *a, PyObject *coro, StkExchange *ex);
 void stk_runner_cancel(PyObject *runner, const char *why);
 /* Lets the tasks that wait for requests end. */
 void stk_runner_drain(struct stk_asgi *a);
-/* The end of a turn: what runs next is the event loop's. */
-void stk_runner_settle(struct stk_asgi *a);
+/* Whether it is the runner of an exchange itself that steps through an awaitable, and can go on
+ * without its task. */
+bool stk_runner_steps(StkExchange *ex);
+/* Lets a coroutine go on that waits without a future: after the turn, or soon. */
+void stk_runner_resume(PyObject *runner);
+/*
+ * The end of a turn: lets coroutines go on, and leaves nothing behind; what runs next is the event
+ * loop's. Whether that may have something to do now.
+ */
+bool stk_runner_settle(struct stk_asgi *a);
+/* stk_runner_settle as soon as the event loop comes to it. */
+void stk_runner_settle_soon(struct stk_asgi *a);
 
 /* ---- asgi_scope.c -------------------------------------------------------------------------- */
 

@@ -7,8 +7,10 @@
  * tasks live long: each has a runner for its coroutine, which waits on a future of its own (it is
  * parked). A request is begun by entering a runner's context, declaring its task the current one,
  * and sending into the application's coroutine. Most end in this first step, and the event loop has
- * seen nothing of it. Where the coroutine waits, the runner is woken, hands its task what the
- * coroutine waits for, and from there on drives the coroutine as any task would.
+ * seen nothing of it. Where the coroutine waits for a message of the server's, its runner stays
+ * parked, and steps through it again when that has come. Where it waits for anything else, the
+ * runner is woken, hands its task what the coroutine waits for, and from there on the task drives
+ * the coroutine as any task would.
  *
  * When the request has ended, the runner goes back to the pool (asgi_pool.c).
  */
@@ -27,6 +29,186 @@ static int runner_ask(PyObject *obj, PyObject *name)
     if (r < 0)
         PyErr_Clear();
     return r;
+}
+
+/* ---- stepping the application's coroutine --------------------------------------------------- */
+
+bool stk_runner_steps(StkExchange *ex)
+{
+    struct stk_asgi *a = ex->asgi;
+
+    if (!a || a->driven != ex)
+        return false;
+#if STK_PY_TASK_EAGER
+    {
+        /* A task of the application may have begun at once, and await this in its first step. */
+        PyObject *task = PyObject_CallOneArg(a->current_task, a->loop);
+
+        if (!task)
+            PyErr_Clear();
+        Py_XDECREF(task);
+        return task == a->driven_task;
+    }
+#else
+    return true;
+#endif
+}
+
+/* A step: awaitables of ours that are in it may have the runner wait without a future. */
+static inline PySendResult runner_step(StkRunner *r, StkExchange *ex, PyObject *coro, PyObject *arg,
+                                       PyObject **ret_value)
+{
+    struct stk_asgi *a = r->asgi;
+    StkExchange *outer = a->driven;
+    PyObject *outer_task = a->driven_task;
+    PySendResult result;
+
+    a->driven = r->context && r->task ? ex : NULL;
+    a->driven_task = r->task;
+    result = stk_py_send(coro, arg, ret_value);
+    a->driven = outer;
+    a->driven_task = outer_task;
+    return result;
+}
+
+/* Whether what a step has yielded is an awaitable of ours that will have the runner go on. */
+static inline bool runner_has_wait(const StkRunner *r, PyObject *value)
+{
+    return Py_TYPE(value) == r->asgi->st->wait_type && ((StkWait *)value)->direct;
+}
+
+/* Enters context and task for a step without the task. 0, or -1 with an exception. */
+static inline int runner_begin(StkRunner *r)
+{
+    if (stk_unlikely(PyContext_Enter(r->context) < 0))
+        return -1;
+    if (stk_likely(stk_pool_enter(r) == 0))
+        return 0;
+    PyContext_Exit(r->context);
+    return -1;
+}
+
+/* Leaves the context; the exception of a step stays pending. */
+static inline void runner_leave(StkRunner *r, PySendResult result)
+{
+    if (stk_unlikely(result == PYGEN_ERROR)) {
+        PyObject *exc = stk_py_take_exception();
+
+        if (PyContext_Exit(r->context) < 0)
+            PyErr_Clear();
+        stk_py_raise_taken(exc);
+    } else if (stk_unlikely(PyContext_Exit(r->context) < 0)) {
+        stk_report_exception(STK_LOG_ERROR, "the application has left another context behind");
+    }
+}
+
+/* Has the task take a step in the next iteration of the event loop. */
+static void runner_unpark(StkRunner *r)
+{
+    PyObject *done;
+
+    if (!stk_runner_is_parked(r))
+        return; /* it is going to */
+    done = PyObject_CallMethodOneArg(r->park, stk_runner_name(r, STK_NAME_s_set_result), Py_None);
+    if (!done)
+        stk_report_exception(STK_LOG_ERROR, "a task cannot be resumed");
+    Py_XDECREF(done);
+}
+
+/*
+ * The coroutine waits, behind a step without the task. For what is not ours the task takes over.
+ * Takes the reference.
+ */
+static void runner_suspend(StkRunner *r, PyObject *value)
+{
+    if (stk_likely(runner_has_wait(r, value))) {
+        r->waits = true;
+        Py_DECREF(value);
+        return;
+    }
+    r->first = value;
+    r->blocks = runner_ask(value, stk_runner_name(r, STK_NAME_s__asyncio_future_blocking)) == 1;
+    if (r->blocks &&
+        PyObject_SetAttr(value, stk_runner_name(r, STK_NAME_s__asyncio_future_blocking), Py_False) <
+            0)
+        PyErr_Clear();
+    runner_unpark(r);
+}
+
+/* The coroutine has ended, behind a step without the task. */
+static void runner_end(StkRunner *r)
+{
+    StkExchange *ex = stk_steal(&r->exchange);
+
+    Py_CLEAR(r->coro);
+    stk_exchange_end(ex);
+    Py_DECREF(ex);
+    if (r->pooled) {
+        Py_INCREF(r);
+        stk_pool_give_back(r, stk_pool_clean(r));
+        return;
+    }
+    r->dead = true;
+    runner_unpark(r);
+    Py_CLEAR(r->task);
+}
+
+/* Lets a coroutine go on that waits for an awaitable of ours. */
+static void runner_drive_one(StkRunner *r)
+{
+    PyObject *value = NULL;
+    PySendResult result;
+
+    if (!r->waits || !r->coro || r->dead || (r->park && !stk_runner_is_parked(r)))
+        return; /* it has gone on, or its task is going to (it has been cancelled) */
+    if (stk_unlikely(runner_begin(r) < 0)) { /* somebody runs in its context */
+        PyErr_Clear();
+        runner_unpark(r);
+        return;
+    }
+    r->waits = false;
+    result = runner_step(r, r->exchange, r->coro, Py_None, &value);
+    runner_leave(r, result);
+    if (result == PYGEN_NEXT) {
+        runner_suspend(r, value);
+        return;
+    }
+    if (result == PYGEN_RETURN)
+        Py_DECREF(value);
+    runner_end(r);
+}
+
+void stk_runner_drive(struct stk_asgi *a)
+{
+    StkRunner *r = (StkRunner *)stk_steal(&a->resumable);
+
+    a->resumable_last = NULL;
+    while (r) {
+        StkRunner *next = (StkRunner *)stk_steal(&r->next_resumable);
+
+        r->resumable = false;
+        runner_drive_one(r);
+        Py_DECREF(r);
+        r = next;
+    }
+}
+
+void stk_runner_resume(PyObject *runner)
+{
+    StkRunner *r = (StkRunner *)runner;
+    struct stk_asgi *a = r->asgi;
+
+    if (r->resumable)
+        return;
+    r->resumable = true;
+    if (!a->resumable && !a->turning)
+        stk_runner_settle_soon(a);
+    Py_INCREF(r);
+    if (a->resumable)
+        ((StkRunner *)a->resumable_last)->next_resumable = runner;
+    else
+        a->resumable = runner;
+    a->resumable_last = runner;
 }
 
 /* ---- the coroutine of a task ---------------------------------------------------------------- */
@@ -57,6 +239,17 @@ static PyObject *runner_park(StkRunner *r)
     if (future)
         Py_XSETREF(r->park, stk_py_newref(future));
     return future;
+}
+
+/* What a step of the task has yielded, for the task: for what is ours it parks. Takes the
+ * reference. NULL with an exception. */
+static PyObject *runner_pass_on(StkRunner *r, PyObject *value)
+{
+    if (!runner_has_wait(r, value))
+        return value;
+    r->waits = true;
+    Py_DECREF(value);
+    return runner_park(r);
 }
 
 /*
@@ -112,9 +305,17 @@ static PySendResult runner_am_send(PyObject *op, PyObject *arg, PyObject **ret_v
         *ret_value = runner_park(r);
         return *ret_value ? PYGEN_NEXT : PYGEN_ERROR;
     }
-    result = stk_py_send(r->coro, arg, ret_value);
-    if (result == PYGEN_NEXT)
-        return result;
+    if (r->waits && !r->park) { /* the task has not been needed so far: it begins */
+        *ret_value = runner_park(r);
+        return *ret_value ? PYGEN_NEXT : PYGEN_ERROR;
+    }
+    Py_CLEAR(r->park);
+    r->waits = false;
+    result = runner_step(r, r->exchange, r->coro, arg, ret_value);
+    if (result == PYGEN_NEXT) {
+        *ret_value = runner_pass_on(r, *ret_value);
+        return *ret_value ? PYGEN_NEXT : PYGEN_ERROR;
+    }
     if (result == PYGEN_RETURN)
         Py_CLEAR(*ret_value);
     return runner_end_step(r, ret_value);
@@ -149,9 +350,12 @@ static PyObject *runner_next(PyObject *op)
 static PyObject *runner_throw_on(StkRunner *r, PyObject *args)
 {
     PyObject *throw = PyObject_GetAttr(r->coro, stk_runner_name(r, STK_NAME_s_throw));
-    PyObject *value = throw ? PyObject_CallObject(throw, args) : NULL;
+    PyObject *value;
     PySendResult result;
 
+    Py_CLEAR(r->park);
+    r->waits = false;
+    value = throw ? PyObject_CallObject(throw, args) : NULL; /* waits by futures: nothing drives */
     Py_XDECREF(throw);
     if (value)
         return value;
@@ -214,30 +418,6 @@ static PyObject *runner_close(PyObject *op, PyObject *unused)
 
 /* ---- starting ------------------------------------------------------------------------------ */
 
-/* The coroutine waits: its task takes over in the next iteration of the event loop. */
-static void runner_resume_by_task(StkRunner *r, PyObject *coro, PyObject *first, StkExchange *ex)
-{
-    PyObject *done;
-
-    r->coro = stk_py_newref(coro);
-    r->first = first;
-    r->blocks = runner_ask(first, stk_runner_name(r, STK_NAME_s__asyncio_future_blocking)) == 1;
-    if (r->blocks &&
-        PyObject_SetAttr(first, stk_runner_name(r, STK_NAME_s__asyncio_future_blocking), Py_False) <
-            0)
-        PyErr_Clear();
-    r->exchange = (StkExchange *)stk_py_newref((PyObject *)ex);
-    if (stk_runner_is_parked(r)) {
-        done =
-            PyObject_CallMethodOneArg(r->park, stk_runner_name(r, STK_NAME_s_set_result), Py_None);
-        if (!done)
-            stk_report_exception(STK_LOG_ERROR, "a task cannot be resumed");
-        Py_XDECREF(done);
-    }
-    stk_exchange_suspended(ex, (PyObject *)r);
-    Py_DECREF(r); /* its task holds it */
-}
-
 static int runner_start_pooled(struct stk_asgi *a, PyObject *coro, StkExchange *ex)
 {
     StkRunner *r = stk_pool_take(a);
@@ -246,27 +426,18 @@ static int runner_start_pooled(struct stk_asgi *a, PyObject *coro, StkExchange *
 
     if (stk_unlikely(!r))
         return -1;
-    if (stk_unlikely(PyContext_Enter(r->context) < 0)) {
+    if (stk_unlikely(runner_begin(r) < 0)) {
         stk_pool_give_back(r, false);
         return -1;
     }
-    if (stk_unlikely(stk_pool_enter(r) < 0)) {
-        PyContext_Exit(r->context);
-        stk_pool_give_back(r, false);
-        return -1;
-    }
-    result = stk_py_send(coro, Py_None, &value);
-    if (stk_unlikely(result == PYGEN_ERROR)) {
-        PyObject *exc = stk_py_take_exception();
-
-        if (PyContext_Exit(r->context) < 0)
-            PyErr_Clear();
-        stk_py_raise_taken(exc);
-    } else if (stk_unlikely(PyContext_Exit(r->context) < 0)) {
-        stk_report_exception(STK_LOG_ERROR, "the application has left another context behind");
-    }
+    result = runner_step(r, ex, coro, Py_None, &value);
+    runner_leave(r, result);
     if (result == PYGEN_NEXT) {
-        runner_resume_by_task(r, coro, value, ex);
+        r->coro = stk_py_newref(coro);
+        r->exchange = (StkExchange *)stk_py_newref((PyObject *)ex);
+        runner_suspend(r, value);
+        stk_exchange_suspended(ex, (PyObject *)r);
+        Py_DECREF(r); /* its task holds it, and the exchange */
         return 0;
     }
     if (result == PYGEN_RETURN)

@@ -13,10 +13,13 @@ typedef struct {
     PyObject *park;  /* the future that the idle task waits for; NULL: it has not begun, or runs */
     PyObject *task;
     PyObject *context;
-    StkExchange *exchange; /* that coro is of */
-    bool pooled;           /* may be used again */
-    bool dead;             /* its task has ended, or is going to */
-    PyObject *next;        /* in the list of those that are to be swept */
+    StkExchange *exchange;    /* that coro is of */
+    bool pooled;              /* may be used again */
+    bool dead;                /* its task has ended, or is going to */
+    PyObject *next;           /* in the list of those that are to be swept */
+    PyObject *next_resumable; /* in the list of those that can go on */
+    bool resumable;           /* it is there */
+    bool waits;               /* for an awaitable of ours, which wakes it without its task */
     bool blocks; /* first was marked as awaited; the mark is put back as the task gets it */
 } StkRunner;
 
@@ -43,6 +46,8 @@ bool stk_pool_clean(StkRunner *r);
 /* The same in a step of its task: whether it may be clean behind that; and puts it back then. */
 bool stk_pool_may_be_clean(const StkRunner *r);
 void stk_pool_give_back_stepping(StkRunner *r);
+/* Lets those coroutines go on that can without their tasks. */
+void stk_runner_drive(struct stk_asgi *a);
 /* A runner was not clean. */
 void stk_pool_note_retired(struct stk_asgi *a);
 /* Makes the task of a runner the current one, until another is or the turn ends. 0, or -1 with an

@@ -1,8 +1,10 @@
 /*
  * The awaitables of ASGI. What has nothing to wait for ends in its first step, without a future and
  * without the event loop: one finished object serves all of send(), and receive() looks for its
- * message when it is awaited, in an object that is used again. Only where there is nothing yet is a
- * future made, which the task waits for; wake() completes it, and the awaitable looks again.
+ * message when it is awaited, in an object that is used again. Where there is nothing yet, and it
+ * is the request's runner that steps through the application's coroutines, the awaitable just
+ * yields itself, and wake() has the runner go on (asgi_runner.c). Where it is awaited by another
+ * task, a future is made, which that waits for; wake() completes it, and the awaitable looks again.
  *
  * They are registered as collections.abc.Coroutine (asgi_loop.c), so that they can be given to
  * create_task() or ensure_future(), as those of servers can whose receive is a coroutine function.
@@ -155,6 +157,7 @@ static void wait_end(StkWait *w)
         return;
     wait_unlink(w);
     w->exchange = NULL;
+    w->direct = false;
     Py_CLEAR(w->future);
     if (!ex->spare)
         ex->spare = (StkWait *)stk_py_newref((PyObject *)w);
@@ -178,7 +181,7 @@ PyObject *stk_exchange_wait(StkExchange *ex, enum stk_wait_kind kind)
         }
         w->future = NULL;
         w->next = NULL;
-        w->linked = false;
+        w->linked = w->direct = false;
         w->exchange = NULL;
         PyObject_GC_Track(w);
     }
@@ -246,6 +249,12 @@ static PySendResult wait_am_send(PyObject *op, PyObject *arg, PyObject **ret_val
         *ret_value = value;
         return PYGEN_RETURN;
     }
+    w->direct = r == 0 && stk_runner_steps(ex);
+    if (stk_likely(w->direct)) { /* the runner knows what this means */
+        wait_link(w);
+        *ret_value = stk_py_newref(op);
+        return PYGEN_NEXT;
+    }
     if (r == 0) {
         Py_XSETREF(w->future, wait_new_future(w));
         if (w->future) {
@@ -307,6 +316,12 @@ void stk_exchange_wake(StkExchange *ex, int kind)
         *at = w->next;
         w->linked = false;
         w->next = NULL;
+        if (stk_likely(w->direct)) {
+            w->direct = false;
+            if (stk_likely(ex->runner != NULL))
+                stk_runner_resume(ex->runner);
+            continue;
+        }
         if (!w->future)
             continue;
         done = PyObject_CallMethodNoArgs(w->future, stk_state_name(a->st, STK_NAME_s_done));

@@ -48,6 +48,11 @@ static void asgi_finish(struct stk_request *req)
     asgi_of(req)->busy = false;
 }
 
+static bool asgi_tls(const struct stk_request *req, struct stk_tls_view *ret_view)
+{
+    return false;
+}
+
 static int asgi_ws_accept(struct stk_request *req, stk_span subprotocol,
                           const struct stk_var *fields, size_t nfields)
 {
@@ -164,6 +169,7 @@ void fake_asgi_run(struct fake_asgi *run)
     run->ops.want = asgi_want;
     run->ops.is_congested = asgi_is_congested;
     run->ops.finish = asgi_finish;
+    run->ops.tls = asgi_tls;
     run->ops.ws_accept = asgi_ws_accept;
     run->ops.ws_send = asgi_ws_send;
     run->ops.ws_peek = asgi_ws_peek;
