@@ -44,6 +44,8 @@ APPLICATIONS = {
     "quart": "Quart",
     "litestar": "litestar",
     "blacksheep": "blacksheep",
+    "channels": "channels",
+    "socketio": "python-socketio",
 }
 
 
