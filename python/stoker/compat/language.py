@@ -86,7 +86,7 @@ class Reader:
         self.context = logic.Context(
             self.environ,
             socket.gethostname(),
-            self._value_of,
+            self.value_of,
             self.environ.get("UWSGI_RELOADS", "0") not in ("", "0"),
         )
         self.block: logic.Block | None = None
@@ -105,7 +105,7 @@ class Reader:
         self.setting = 0  # options that set options, one in the other
         self.placeholders: set[str] = set()  # the names that some %(...) asked for
 
-    def _value_of(self, name: str) -> str | None:
+    def value_of(self, name: str) -> str | None:
         item = self.first.get(name)
         return item.value if item else None
 
@@ -393,7 +393,7 @@ class Reader:
 
     def _placeholder(self, key: str) -> str | None:
         self.placeholders.update(key.split(" "))
-        return expand.placeholder(key, self._value_of)
+        return expand.placeholder(key, self.value_of)
 
     def _file_pass(self, item: Item):
         def read(name: str) -> str:
@@ -526,7 +526,7 @@ def _inject(reader: Reader, item: Item) -> None:
 
 def _get(reader: Reader, item: Item) -> None:
     """Prints a value, and there is nothing to start then."""
-    value = reader._value_of(item.value or "")
+    value = reader.value_of(item.value or "")
     if value is not None:
         reader.result.output.append(value)
     reader.result.exit_code = reader.result.exit_code or 0

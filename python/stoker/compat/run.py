@@ -9,6 +9,7 @@ from . import detect, language, translate
 from .result import ConfigError, Notice
 
 ALLOW_EXEC = "STOKER_UWSGI_EXEC"
+MAX_WARNINGS = 100
 
 
 def main(split: detect.Split, core) -> int:
@@ -36,5 +37,8 @@ def main(split: detect.Split, core) -> int:
 
 
 def _warn(warnings: list[Notice]) -> None:
-    for line in dict.fromkeys(str(warning) for warning in warnings):
+    lines = list(dict.fromkeys(str(warning) for warning in warnings))
+    for line in lines[:MAX_WARNINGS]:
         sys.stderr.write("warning: %s\n" % line)
+    if len(lines) > MAX_WARNINGS:
+        sys.stderr.write("warning: and %d more\n" % (len(lines) - MAX_WARNINGS))
