@@ -62,7 +62,6 @@ PACKAGES = {
     "uwsgi is not installed": "uwsgi-core",
     "compiler": "gcc",
     "git": "git",
-    "chromium": "chromium",
 }
 
 

@@ -21,6 +21,10 @@ def main(argv: list[str] | None = None) -> int:
         from stoker import control
 
         return control.main(arguments)
+    if arguments and arguments[0] == "explain":
+        from stoker.compat import explain
+
+        return explain.main(arguments[1:])
     try:
         from stoker import _core
     except ImportError:
@@ -31,6 +35,10 @@ def main(argv: list[str] | None = None) -> int:
             "Use a Linux machine or a container.\n" % sys.platform
         )
         return 1
+    if arguments and arguments[0] == "convert":
+        from stoker.compat import convert
+
+        return convert.main(arguments[1:], _core)
     if arguments and arguments[0] == "gunicorn":
         from stoker.compat import gunicorn
 
@@ -62,8 +70,7 @@ def _perhaps_uwsgi(arguments: list[str], own: dict[str, bool]) -> bool:
                 return True
         elif ".ini" in word or word.endswith(ENDINGS):
             return True
-    nothing = all(word == "--check" for word in arguments)
-    return nothing and any(name.startswith("UWSGI_") for name in os.environ)
+    return any(name.startswith("UWSGI_") for name in os.environ)
 
 
 if __name__ == "__main__":

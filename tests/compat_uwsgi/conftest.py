@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.lib.server import Server
+from tests.lib.server import test_command as command_of_tests
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 # The package by itself, so that these tests do not need an installed stoker.
@@ -68,3 +71,39 @@ def uwsgi():
     if not done.stdout.startswith("2.0."):
         pytest.skip("uwsgi is not one of the line 2.0: %r" % done.stdout)
     return program
+
+
+APP = """
+import os
+
+
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [os.environ.get("GREETING", "hello").encode()]
+"""
+
+
+@pytest.fixture
+def place(tmp_path):
+    (tmp_path / "app.py").write_text(APP)
+    return tmp_path
+
+
+@pytest.fixture
+def run(place):
+    """Runs the command to its end."""
+
+    def start(*args, stdin=None, env=None):
+        return subprocess.run(
+            command_of_tests() + list(args),
+            cwd=str(place),
+            env=Server._environment(env or {}),
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            timeout=120,
+            text=True,
+        )
+
+    return start

@@ -8,42 +8,6 @@ import pytest
 from tests.lib.server import Server, free_port
 from tests.lib.server import test_command as command_of_tests
 
-APP = """
-import os
-
-
-def application(environ, start_response):
-    start_response("200 OK", [("Content-Type", "text/plain")])
-    return [os.environ.get("GREETING", "hello").encode()]
-"""
-
-
-@pytest.fixture
-def place(tmp_path):
-    (tmp_path / "app.py").write_text(APP)
-    return tmp_path
-
-
-@pytest.fixture
-def run(place):
-    """Runs the command to its end."""
-
-    def start(*args, stdin=None, env=None):
-        return subprocess.run(
-            command_of_tests() + list(args),
-            cwd=str(place),
-            env=Server._environment(env or {}),
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            timeout=120,
-            text=True,
-        )
-
-    return start
-
-
 def test_an_ini_is_served(place, serve):
     port = free_port()
     (place / "app.ini").write_text(
@@ -166,8 +130,7 @@ def test_called_as_uwsgi(place):
     assert "request-timeout" in done.stdout and "stoker.compat.language" in done.stdout
 
 
-def test_stokers_own_command_line_imports_nothing_of_it(place, monkeypatch):
-    monkeypatch.setenv("UWSGI_INI", "nope.ini")
+def test_stokers_own_command_line_imports_nothing_of_it(place):
     done = called(place, "stoker", ["--check", "app:application", "--threads", "2", "-w", "1"])
     assert done.returncode == 0, done.stderr
     assert done.stdout.rstrip().endswith("[]")

@@ -3,42 +3,111 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 
 from . import detect, language, translate
-from .result import ConfigError, Notice
+from .result import ConfigError, Notice, fail
+from .rules import Plan
 
 ALLOW_EXEC = "STOKER_UWSGI_EXEC"
-MAX_WARNINGS = 100
+# Set for the interpreter of `home`, so that it does not look for another one again.
+ENTERED = "STOKER_UWSGI_HOME"
 
 
 def main(split: detect.Split, core) -> int:
     """Serves, or checks the configuration; returns the exit code."""
     try:
-        result = language.read(
-            split.uwsgi, os.environ, allow_exec=os.environ.get(ALLOW_EXEC) == "1"
-        )
+        result = read(split.uwsgi)
+        for line in result.output:
+            print(line)
+        if result.exit_code is not None:
+            return result.exit_code
+        if result.show_config:
+            sys.stdout.write(language.show_config(result))
+            sys.stdout.flush()
+        translation = translate.translate(result, core.options())
+        _enter_home(translation.plan)
     except ConfigError as error:
         sys.stderr.write("%s\n" % error)
         return 1
-    for line in result.output:
-        print(line)
-    if result.exit_code is not None:
-        return result.exit_code
-    if result.show_config:
-        sys.stdout.write(language.show_config(result))
-        sys.stdout.flush()
     _warn(result.warnings)
+    for notice in translation.notices:
+        sys.stderr.write("warning: %s\n" % notice)
+    settings = translation.settings
+    if translation.plan.hosted:
+        from . import uwsgi_host
 
-    def read(_path: str | None) -> list:
-        return translate.translate(result)
+        settings = uwsgi_host.host(translation.plan.hosted, settings)
+    _prepare(translation.plan)
+    return core.main(split.own, lambda _path: settings)
 
-    return core.main(split.own, read)
+
+def read(argv: list[str]):
+    """What the command line and the files come to; ConfigError."""
+    return language.read(argv, os.environ, allow_exec=os.environ.get(ALLOW_EXEC) == "1")
 
 
 def _warn(warnings: list[Notice]) -> None:
-    lines = list(dict.fromkeys(str(warning) for warning in warnings))
-    for line in lines[:MAX_WARNINGS]:
+    for line in dict.fromkeys(str(warning) for warning in warnings):
         sys.stderr.write("warning: %s\n" % line)
-    if len(lines) > MAX_WARNINGS:
-        sys.stderr.write("warning: and %d more\n" % (len(lines) - MAX_WARNINGS))
+
+
+def _enter_home(plan: Plan) -> None:
+    """Goes on in the interpreter of `home` or `virtualenv`, if that is another one."""
+    setting = plan.home_setting
+    if setting is None or not plan.home:
+        return
+    home = os.path.realpath(plan.home)
+    entered = os.environ.pop(ENTERED, None)
+    if home in (os.path.realpath(sys.prefix), entered):
+        return
+    python = next(
+        (
+            path
+            for name in ("python3", "python")
+            if os.access(path := os.path.abspath(os.path.join(plan.home, "bin", name)), os.X_OK)
+        ),
+        None,
+    )
+    if python is None:
+        raise fail(setting.file, setting.line, "%s: %s has no bin/python3", setting.name, plan.home)
+    found = subprocess.run(
+        [python, "-c", "import stoker._core"], capture_output=True, check=False, cwd="/"
+    )
+    if found.returncode != 0:
+        raise fail(
+            setting.file,
+            setting.line,
+            "%s: stoker runs in the interpreter of its application, and %s has no stoker: type %s -m pip install stoker",
+            setting.name,
+            plan.home,
+            os.path.join(plan.home, "bin", "python"),
+        )
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.environ[ENTERED] = home
+    os.execv(python, [python, "-m", "stoker", *sys.argv[1:]])
+
+
+def _prepare(plan: Plan) -> None:
+    """What is done to the process itself, and inherited by the workers."""
+    import resource
+
+    for name, value in plan.limits.items():
+        which = getattr(resource, "RLIMIT_" + name)
+        soft, hard = resource.getrlimit(which)
+        most = value if os.geteuid() == 0 or hard == resource.RLIM_INFINITY else min(value, hard)
+        try:
+            resource.setrlimit(which, (most, max(most, hard) if hard != resource.RLIM_INFINITY else hard))
+        except (OSError, ValueError) as error:
+            sys.stderr.write("warning: the limit %s cannot be %d: %s\n" % (name, value, error))
+    if plan.priority is not None:
+        try:
+            os.setpriority(os.PRIO_PROCESS, 0, plan.priority)
+        except OSError as error:
+            sys.stderr.write("warning: the priority cannot be %d: %s\n" % (plan.priority, error))
+    for name in plan.unset:
+        os.environ.pop(name, None)
+    if plan.argv is not None:
+        sys.argv[1:] = plan.argv

@@ -1,36 +1,67 @@
-"""From uWSGI's options to stoker's. The table (options.tsv) says for each what becomes of it; here is what cannot be said
-in a row.
+"""From uWSGI's options to stoker's. The table (options.tsv) says for each what becomes of it; what cannot be said in a
+row is in rules.py.
 """
 
 from __future__ import annotations
 
-from . import names
-from .result import ConfigError, Result, Setting, display, fail
+from dataclasses import dataclass, field
 
-# Name, value, file, line: what the engine reads.
+from . import names, rules
+from .result import ConfigError, Result, Setting, fail, where
+
+# Name, value or values, file, line: what the engine reads.
 Own = tuple
 
 
-def translate(result: Result) -> list[Own]:
-    """The settings of stoker; ConfigError for what has none."""
+@dataclass
+class Translation:
+    """`settings` for the engine, what has to be done to this process before it, and what the user is told."""
+
+    settings: list[Own] = field(default_factory=list)
+    plan: rules.Plan = field(default_factory=rules.Plan)
+    notices: list[str] = field(default_factory=list)
+
+
+def translate(result: Result, options: dict[str, bool]) -> Translation:
+    """The settings of stoker; ConfigError for what cannot be. `options`: what the engine has."""
     table = names.table()
-    settings: list[Own] = []
-    strange: list[Setting] = []
+    translation = Translation()
+    without: dict[str, list[Setting]] = {"later": [], "never": []}
+    work = rules.Work(result, options, translation.plan, table)
     for setting in result.settings:
         option = table.find(setting.name)
-        if option is None or option.fate == "never" or not option.target:
-            strange.append(setting)
+        if option is None:
+            continue  # a placeholder
+        if option.fate in without:
+            if option.kind != "flag" or names.is_on(setting.value):
+                without[option.fate].append(setting)
             continue
-        settings.extend(_one(option, setting))
-    if strange:
-        first = strange[0]
-        raise fail(
-            first.file,
-            first.line,
-            "stoker has no translation of %s",
-            ", ".join(dict.fromkeys(display(setting.name) for setting in strange)),
-        )
-    return _folded(settings)
+        work.note(option, setting)
+    settings = work.finish()
+    if result.strict and without["later"]:
+        first = without["later"][0]
+        raise fail(first.file, first.line, "strict: not there yet: %s", _listed(without["later"]))
+    translation.notices = _notices(without) + translation.plan.notices
+    translation.settings = _folded(settings)
+    return translation
+
+
+def _listed(settings: list[Setting]) -> str:
+    places: dict[str, str] = {}
+    for setting in settings:
+        places.setdefault(setting.name, where(setting.file, setting.line))
+    return ", ".join("%s (%s)" % item for item in places.items())
+
+
+def _notices(without: dict[str, list[Setting]]) -> list[str]:
+    lines = []
+    if without["later"]:
+        lines.append("not there yet, and left out: " + _listed(without["later"]))
+    if without["never"]:
+        lines.append("without effect: " + _listed(without["never"]))
+    if lines:
+        lines.append("`stoker explain NAME` says why, and what to use instead")
+    return lines
 
 
 def _folded(settings: list[Own]) -> list[Own]:
@@ -43,22 +74,4 @@ def _folded(settings: list[Own]) -> list[Own]:
     return list(last.values())
 
 
-def _one(option: names.Option, setting: Setting) -> list[Own]:
-    if option.target == "none":
-        return []
-    value = setting.value
-    if option.kind == "flag":
-        value = "true" if names.is_on(value) else "false"
-    elif option.kind in ("int", "rawint", "int64", "int16"):
-        value = str(names.number(value))
-    elif value is None:
-        value = ""
-    if option.target == "bind":
-        scheme = "uwsgi://" if option.name in ("socket", "uwsgi-socket") else ""
-        return [("bind", [scheme + value], setting.file, setting.line)]
-    if option.kind == "list":
-        return [(option.target, [value], setting.file, setting.line)]
-    return [(option.target, value, setting.file, setting.line)]
-
-
-__all__ = ["ConfigError", "translate"]
+__all__ = ["ConfigError", "Translation", "translate"]

@@ -1,0 +1,421 @@
+"""What cannot be said in a row of options.tsv: one method an entry "@name" of its column `target`.
+
+A rule gets the option and the setting as it comes, in uWSGI's order; what depends on several settings waits for
+`finish`. `@name:word` is a rule with a word of its own, mostly the option of stoker.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from dataclasses import dataclass, field
+
+from . import log_rules, names
+from .result import Result, Setting, fail, where
+
+Own = tuple
+
+# Where a setting is from that nobody has made.
+DEFAULT = "uWSGI's default"
+
+# As kind of options.tsv; what uWSGI reads as a number.
+NUMBERS = ("int", "rawint", "int64", "int16")
+
+# The schemes of uWSGI's sockets.
+SCHEMES = {
+    "socket": "uwsgi://",
+    "uwsgi-socket": "uwsgi://",
+    "puwsgi-socket": "puwsgi://",
+    "fastcgi-socket": "fastcgi://",
+    "scgi-socket": "scgi://",
+    "http": "http://",
+    "http-socket": "http://",
+    "http11-socket": "http://",
+}
+PROTOCOLS = {"uwsgi": "uwsgi://", "http": "http://", "http11": "http://", "fastcgi": "fastcgi://", "scgi": "scgi://"}
+
+# Plugins whose work is done by stoker itself.
+BUILT_IN = re.compile(
+    r"(python|pyuwsgi|asyncio|gevent|greenlet|http|corerouter|fastrouter|uwsgi|logfile|logsocket|rsyslog|syslog|stdio|"
+    r"router_|transformation_|cheaper_|rpc|signal|spooler|cache|ping|nagios|carbon|stats_pusher|cgroup|zergpool|"
+    r"sslrouter|rawrouter|symcall|dummy|echo|notfound|tornado|ugreen|xslt|pty|logzmq|logpipe|logcrypto|zabbix|sentry|"
+    r"systemd_logger|graylog2|msgpack|emperor_|alarm_|dumbloop|mongodblog|redislog|webdav|rados|glusterfs|gridfs|geoip|"
+    r"curl_cron|expires|airbrake|objc_gc|tuntap|sqlite3|ldap|pam)"
+)
+LANGUAGES = re.compile(r"(psgi|rack|php|lua|jvm|jwsgi|mono|v8|cgi|gccgo|pypy|ruby|fiber|rbthreads|coroae|forkpty)")
+
+
+@dataclass
+class Plan:
+    """What is done to this process before the engine takes over."""
+
+    home: str | None = None
+    home_setting: Setting | None = None
+    argv: list[str] | None = None
+    limits: dict[str, int] = field(default_factory=dict)
+    priority: int | None = None
+    unset: list[str] = field(default_factory=list)
+    hosted: list[Setting] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+
+
+class Work:
+    """One translation."""
+
+    def __init__(self, result: Result, options: dict[str, bool], plan: Plan, table: names.Table) -> None:
+        self.result = result
+        self.options = options
+        self.plan = plan
+        self.table = table
+        self.own: list[Own] = []
+        self.seen: dict[str, Setting] = {}
+        self.logs = log_rules.Logs(plan)
+
+    def note(self, option: names.Option, setting: Setting) -> None:
+        """Takes one setting up."""
+        self.seen[option.name] = setting
+        if option.target in ("", "none", "language"):
+            return
+        if option.target == "hosted":
+            self.plan.hosted.append(setting)
+        elif option.target.startswith("@"):
+            rule, _, word = option.target[1:].partition(":")
+            getattr(self, "do_" + rule)(option, setting, *([word] if word else []))
+        else:
+            self.plain(option, setting)
+
+    def add(self, name: str, value: str | list[str], setting: Setting) -> None:
+        """One setting of stoker's."""
+        self.own.append((name, value, setting.file, setting.line))
+
+    def say(self, setting: Setting, text: str) -> None:
+        """Tells the user, with the place."""
+        self.plan.notices.append("%s: %s: %s" % (where(setting.file, setting.line), setting.name, text))
+
+    def plain(self, option: names.Option, setting: Setting) -> None:
+        """An option that has another name here, or the same."""
+        value: str | list[str] = setting.value or ""
+        if option.kind == "flag":
+            value = "true" if names.is_on(setting.value) else "false"
+        elif option.kind in NUMBERS:
+            value = str(names.number(setting.value))
+        if option.kind == "list":
+            value = [setting.value or ""]
+        self.add(option.target, value, setting)
+
+    def finish(self) -> list[Own]:
+        """All settings, with those that follow from several."""
+        if "processes" not in self.seen:
+            self.add("workers", "1", Setting("processes", "1", DEFAULT, 0))
+        if "gevent" in self.seen and not {"gevent-monkey-patch", "gevent-early-monkey-patch"} & set(self.seen):
+            self.add("gevent-monkey-patch", "false", Setting("gevent", None, DEFAULT, 0))
+        self._finish_preload()
+        self.own.extend(self.logs.settings())
+        return self.own
+
+    def _finish_preload(self) -> None:
+        """uWSGI loads the application before it forks, unless lazy-apps says otherwise."""
+        lazy = self.seen.get("lazy-apps") or self.seen.get("lazy")
+        many = self.seen.get("processes")
+        if (lazy is None or not names.is_on(lazy.value)) and many is not None and names.number(many.value) > 1:
+            self.add("preload", "true", Setting("lazy-apps", None, DEFAULT, 0))
+
+    # sockets
+
+    def do_socket(self, option: names.Option, setting: Setting) -> None:
+        """An address to listen on."""
+        if option.name == "protocol":
+            if (setting.value or "").lower() not in PROTOCOLS:
+                raise fail(setting.file, setting.line, "protocol: %s is not spoken here", setting.value)
+            return
+        scheme = SCHEMES[option.name if option.name in SCHEMES else setting.name]
+        if option.name == "socket":
+            protocol = self.result.value("protocol") or self.result.value("socket-protocol") or "uwsgi"
+            scheme = PROTOCOLS.get(protocol.lower(), scheme)
+        address = self.address(setting, setting.value or "")
+        if address is None:
+            return
+        if scheme not in ("http://",) and not address.startswith(("unix:", "127.", "[::1]", "localhost:", "fd://")):
+            self.say(setting, "anybody who reaches this address can speak for any client: better bind 127.0.0.1")
+            self.add("allow-public-gateway", "true", setting)
+        self.add("bind", [scheme + address], setting)
+
+    def address(self, setting: Setting, text: str) -> str | None:
+        """An address as `bind` has it; None if it cannot be."""
+        text = text.strip()
+        if text.startswith("fd://"):
+            return text
+        if not text or text.startswith("=") or re.fullmatch(r"[0-9]", text):
+            raise fail(setting.file, setting.line, "%s: %r is no address of its own", setting.name, text)
+        if text.startswith("@"):
+            raise fail(setting.file, setting.line, "%s: abstract unix sockets are not there yet", setting.name)
+        if ":" in text and "/" not in text:
+            host, _, port = text.rpartition(":")
+            if not port.isdigit():
+                raise fail(setting.file, setting.line, "%s: %r is not a port", setting.name, port)
+            return "%s:%s" % ("0.0.0.0" if host == "*" else host, port)
+        return "unix:" + text
+
+    def do_https(self, option: names.Option, setting: Setting) -> None:
+        """ADDRESS,CERTIFICATE,KEY[,CIPHERS[,CLIENT CA]]"""
+        parts = (setting.value or "").split(",")
+        if len(parts) < 3:
+            raise fail(setting.file, setting.line, "%s: expected ADDRESS,CERTIFICATE,KEY", setting.name)
+        address = self.address(setting, parts[0])
+        if address is None:
+            return
+        self.add("bind", ["https://" + address], setting)
+        self.add("tls-cert", [parts[1]], setting)
+        self.add("tls-key", [parts[2]], setting)
+        if len(parts) > 3 and parts[3]:
+            self.say(setting, "ciphers are OpenSSL's defaults, which are safer than most lists; see tls-ciphers")
+        if len(parts) > 4 and parts[4]:
+            self.add("tls-client-ca", parts[4].lstrip("!"), setting)
+            self.add("tls-verify-client", "required" if parts[4].startswith("!") else "optional", setting)
+
+    def do_http_to_https(self, option: names.Option, setting: Setting) -> None:
+        """An address that only redirects."""
+        address = self.address(setting, (setting.value or "").split(",")[0])
+        if address is not None:
+            self.add("bind", ["http://" + address], setting)
+            self.add("redirect-https", "true", setting)
+
+    def do_sni(self, option: names.Option, setting: Setting) -> None:
+        """NAME CERTIFICATE,KEY[,...]"""
+        name, _, rest = (setting.value or "").partition(" ")
+        parts = rest.strip().split(",")
+        if not name or len(parts) < 2:
+            raise fail(setting.file, setting.line, "sni: expected NAME CERTIFICATE,KEY")
+        self.add("tls-cert", [parts[0]], setting)
+        self.add("tls-key", [parts[1]], setting)
+
+    def do_chmod_socket(self, option: names.Option, setting: Setting) -> None:
+        """666 where no mode is given."""
+        self.add("socket-mode", setting.value or "666", setting)
+
+    def do_proxy_protocol(self, option: names.Option, setting: Setting) -> None:
+        """The PROXY protocol, where it comes."""
+        if names.is_on(setting.value):
+            self.add("proxy-protocol", "optional", setting)
+
+    def do_buffer_size(self, option: names.Option, setting: Setting) -> None:
+        """Never less than the default: uWSGI's own is too small for cookies of today."""
+        size = names.number(setting.value)
+        if size > 32 << 10:
+            self.add("limit-request-head", str(min(size, 1 << 20)), setting)
+
+    def do_post_buffering(self, option: names.Option, setting: Setting) -> None:
+        """Sizes below the default would only write more files."""
+        size = names.number(setting.value)
+        if size > 1 << 20:
+            self.add("body-buffer", str(min(size, 1 << 30)), setting)
+
+    def do_socket_timeout(self, option: names.Option, setting: Setting) -> None:
+        """Both directions."""
+        seconds = names.number(setting.value)
+        if seconds > 0:
+            self.add("body-timeout", "%ds" % seconds, setting)
+            self.add("send-timeout", "%ds" % seconds, setting)
+
+    def do_http_keepalive(self, option: names.Option, setting: Setting) -> None:
+        """1 means: as long as usual."""
+        seconds = names.number(setting.value) if setting.value else 1
+        if seconds > 1:
+            self.add("keepalive-timeout", "%ds" % seconds, setting)
+
+    # numbers
+
+    def do_number(self, option: names.Option, setting: Setting, target: str) -> None:
+        """0 is none."""
+        number = names.number(setting.value)
+        if number > 0:
+            self.add(target, str(number), setting)
+
+    def do_seconds(self, option: names.Option, setting: Setting, target: str) -> None:
+        """0 is none."""
+        number = names.number(setting.value)
+        if number > 0:
+            self.add(target, "%ds" % number, setting)
+
+    def do_megabytes(self, option: names.Option, setting: Setting, target: str) -> None:
+        """0 is none."""
+        number = names.number(setting.value)
+        if number > 0:
+            self.add(target, "%dm" % number, setting)
+
+    def do_websocket_size(self, option: names.Option, setting: Setting) -> None:
+        """Kilobytes."""
+        self.add("websocket-max-message", "%dk" % max(names.number(setting.value), 1), setting)
+
+    def do_processes(self, option: names.Option, setting: Setting) -> None:
+        """No number, or 0, is one."""
+        self.add("workers", str(max(names.number(setting.value), 1)), setting)
+
+    def do_limit(self, option: names.Option, setting: Setting, which: str) -> None:
+        """A limit of the kernel's; AS is in megabytes."""
+        number = names.number(setting.value)
+        if number > 0:
+            self.plan.limits[which] = number << 20 if which == "AS" else number
+
+    def do_prio(self, option: names.Option, setting: Setting) -> None:
+        """As nice."""
+        self.plan.priority = names.number(setting.value)
+
+    # processes
+
+    def do_lazy(self, option: names.Option, setting: Setting) -> None:
+        """finish."""
+
+    def do_procname(self, option: names.Option, setting: Setting) -> None:
+        """The name stands in front of what the process does."""
+        self.add("name", (setting.value or "").strip(), setting)
+
+    def do_touch_chain(self, option: names.Option, setting: Setting) -> None:
+        """One by one, as always."""
+        self.add("touch-reload", [setting.value or ""], setting)
+
+    def do_command(self, option: names.Option, setting: Setting) -> None:
+        """What is a command here."""
+        raise fail(setting.file, setting.line, "%s: use `stoker %s`", setting.name, {"reload": "reload", "stop": "stop"}.get(setting.name, "--" + setting.name))
+
+    def do_loop(self, option: names.Option, setting: Setting) -> None:
+        """asyncio is chosen by the application itself."""
+        word = setting.value or ""
+        if word in ("asyncio", "uvloop"):
+            self.add("loop", word, setting)
+        elif word != "gevent":
+            self.say(setting, "%s is not there: asyncio, uvloop and gevent are" % word)
+
+    def do_gevent(self, option: names.Option, setting: Setting) -> None:
+        """Greenlets, if the engine has them."""
+        if "gevent" not in self.options:
+            raise fail(setting.file, setting.line, "gevent: this stoker is built without it")
+        self.add("gevent", str(max(names.number(setting.value), 1)), setting)
+
+    def do_gevent_patch(self, option: names.Option, setting: Setting) -> None:
+        """Before the application is loaded, both of them."""
+        if "gevent-monkey-patch" in self.options:
+            self.add("gevent-monkey-patch", "true" if names.is_on(setting.value) else "false", setting)
+
+    # Python
+
+    def do_app(self, option: names.Option, setting: Setting) -> None:
+        """Module or file."""
+        self.add("app", setting.value or "", setting)
+
+    def do_home(self, option: names.Option, setting: Setting) -> None:
+        """Another interpreter: run.py goes there."""
+        self.plan.home, self.plan.home_setting = setting.value, setting
+
+    def do_pythonpath(self, option: names.Option, setting: Setting) -> None:
+        """A directory or a pattern."""
+        text = setting.value or ""
+        self.add("pythonpath", sorted(glob.glob(text)) or [text], setting)
+
+    def do_autoreload(self, option: names.Option, setting: Setting) -> None:
+        """The number is the interval, 0 is off; changes are told by the kernel."""
+        if names.number(setting.value) > 0:
+            self.add("autoreload", "true", setting)
+
+    def do_pyargv(self, option: names.Option, setting: Setting) -> None:
+        """sys.argv behind the program."""
+        self.plan.argv = (setting.value or "").split()
+
+    def do_plugin(self, option: names.Option, setting: Setting) -> None:
+        """Another language's plugin is a mistake."""
+        for word in (setting.value or "").replace(" ", "").split(","):
+            name = re.sub(r"_plugin(\.so)?$", "", os.path.basename(word.partition(":")[2] or word))
+            if LANGUAGES.match(name) and not BUILT_IN.match(name):
+                raise fail(setting.file, setting.line, "plugin %s: only Python applications are served", name)
+            if name and not BUILT_IN.match(name):
+                self.say(setting, "%s is not known; nothing is loaded" % name)
+
+    # environment
+
+    def do_envdir(self, option: names.Option, setting: Setting) -> None:
+        """A file a variable, as daemontools have it."""
+        try:
+            entries = sorted(os.scandir(setting.value or ""), key=lambda entry: entry.name)
+        except OSError as error:
+            raise fail(setting.file, setting.line, "envdir: %s: %s", setting.value, error.strerror) from None
+        for entry in entries:
+            if not entry.is_file() or "=" in entry.name or entry.name.startswith("."):
+                continue
+            with open(entry.path, "rb") as file:
+                data = file.read(1 << 16)
+            if data:
+                line = data.split(b"\n", 1)[0].rstrip(b" \t").replace(b"\0", b"\n")
+                self.add("env", ["%s=%s" % (entry.name, os.fsdecode(line))], setting)
+            else:
+                self.plan.unset.append(entry.name)
+
+    def do_unenv(self, option: names.Option, setting: Setting) -> None:
+        """A variable less."""
+        self.plan.unset.append(setting.value or "")
+
+    # files, headers
+
+    def do_static_map(self, option: names.Option, setting: Setting) -> None:
+        """What is not there is left to the application, as uWSGI does."""
+        prefix, equals, place = (setting.value or "").partition("=")
+        if not equals:
+            raise fail(setting.file, setting.line, "%s: expected /PREFIX=DIRECTORY", setting.name)
+        if self.exists(setting, place):
+            self.add("static-map", [setting.value or ""], setting)
+
+    def do_check_static(self, option: names.Option, setting: Setting) -> None:
+        """As static-map."""
+        if self.exists(setting, setting.value or ""):
+            self.add("static-check", [setting.value or ""], setting)
+
+    def exists(self, setting: Setting, place: str) -> bool:
+        """Is it there, seen from where the server will be?"""
+        base = self.result.value("chdir") or self.result.value("force-cwd") or "."
+        if os.path.exists(os.path.join(base, place)):
+            return True
+        self.say(setting, "%s is not there: nothing is served from it until the next start" % place)
+        return False
+
+    def do_static_map2(self, option: names.Option, setting: Setting) -> None:
+        """The whole path below the directory."""
+        prefix, equals, directory = (setting.value or "").partition("=")
+        if not equals:
+            raise fail(setting.file, setting.line, "static-map2: expected /PREFIX=DIRECTORY")
+        place = directory.rstrip("/") + prefix
+        if self.exists(setting, place):
+            self.add("static-map", ["%s=%s" % (prefix, place)], setting)
+
+    def do_static_expires(self, option: names.Option, setting: Setting) -> None:
+        """REGEXP SECONDS"""
+        text, _, seconds = (setting.value or "").rpartition(" ")
+        patterns = log_rules.globs(text)
+        if not patterns or not seconds.isdigit():
+            self.say(setting, "this regular expression cannot be written as patterns: see static-expires")
+            return
+        for pattern in patterns:
+            self.add("static-expires", ["%s=%ss" % (pattern, seconds)], setting)
+
+    def do_static_expires_type(self, option: names.Option, setting: Setting) -> None:
+        """TYPE=SECONDS"""
+        kind, _, seconds = re.sub(r"[= ]+", " ", setting.value or "").rpartition(" ")
+        if not seconds.isdigit() or "/" not in kind:
+            raise fail(setting.file, setting.line, "%s: expected TYPE=SECONDS", setting.name)
+        self.add("static-expires", ["%s=%ss" % (kind, seconds)], setting)
+
+    def do_del_header(self, option: names.Option, setting: Setting) -> None:
+        """A field that leaves."""
+        self.add("header", ["remove=%s" % setting.value], setting)
+
+    # logs
+
+    def do_logto(self, option: names.Option, setting: Setting) -> None:
+        """All that says where lines go."""
+        self.logs.note(option.name, setting)
+
+    def do_log_format(self, option: names.Option, setting: Setting) -> None:
+        """uWSGI's fields in stoker's words."""
+        text, unknown = log_rules.template(setting.value or "")
+        if unknown:
+            self.say(setting, "written as -: %s" % ", ".join("%%(%s)" % name for name in unknown))
+        self.add("access-log-format", text, setting)
