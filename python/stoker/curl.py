@@ -38,6 +38,7 @@ SCHEMES = {
     "http": "http",
     "https": "https",
     "uwsgi": "uwsgi",
+    "puwsgi": "uwsgi",  # of one request the same: its answer has a length, or ends the connection
     "fastcgi": "fastcgi",
     "fcgi": "fastcgi",
     "scgi": "scgi",
@@ -109,7 +110,7 @@ def parse_target(text: str, path: str | None) -> Target:
     if scheme.lower() not in SCHEMES:
         raise CurlError(
             BAD_SCHEME,
-            "%r: %r is not spoken: http, https, uwsgi, fastcgi and scgi are" % (text, scheme),
+            "%r: %r is not spoken: http, https, uwsgi, puwsgi, fastcgi and scgi are" % (text, scheme),
         )
     scheme = SCHEMES[scheme.lower()]
     is_unix = rest.lower().startswith("unix:") or rest.startswith(("/", "@", "./"))

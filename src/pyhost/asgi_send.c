@@ -95,7 +95,8 @@ static STK_COLD int send_raise_head(int error, stk_span name)
                         "http.response.start: the status must be within 200..599");
         return -1;
     case STK_RESPONSE_E_HEAD_SIZE:
-        PyErr_SetString(PyExc_ValueError, "http.response.start: the response head is over 64 KiB");
+        PyErr_SetString(PyExc_ValueError, "http.response.start: the response head is over 64 KiB, "
+                                          "with the fields that the server adds");
         return -1;
     case STK_RESPONSE_E_STARTED:
         PyErr_SetString(PyExc_RuntimeError, "http.response.start: the head has already been sent");

@@ -127,7 +127,8 @@ static STK_COLD int respond_raise_server(int error, stk_span name)
                      "control characters");
         return -1;
     case STK_RESPONSE_E_HEAD_SIZE:
-        PyErr_Format(PyExc_ValueError, "start_response: the response head is over 64 KiB");
+        PyErr_Format(PyExc_ValueError, "start_response: the response head is over 64 KiB, with the "
+                                       "fields that the server adds");
         return -1;
     case STK_RESPONSE_E_STARTED:
         PyErr_Format(PyExc_AssertionError, "start_response: the head has already been sent");

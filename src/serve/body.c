@@ -188,45 +188,54 @@ static int body_store(struct stk_body *body, const char *data, size_t len)
     return 0;
 }
 
-static int body_feed_chunked(struct stk_body *body, const char *data, size_t len,
-                             size_t *ret_consumed)
+/* What comes next of a body that is framed. */
+enum body_step { STEP_PIECE, STEP_PARTIAL, STEP_END, STEP_ABORTED, STEP_BAD };
+
+static enum body_step body_decode(struct stk_body *body, const char *data, size_t len,
+                                  size_t *ret_used, stk_span *ret_piece)
 {
-    int64_t limit = body->server->config->limit_request_body;
-    size_t used = 0;
-
-    for (;;) {
-        stk_span piece = {0};
-        size_t n = 0;
-        enum stk_chunked_result res =
-            stk_chunked_decode(&body->decoder, data + used, len - used, &n, &piece);
-        int r;
-
-        used += n;
-        switch (res) {
-        case STK_CHUNKED_DATA:
-            if (limit > 0 && body->received + piece.len > (uint64_t)limit)
-                return -EFBIG;
-            r = body_store(body, piece.ptr, piece.len);
-            if (r < 0)
-                return r;
-            break;
-        case STK_CHUNKED_PARTIAL:
-            *ret_consumed = used;
-            return STK_BODY_PARTIAL;
-        case STK_CHUNKED_END:
-            *ret_consumed = used;
-            body->complete = true;
-            body->length = body->received;
-            return STK_BODY_COMPLETE;
+    if (body->records != NULL) {
+        body->record_error = stk_fastcgi_body_decode(body->records, data, len, ret_used, ret_piece);
+        switch (body->record_error) {
+        case STK_FASTCGI_PIECE:
+            return STEP_PIECE;
+        case STK_FASTCGI_PARTIAL:
+            return STEP_PARTIAL;
+        case STK_FASTCGI_OK:
+            return STEP_END;
+        case STK_FASTCGI_ABORTED:
+            return STEP_ABORTED;
         default:
-            body->chunk_error = res;
-            return -EPROTO;
+            return STEP_BAD;
         }
+    }
+    body->chunk_error = stk_chunked_decode(&body->decoder, data, len, ret_used, ret_piece);
+    switch (body->chunk_error) {
+    case STK_CHUNKED_DATA:
+        return STEP_PIECE;
+    case STK_CHUNKED_PARTIAL:
+        return STEP_PARTIAL;
+    case STK_CHUNKED_END:
+        return STEP_END;
+    default:
+        return STEP_BAD;
     }
 }
 
-/* Takes the end of the records. */
-static int body_end_records(struct stk_body *body, bool aborted)
+static int body_take_piece(struct stk_body *body, stk_span piece)
+{
+    int64_t limit = body->server->config->limit_request_body;
+
+    if (piece.len > body->length - body->received) { /* records that belie the Content-Length */
+        body->record_error = STK_FASTCGI_E_BODY_LONG;
+        return -EPROTO;
+    }
+    if (limit > 0 && body->received + piece.len > (uint64_t)limit)
+        return -EFBIG;
+    return body_store(body, piece.ptr, piece.len);
+}
+
+static int body_take_end(struct stk_body *body, bool aborted)
 {
     if (!aborted && !body->chunked && body->received < body->length) {
         body->record_error = STK_FASTCGI_E_BODY_SHORT;
@@ -238,53 +247,41 @@ static int body_end_records(struct stk_body *body, bool aborted)
     return STK_BODY_COMPLETE;
 }
 
-static int body_feed_records(struct stk_body *body, const char *data, size_t len,
-                             size_t *ret_consumed)
+static int body_feed_framed(struct stk_body *body, const char *data, size_t len,
+                            size_t *ret_consumed)
 {
-    int64_t limit = body->server->config->limit_request_body;
     size_t used = 0;
+    int r = 0;
 
-    for (;;) {
+    while (r == 0) {
         stk_span piece = {0};
         size_t n = 0;
-        enum stk_fastcgi_result res =
-            stk_fastcgi_body_decode(body->records, data + used, len - used, &n, &piece);
-        int r;
+        enum body_step step = body_decode(body, data + used, len - used, &n, &piece);
 
         used += n;
         *ret_consumed = used;
-        switch (res) {
-        case STK_FASTCGI_PIECE:
-            if (piece.len > body->length - body->received) {
-                body->record_error = STK_FASTCGI_E_BODY_LONG;
-                return -EPROTO;
-            }
-            if (limit > 0 && body->received + piece.len > (uint64_t)limit)
-                return -EFBIG;
-            r = body_store(body, piece.ptr, piece.len);
-            if (r < 0)
-                return r;
+        switch (step) {
+        case STEP_PIECE:
+            r = body_take_piece(body, piece);
             break;
-        case STK_FASTCGI_PARTIAL:
+        case STEP_PARTIAL:
             return STK_BODY_PARTIAL;
-        case STK_FASTCGI_OK:
-        case STK_FASTCGI_ABORTED:
-            return body_end_records(body, res == STK_FASTCGI_ABORTED);
+        case STEP_END:
+        case STEP_ABORTED:
+            return body_take_end(body, step == STEP_ABORTED);
         default:
-            body->record_error = res;
             return -EPROTO;
         }
     }
+    return r;
 }
 
 int stk_body_feed(struct stk_body *body, const char *data, size_t len, size_t *ret_consumed)
 {
     int r;
 
-    if (body->records != NULL)
-        return body_feed_records(body, data, len, ret_consumed);
-    if (body->chunked)
-        return body_feed_chunked(body, data, len, ret_consumed);
+    if (body->records != NULL || body->chunked)
+        return body_feed_framed(body, data, len, ret_consumed);
     if (len > body->length - body->received)
         len = (size_t)(body->length - body->received);
     r = body_store(body, data, len);

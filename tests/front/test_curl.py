@@ -173,6 +173,23 @@ def test_uwsgi_over_unix(tmp_path, form):
     assert env["CONTENT_TYPE"] == "application/x-www-form-urlencoded"
 
 
+def test_puwsgi():
+    """On a connection that stays, the length of the answer is its end."""
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+
+    def kept(conn):
+        request = uwsgi(conn)
+        conn.sendall(answer)
+        return request, conn.recv(1)
+
+    with fake(kept) as ((_, port), seen):
+        run = curl("puwsgi://127.0.0.1:%d/x" % port)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == answer
+    (modifiers, env, _), behind = seen[0]
+    assert (modifiers, env["PATH_INFO"], behind) == ((0, 0), "/x", b"")
+
+
 def test_uwsgi_ping():
     def pong(conn):
         request = exactly(conn, 4)
