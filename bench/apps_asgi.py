@@ -91,3 +91,17 @@ async def compute2ms(scope, receive, send):
     apps.spin(apps.SPIN)
     await send(START)
     await send(HELLO)
+
+
+async def websocket(scope, receive, send):
+    """Sends each message of a WebSocket back; 14 bytes to others."""
+    if scope["type"] != "websocket":
+        await hello(scope, receive, send)
+        return
+    await receive()
+    await send({"type": "websocket.accept"})
+    while True:
+        message = await receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        await send({"type": "websocket.send", "text": message["text"]})

@@ -17,6 +17,8 @@ FILES = "stoker,stoker+nolog,nginx,nginx+nolog"
 ASGI = "stoker+asyncio,stoker+asyncio+nolog,stoker+uvloop,stoker+uvloop+nolog," \
        "uvicorn+uvloop,uvicorn+asyncio,granian-asgi,hypercorn,fastpysgi-asgi,gunicorn-asgi," \
        "peregrine-asgi"
+WEBSOCKET = ASGI.replace("uvicorn+asyncio", "uvicorn-wsproto+uvloop").replace(
+    "gunicorn-asgi,", "")
 TAKEOVER = "stoker,stoker+notakeover"
 
 
@@ -134,6 +136,14 @@ SCENARIOS = {
            ("compute2ms", "the application computes 2 ms", "compute2ms", {"pin": "none"}),
            ("c1", "14 bytes, 1 connection", "hello", {"connections": 1}),
        ]},
+    "ws-echo": Scenario("64 WebSockets, each sends 64 bytes and awaits their echo",
+                        app="apps_asgi:websocket", kind="ws_echo", body=64, servers=WEBSOCKET),
+    "ws-echo-c1": Scenario("1 WebSocket, 64 bytes and their echo", app="apps_asgi:websocket",
+                           kind="ws_echo", body=64, connections=1, servers=WEBSOCKET),
+    "ws-idle": Scenario("memory of 2,000 idle WebSockets, without the application's own",
+                        app="apps_asgi:websocket", kind="ws_idle", connections=2000, pin="none",
+                        servers="stoker+asyncio,stoker+uvloop,uvicorn+uvloop,uvicorn-wsproto+uvloop,"
+                                "granian-asgi,hypercorn,fastpysgi-asgi,peregrine-asgi"),
     "fastapi": Scenario("FastAPI, 1 kB of JSON", app="app_fastapi:app", servers=ASGI),
     "memory": Scenario("PSS of a worker beyond a bare interpreter with the application",
                        kind="memory", pin="none"),
@@ -225,6 +235,9 @@ TARGETS = [
     *[Target(name, "cpu_us", 1.00, "best", ours="stoker+uvloop")
       for name in ("asgi-hello", "asgi-json", "asgi-echo10k", "asgi-body100k", "asgi-stream",
                    "asgi-sleep0", "fastapi")],
+    *[Target("ws-echo", "cpu_us", 0.667, "best", ours=f"stoker+{loop}")  # 1.5 times the messages
+      for loop in ("asyncio", "uvloop")],
+    *[Target("ws-idle", "bytes", 3072, ours=f"stoker+{loop}") for loop in ("asyncio", "uvloop")],
     # requests per CPU second at least 0.9 times nginx's
     *[Target(name, "cpu_us", 1.11, "nginx" + log, ours="stoker" + log)
       for name in ("tls", "tls-handshake") for log in ("", "+nolog")],

@@ -188,7 +188,8 @@ def _gunicorn(spec, at):
 
 
 def _uvicorn(spec, at):
-    return [at.bin("uvicorn"), "--host", "127.0.0.1", "--port", str(at.port),
+    websockets = ["--ws", "wsproto"] if spec.family == "uvicorn-wsproto" else []
+    return [at.bin("uvicorn"), *websockets, "--host", "127.0.0.1", "--port", str(at.port),
             "--workers", str(spec.workers), "--loop", spec.loop or "uvloop",
             "--http", "httptools", "--backlog", "4096", "--timeout-keep-alive", "75",
             "--log-level", "info" if spec.log else "warning",
@@ -253,6 +254,7 @@ FAMILIES = {
 }
 ASGI_FAMILIES = {
     "uvicorn": Family("uvicorn httptools", _uvicorn, "uvicorn", "uvicorn", has_log=True),
+    "uvicorn-wsproto": Family("uvicorn wsproto", _uvicorn, "uvicorn", "wsproto", has_log=True),
     "granian-asgi": Family("granian", _granian, "granian", "granian", has_log=True),
     "hypercorn": Family("hypercorn", _hypercorn, "hypercorn", "hypercorn", has_log=True),
     "fastpysgi-asgi": Family("fastpysgi", _launch("fastpysgi"), "import fastpysgi", "fastpysgi"),

@@ -24,7 +24,7 @@ EXPECTED = {  # bytes of body that each application answers with; None: by its o
     "apps_asgi:hello": 14, "apps_asgi:context": 14, "apps_asgi:document": None,
     "apps_asgi:body100k": 100_000, "apps_asgi:stream": 65_536, "apps_asgi:echo": None,
     "apps_asgi:upload": None, "apps_asgi:sleep0": 14, "apps_asgi:sleep1ms": 14,
-    "apps_asgi:compute2ms": 14, "app_fastapi:app": None,
+    "apps_asgi:compute2ms": 14, "app_fastapi:app": None, "apps_asgi:websocket": 14,
     "apps:compute2ms": 14, "apps:fair": 14, "app_flask:app": 14,
 }
 

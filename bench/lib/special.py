@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 
+from . import paths
 from .procs import memory_kb
 from .rounds import Outcome
 from .session import START_TIMEOUT, StartError, first_answer
@@ -174,6 +175,104 @@ def _hold(server, placement, count, before_kb):
         return (server.process.pss_kb() - before_kb) * 1024 / count
     finally:
         _end_client(client, 1.0)
+
+
+def ws_echo(session, scenario, specs, rounds, say):
+    """CPU per message that each of many WebSockets sends when its last one has come back."""
+    outcome = Outcome()
+    seconds = max(1, round(session.options.seconds))
+    placement = session.placement(scenario)
+    running = _started(session, scenario, specs, outcome, say)
+    for server in list(running):
+        with _guard(server, running, session, outcome, say):
+            _echo(session, server, scenario, placement, 1)  # warms it up
+    _in_rounds(session, running, rounds, outcome, say,
+               lambda server: _echo(session, server, scenario, placement, seconds),
+               lambda figures: f"{figures['cpu_us']:9.2f} µs/message "
+                               f"{figures['rps']:9.0f} messages/s")
+    _stop_all(session, running)
+    return outcome
+
+
+def _echo(session, server, scenario, placement, seconds):
+    session.empty_logs(server.port)
+    before = server.process.cpu_ns()
+    figures = run_load("echo", server.port, placement, program="ws_load", size=scenario.body,
+                       connections=scenario.connections, seconds=seconds)
+    used = server.process.cpu_ns() - before
+    if not server.process.alive():
+        raise ClientError("ended during the round: " + server.process.last_words())
+    if figures["open"] < scenario.connections or not figures["requests"]:
+        raise ClientError(f"echoes on {figures['open']} of {scenario.connections} WebSockets")
+    return {
+        "cpu_us": used / 1000 / figures["requests"],
+        "rps": figures["requests"] * 1e6 / figures["us"],
+        "p50_ms": figures["p50"] / 1000, "p99_ms": figures["p99"] / 1000,
+        "pss_mb": server.process.pss_kb() / 1024, "requests": figures["requests"],
+        "errors": figures["errors"]}
+
+
+def ws_idle(session, scenario, specs, rounds, say):
+    """PSS with many idle WebSockets, each of which was used once, less before, and less what the
+    application's side of them costs in a process that has them without a server."""
+    outcome = Outcome()
+    placement = session.placement(scenario)
+    count = 500 if session.options.quick else scenario.connections
+    for _ in range(1 if session.options.quick else min(rounds, 3)):
+        own = _bare_websockets(session, placement, count)
+        for spec in specs:
+            if str(spec) in outcome.problems:
+                continue
+            server = None
+            try:
+                server = session.start_ready(spec, scenario)
+                run_load("echo", server.port, placement, program="ws_load", connections=8, seconds=1)
+                time.sleep(0.3)
+                before = server.process.pss_kb()
+                total = _hold_websockets(server, placement, count, before)
+            except (StartError, ClientError) as problem:
+                outcome.fail(spec, problem)
+                say(f"  {spec}: {problem}")
+                continue
+            finally:
+                if server:
+                    session.stop(server.process)
+            outcome.add(spec, {"bytes": total - own, "total_bytes": total, "own_bytes": own,
+                               "pss_mb": before / 1024})
+            say(f"  {str(spec):<24}{total - own:9.0f} bytes a connection, beside {own:.0f} of the "
+                f"application")
+    return outcome
+
+
+def _hold_websockets(server, placement, count, before_kb):
+    """Bytes that each of `count` held WebSockets costs the server."""
+    client = start_load("hold", server.port, placement, program="ws_load", connections=count,
+                        seconds=60)
+    try:
+        line = client.popen.stdout.readline().decode()  # printed when all are open
+        if f'"open":{count}}}' not in line:
+            raise ClientError(f"holds not all of {count} WebSockets: {line.strip()}")
+        return (server.process.pss_kb() - before_kb) * 1024 / count
+    finally:
+        _end_client(client, 1.0)
+
+
+def _bare_websockets(session, placement, count):
+    """Bytes that each of `count` WebSockets costs on the application's side (bench/bare_ws.py)."""
+    python = os.path.join(session.venv, "bin", "python")
+    process = session.spawn([python, os.path.join(paths.BENCH, "bare_ws.py"), str(count)],
+                            placement, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        process.popen.stdout.readline()
+        before = memory_kb(process.pid)["Pss"]
+        process.popen.stdin.write(b"\n")
+        process.popen.stdin.flush()
+        process.popen.stdout.readline()
+        return (memory_kb(process.pid)["Pss"] - before) * 1024 / count
+    finally:
+        session.stop(process)
+        process.popen.stdin.close()
+        process.popen.stdout.close()
 
 
 def slowloris(session, scenario, specs, rounds, say):
@@ -344,5 +443,5 @@ def _beyond(server, bare_pid):
             "tree_mb": server.process.pss_kb() / 1024, "bare_mb": bare["Pss"] / 1024}
 
 
-KINDS = {"rate": rate, "idle": idle, "idle10k": idle10k, "first_block": first_block,
+KINDS = {"ws_echo": ws_echo, "ws_idle": ws_idle, "rate": rate, "idle": idle, "idle10k": idle10k, "first_block": first_block,
          "slowloris": slowloris, "fair": fair, "startup": startup, "memory": memory}

@@ -56,14 +56,15 @@ def run_wrk(port, connections, seconds, arguments, placement, path="/", tls=Fals
     return figures
 
 
-def run_load(mode, port, placement, **options):
-    """One run of the load client in a bounded mode."""
-    return _figures(start_load(mode, port, placement, **options), options["seconds"] + 20)
+def run_load(mode, port, placement, program="load", **options):
+    """One run of a load client in a bounded mode."""
+    return _figures(start_load(mode, port, placement, program, **options),
+                    options["seconds"] + 20)
 
 
-def start_load(mode, port, placement, **options):
-    """Starts the load client; its figures come when it ends."""
-    argv = [paths.compiled("load"), mode, "--port", str(port)]
+def start_load(mode, port, placement, program="load", **options):
+    """Starts a load client (load or ws_load); its figures come when it ends."""
+    argv = [paths.compiled(program), mode, "--port", str(port)]
     for name, value in options.items():
         argv += ["--" + name, str(value)]
     return Process(argv, placement, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
