@@ -127,7 +127,7 @@ def _mapping(reader: _Reader, indent: int, depth: int) -> Iterator[tuple]:
         if here > indent:
             raise reader.fail(number, "this line is indented further than the one above")
         if text.startswith("- ") or text == "-":
-            return
+            raise reader.fail(number, "an item of a list, where a key was expected")
         if text in ("---", "..."):
             return
         reader.at += 1
@@ -135,7 +135,7 @@ def _mapping(reader: _Reader, indent: int, depth: int) -> Iterator[tuple]:
         if key == "<<":
             raise reader.fail(number, "merge keys (<<) are not taken")
         if rest:
-            for value in _values(reader, number, rest, indent):
+            for value in _values(reader, number, rest, indent, not text.endswith(rest)):
                 yield key, value, number, depth > 0
             continue
         line = _next(reader)
@@ -164,8 +164,12 @@ def _plain_below(reader: _Reader, indent: int) -> str:
         if line is None or line[1] <= indent:
             return " ".join(parts)
         reader.at += 1
-        value = _values(reader, line[0], _comment_off(line[2]), indent)
-        parts.extend(value)
+        text = _comment_off(line[2])
+        if text[:1] == "[" or (parts and text[:1] in ("'", '"')):
+            raise reader.fail(line[0], "%s below its key: put it on the same line", display(text))
+        parts.extend(_values(reader, line[0], text, indent, True))
+        if text != line[2]:
+            return " ".join(parts)
 
 
 def _items(reader: _Reader, key: str, indent: int, depth: int) -> Iterator[tuple]:
@@ -179,13 +183,15 @@ def _items(reader: _Reader, key: str, indent: int, depth: int) -> Iterator[tuple
         rest = _comment_off(text[1:].strip(" \t"))
         if not rest:
             raise reader.fail(number, "an item without a value")
-        if rest.startswith("- ") or (rest[0] not in "\"'[" and _is_key(rest)):
+        if rest.startswith(("- ", "[")) or (rest[0] not in "\"'" and _is_key(rest)):
             raise reader.fail(number, "a list or mapping in the list of %s", display(key))
-        for value in _values(reader, number, rest, indent):
+        for value in _values(reader, number, rest, indent, not text.endswith(rest)):
             yield key, value, number, depth > 0
 
 
-def _values(reader: _Reader, number: int, text: str, indent: int) -> list[str]:
+def _values(
+    reader: _Reader, number: int, text: str, indent: int, commented: bool = False
+) -> list[str]:
     """The values that stand behind a key or a dash: one, or those of a list in brackets."""
     first = text[0]
     if first in "\"'":
@@ -200,7 +206,15 @@ def _values(reader: _Reader, number: int, text: str, indent: int) -> list[str]:
         return [_block(reader, number, text, indent)]
     if first in "&*!{@`%":
         raise reader.fail(number, "%s is YAML that no configuration needs here", display(text))
-    return [_folded(reader, text, indent)]
+    if text.startswith(("- ", "? ")) or text in ("-", "?"):
+        raise reader.fail(number, "%s is YAML that no configuration needs here", display(text))
+    _plain(reader, number, text)
+    return [text if commented else _folded(reader, text, indent)]
+
+
+def _plain(reader: _Reader, number: int, text: str) -> None:
+    if ": " in text or ":\t" in text or text.endswith(":"):
+        raise reader.fail(number, "a colon in %s: put the value in quotes", display(text))
 
 
 def _folded(reader: _Reader, text: str, indent: int) -> str:
@@ -211,7 +225,10 @@ def _folded(reader: _Reader, text: str, indent: int) -> str:
         if line is None or line[1] <= indent or _is_key(line[2]) or line[2].startswith("- "):
             return " ".join(parts)
         reader.at += 1
-        parts.append(_comment_off(line[2]))
+        text = _comment_off(line[2])
+        parts.append(text)
+        if text != line[2]:
+            return " ".join(parts)
 
 
 ESCAPES = {
@@ -302,7 +319,7 @@ def _block(reader: _Reader, number: int, text: str, indent: int) -> str:
     taken: list[str] = []
     inner = None
     while reader.at < len(reader.raw):
-        _, raw = reader.raw[reader.at]
+        at, raw = reader.raw[reader.at]
         raw = raw.rstrip("\r")
         if raw.strip(" "):
             here = len(raw) - len(raw.lstrip(" "))
@@ -310,6 +327,8 @@ def _block(reader: _Reader, number: int, text: str, indent: int) -> str:
                 inner = here
             if inner is None or here < inner:
                 break
+        if style == ">" and inner is not None and raw[inner : inner + 1] in (" ", "\t"):
+            raise reader.fail(at, "a line that is indented further, in text behind >; use |")
         taken.append(raw[inner or 0 :])
         reader.at += 1
     while taken and not taken[-1] and "+" not in flags:
