@@ -65,6 +65,7 @@ def test_json(conf):
         ("env", "B=2"),
         ("off", "0"),
         ("neg", "-1"),
+        ("f", "1.5"),
     ]
     assert [setting.line for setting in read.settings] == [2, 3, 4, 4]
     conf.write("b.json", '{"uwsgi": {"a": 1,}}')

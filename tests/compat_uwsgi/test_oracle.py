@@ -106,13 +106,19 @@ CASES = {
             "a.xml": '<root><uwsgi id="one">\n <threads>2</threads>\n <bare/>\n <!-- c -->\n <sp> a b </sp>\n <n>%n</n>\n'
             ' <amp>a &amp; b</amp>\n <mix>a<b>c</b>d</mix>\n <app mountpoint="/x">mod</app>\n <app/>\n</uwsgi>\n'
             '<uwsgi id="two"><threads>9</threads></uwsgi></root>\n',
+            "c.xml": "<uwsgi><a><![CDATA[x & y]]></a><b>x<!-- c -->y</b><c>\n multi\n</c><d id='z'>1</d><e id='y'>2</e>text"
+            "<f></f><?pi x?><g> </g><![CDATA[import x]]><app>m</app><app mountpoint='/a'><module>x</module></app>"
+            "<app domain='d'>y</app></uwsgi>",
             "b.xml": "<uwsgi><threads>1</threads><a>$(HOME)</a></uwsgi>",
         },
-        ["--xml a.xml", "-x a.xml:two", "a.xml", "b.xml"],
+        ["--xml a.xml", "-x a.xml:two", "a.xml", "b.xml", "c.xml", "--xml c.xml:z"],
     ),
     "json": (
-        {"a.json": '{"uwsgi": {"threads": 2, "a": "b", "t": true, "f": false, "l": ["x", 1]}}'},
-        ["--json a.json", "a.json", "-j a.json"],
+        {
+            "a.json": '{"uwsgi": {"threads": 2, "a": "b", "t": true, "f": false, "l": ["x", 1]}}',
+            "b.json": '{"uwsgi":{"a":1,"a":2,"d":[1,[2],{"y":1},null],"e":99999999999,"f":"","g":-5,"u":"\\u00e4%n"}}',
+        },
+        ["--json a.json", "a.json", "-j a.json", "b.json"],
     ),
     "injected": (
         {

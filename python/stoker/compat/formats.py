@@ -122,7 +122,8 @@ def read_json(doc: Document) -> Iterator[Pair]:
 
     text = doc.text()
     try:
-        root = json.loads(text, object_pairs_hook=_Pairs)
+        # A number keeps its spelling, be it 1.50 or 1e3.
+        root = json.loads(text, object_pairs_hook=_Pairs, parse_float=str)
     except json.JSONDecodeError as error:
         raise fail(doc.file, error.lineno, "not JSON: %s", error.msg) from None
     except RecursionError:
@@ -159,8 +160,9 @@ def _json_scalar(doc: Document, key: str, item: object, line: int) -> str | None
         return "0"
     if isinstance(item, int):
         return str(item)
-    kind = "a number with a fraction" if isinstance(item, float) else "an object or a list"
-    doc.notice(line, "%s: uWSGI ignores a value that is %s" % (display(key), kind))
+    if isinstance(item, float):  # NaN and the like, which JSON has not
+        raise fail(doc.file, line, "%s is no value of JSON", display(key))
+    doc.notice(line, "%s: uWSGI ignores a value that is an object or a list" % display(key))
     return None
 
 
@@ -193,7 +195,9 @@ def read_xml(doc: Document) -> Iterator[Pair]:
         identity = node.attributes.get("id")
         if doc.asked and identity is not None and identity != doc.section:
             continue
-        if node.name == "app":
+        if node.name == CDATA:
+            yield "eval", node.text, node.line
+        elif node.name == "app":
             yield from _xml_app(node)
         elif node.empty:
             yield node.name, "1", node.line
@@ -210,7 +214,9 @@ def read_xml(doc: Document) -> Iterator[Pair]:
 def _xml_app(node) -> Iterator[Pair]:
     """<app mountpoint="/x">module</app>, an old way to write `mount = /x=module`."""
     text = node.text
-    if not text.strip() and node.children:
+    if node.children:
+        if not text:
+            return
         text = node.children[0].text
     if not node.empty:
         if "mountpoint" in node.attributes:
@@ -222,13 +228,17 @@ def _xml_app(node) -> Iterator[Pair]:
     yield "app", "", node.line
 
 
+CDATA = "#cdata"
+
+
 class _Node:
     def __init__(self, name: str, attributes: dict[str, str], line: int):
         self.name = name
         self.attributes = attributes
         self.line = line
         self.children: list[_Node] = []
-        self.text = ""  # before the first child
+        self.text = ""  # before the first child or comment
+        self.whole = False  # has one come?
         self.empty = True
 
 
@@ -245,12 +255,25 @@ def _xml_tree(doc: Document) -> _Node:
         node = _Node(name, attributes, parser.CurrentLineNumber)
         stack[-1].children.append(node)
         stack[-1].empty = False
+        stack[-1].whole = True
         stack.append(node)
 
     def text(data: str) -> None:
-        if not stack[-1].children:
+        if not stack[-1].whole:
             stack[-1].text += data
         stack[-1].empty = False
+
+    def comment(_data: str) -> None:
+        stack[-1].whole = True
+        stack[-1].empty = False
+
+    def cdata() -> None:
+        if stack[-1].name == "uwsgi":
+            start(CDATA, {})
+
+    def cdata_end() -> None:
+        if stack[-1].name == CDATA:
+            stack.pop()
 
     def entity(*_args: object) -> None:
         raise fail(doc.file, parser.CurrentLineNumber, "entities are not taken")
@@ -258,6 +281,9 @@ def _xml_tree(doc: Document) -> _Node:
     parser.StartElementHandler = start
     parser.EndElementHandler = lambda name: stack.pop()
     parser.CharacterDataHandler = text
+    parser.CommentHandler = comment
+    parser.StartCdataSectionHandler = cdata
+    parser.EndCdataSectionHandler = cdata_end
     parser.EntityDeclHandler = entity
     parser.buffer_text = True
     try:
