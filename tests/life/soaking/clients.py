@@ -12,6 +12,7 @@ import threading
 import time
 import zlib
 
+from tests.lib import websocket
 from tests.lib.server import Connection, ProtocolError
 from tests.life.soaking import app
 
@@ -366,6 +367,102 @@ class Stuck(Client):
         self.close()
 
 
+class Wait(KeepAlive):
+    """A request that waits in the event loop."""
+
+    kind = "wait"
+
+    def turn(self):
+        size = self.random.choice((0, 14, 5000))
+        self.ask("/wait", size, "&pause=%.3f" % self.random.choice((0, 0.001, 0.02, 0.3)))
+
+
+class Socket(Client):
+    """A WebSocket. One that is closed with 1012 or 1001 has been told so, and is opened again."""
+
+    kind = "websocket"
+    burst = 4
+    closes = False  # it has sent a close frame
+
+    def prepare(self):
+        if self.link is not None:
+            while self.link is not None and (self.link.buffer or select.select([self.link.sock], [], [], 0)[0]):
+                self.take_frame()
+        if self.link is None:
+            self.closes = False
+            self.link = Link(self.address)
+            self.link.say("sends a handshake")
+            self.link.send(websocket.handshake("/socket"))
+            response = self.link.read_head()
+            if response.status != 101:
+                raise Wrong("status %d for a handshake" % response.status)
+            self.link.last_pid = response.header("x-pid")
+            self.link.say("opened by %s" % self.link.last_pid)
+
+    def take_frame(self):
+        """The payload of the next message; None: a frame that is none."""
+        first, length = self.link.read_bytes(2)
+        if length > 125:
+            length = int.from_bytes(self.link.read_bytes(2 if length == 126 else 8), "big")
+        payload = self.link.read_bytes(length)
+        if first == 0x80 | websocket.PING:
+            self.link.send(websocket.frame(websocket.PONG, payload))
+        elif first == 0x80 | websocket.CLOSE:
+            self.end(int.from_bytes(payload[:2], "big"))
+        elif first == 0x80 | websocket.BINARY:
+            return payload
+        else:
+            raise Wrong("a frame that begins %02x" % first)
+        return None
+
+    def end(self, code):
+        self.link.say("was closed with %d" % code)
+        if code not in ((1000, 1001, 1012) if self.closes else (1001, 1012)):
+            raise Wrong("closed with %d" % code)
+        self.ledger.note("WebSockets closed with %d" % code)
+        try:
+            self.link.send(websocket.frame(websocket.CLOSE, code.to_bytes(2, "big")))
+            if not self.link.at_end():
+                raise Wrong("bytes behind a close frame")
+        except ConnectionError:
+            pass  # it has said all that it had to say
+        self.close()
+
+    def turn(self):
+        asked = []
+        begin = time.monotonic()
+        for _ in range(self.random.randint(1, self.burst)):
+            number, size = self.ledger.next_number(), self.random.choice((0, 100, 200, 5000, 70000))
+            asked.append((number, size))
+        self.link.say("sends %d messages from id=%d" % (len(asked), asked[0][0]))
+        frames = [websocket.frame(websocket.TEXT, b"%d %d" % one) for one in asked]
+        try:
+            self.link.send(b"".join(frames))
+        except ConnectionError:
+            pass  # closed meanwhile: what was said before is read
+        for number, size in asked:
+            found = None
+            while found is None and self.link is not None:
+                found = self.take_frame()
+            if self.link is None:
+                return  # closed: what was not answered may be sent again
+            if found != app.expected(number, size):
+                raise Wrong("a message of %d bytes that begins %r" % (len(found), found[:40]))
+            self.ledger.add_answer(self.kind, self.link, time.monotonic() - begin)
+        if self.random.random() < 0.01:
+            self.closes = True
+            self.link.send(websocket.frame(websocket.CLOSE, b"\x03\xe8"))
+            while self.link is not None:
+                self.take_frame()
+
+
+class IdleSocket(Socket):
+    """Hears of a reload while it waits."""
+
+    kind = "idle websocket"
+    burst = 1
+
+
 # (kind, number of threads, share of the rate or the period of one thread in seconds)
 FAST = ((KeepAlive, 10, 0.70), (Close, 4, 0.15), (Pipelined, 2, 0.015))
 PACED = (
@@ -379,7 +476,10 @@ PACED = (
 )
 
 
-def make(ledger, address, rate, seed, compute=False, stuck=False):
+ASYNC = ((Wait, 6, 0.1), (Socket, 6, 0.1), (IdleSocket, 10, 4.0))
+
+
+def make(ledger, address, rate, seed, compute=False, stuck=False, asynchronous=False):
     """The threads of the mixed load at about `rate` requests a second of the fast kinds."""
     clients = []
     for cls, count, share in FAST:
@@ -387,7 +487,8 @@ def make(ledger, address, rate, seed, compute=False, stuck=False):
             cls = Compute
         for _ in range(count):
             clients.append(cls(ledger, address, count / (rate * share), seed + len(clients)))
-    for cls, count, period in PACED + (((Stuck, 2, 6.0),) if stuck else ()):
+    paced = PACED + (ASYNC if asynchronous else ()) + (((Stuck, 2, 6.0),) if stuck else ())
+    for cls, count, period in paced:
         for _ in range(count):
             clients.append(cls(ledger, address, period, seed + len(clients)))
     return clients
