@@ -179,6 +179,12 @@ struct stk_host_ops {
      */
     void (*cancel)(void *host, void *thread, uint64_t call, int why);
     /*
+     * Which step of a detached request's application runs now on the thread that drives the
+     * engine, to be cancelled by the call above: a number of its own, and the request's id; 0: none
+     * that is known. From any thread. May be NULL.
+     */
+    uint64_t (*step)(void *host, void *thread, uint64_t *ret_call);
+    /*
      * Writes stacks as text to a descriptor: of all threads (thread NULL), or of one. Best effort,
      * from any thread, without the interpreter: nothing is allocated and nobody waits.
      */

@@ -17,6 +17,7 @@
 #include "pyhost/asgi_runner.h"
 
 #include "base/log.h"
+#include "pyhost/cancel.h"
 #include "pyhost/report.h"
 
 /* The truth of an attribute; -1 without an exception where that fails. */
@@ -61,11 +62,15 @@ static inline PySendResult runner_step(StkRunner *r, StkExchange *ex, PyObject *
     struct stk_asgi *a = r->asgi;
     StkExchange *outer = a->driven;
     PyObject *outer_task = a->driven_task;
+    struct stk_pythread *thread = a->thread;
+    bool steps = stk_cancel_begin_step(thread, &ex->call);
     PySendResult result;
 
     a->driven = r->context && r->task ? ex : NULL;
     a->driven_task = r->task;
     result = stk_py_send(coro, arg, ret_value);
+    if (steps)
+        stk_cancel_end_step(thread);
     a->driven = outer;
     a->driven_task = outer_task;
     return result;
@@ -350,12 +355,17 @@ static PyObject *runner_next(PyObject *op)
 static PyObject *runner_throw_on(StkRunner *r, PyObject *args)
 {
     PyObject *throw = PyObject_GetAttr(r->coro, stk_runner_name(r, STK_NAME_s_throw));
+    struct stk_pythread *thread = r->asgi->thread;
     PyObject *value;
     PySendResult result;
+    bool steps;
 
     Py_CLEAR(r->park);
     r->waits = false;
+    steps = stk_cancel_begin_step(thread, &r->exchange->call);
     value = throw ? PyObject_CallObject(throw, args) : NULL; /* waits by futures: nothing drives */
+    if (steps)
+        stk_cancel_end_step(thread);
     Py_XDECREF(throw);
     if (value)
         return value;

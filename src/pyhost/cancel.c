@@ -261,6 +261,19 @@ void stk_cancel_call(void *host, void *thread, uint64_t call, int why)
         stk_log_error("a request cannot be cancelled: its thread gets no signal");
 }
 
+uint64_t stk_cancel_step(void *host, void *thread, uint64_t *ret_call)
+{
+    struct stk_pythread *t = thread;
+    uint64_t step = atomic_load_explicit(&t->step, memory_order_acquire);
+    uint64_t call = atomic_load_explicit(&t->step_call, memory_order_acquire);
+
+    STK_CHECK_MAGIC(t, STK_PYTHREAD_MAGIC);
+    if (!(step & 1) || atomic_load_explicit(&t->step, memory_order_acquire) != step)
+        return 0;
+    *ret_call = call;
+    return step;
+}
+
 STK_COLD void stk_cancel_clear(struct stk_pythread *thread)
 {
     atomic_store(&thread->cancel, 0);

@@ -37,5 +37,30 @@ static inline void stk_cancel_end(struct stk_pythread *thread)
 /* The exception for a call that is cancelled because its client has left, or for its time; NULL
  * with another one. */
 PyObject *stk_cancel_new(const struct stk_pyhost *host, bool left);
+/*
+ * Around a step of a request's coroutine, outside of a call: what is raised from outside meanwhile
+ * is for this request. begin returns whether there is one to end.
+ */
+static inline bool stk_cancel_begin_step(struct stk_pythread *thread, struct stk_call *call)
+{
+    if (!thread || thread->call || !call->req)
+        return false;
+    thread->call = call;
+    atomic_store_explicit(&thread->step_call, call->req->id, memory_order_relaxed);
+    atomic_store_explicit(&thread->step,
+                          atomic_load_explicit(&thread->step, memory_order_relaxed) + 1,
+                          memory_order_release);
+    return true;
+}
+static inline void stk_cancel_end_step(struct stk_pythread *thread)
+{
+    atomic_store_explicit(&thread->step,
+                          atomic_load_explicit(&thread->step, memory_order_relaxed) + 1,
+                          memory_order_release);
+    stk_cancel_end(thread);
+}
+/* host_ops.step: see app/host.h. */
+uint64_t stk_cancel_step(void *host, void *thread, uint64_t *ret_call);
+
 /* Whether an exception is the server's own, raised in this call. */
 bool stk_cancel_is_own(const struct stk_call *call, PyObject *exc);

@@ -135,6 +135,7 @@ static const struct stk_host_ops host_ops = {
     .fork_child = stk_fork_child,
     .source_files = stk_sources_list,
     .cancel = stk_cancel_call,
+    .step = stk_cancel_step,
     .stacks = stk_stacks_write,
     .freeze = stk_fork_freeze,
     .list_modules = stk_warm_list,

@@ -84,6 +84,10 @@ struct stk_pythread {
     /* Which call is to be cancelled and why, see cancel.c; 0: none. */
     _Atomic uint64_t cancel;
     _Atomic uint64_t cancelled; /* the last such word that was carried out */
+    /* Of the event loop's thread: the number of its steps of requests, odd within one, and whose.
+     */
+    _Atomic uint64_t step;
+    _Atomic uint64_t step_call;
 };
 
 /* A request being answered; lives on the stack of stk_wsgi_call. */

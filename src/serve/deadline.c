@@ -33,6 +33,7 @@
 #include "ipc/scoreboard.h"
 #include "serve/conn.h"
 #include "serve/conn_io.h"
+#include "serve/detach.h"
 #include "serve/fcgi.h"
 #include "serve/http1.h"
 #include "serve/router.h"
@@ -376,6 +377,25 @@ void stk_deadline_log_cut(const struct stk_serve_request *rq)
                     client);
 }
 
+void stk_deadline_log_step(struct stk_server *server, const struct stk_serve_request *rq,
+                           const char *done)
+{
+    char what[DEADLINE_SHOWN + 64], *message;
+    size_t len = 0;
+    STK_CLEANUP(stk_mem_freep) char *stack = deadline_stack(server, &server->threads[0], &len);
+    int n;
+
+    deadline_describe(rq, what, sizeof what);
+    message = stk_try_alloc(512 + sizeof what + len);
+    if (message == NULL)
+        return;
+    n = snprintf(message, 512 + sizeof what, "%s: %s%s", what, done,
+                 stack != NULL ? ". It is at (most recent call first):\n" : "");
+    memcpy(message + n, stack != NULL ? stack : "", len);
+    stk_log_bytes(STK_LOG_ERROR, message, (size_t)n + len);
+    free(message);
+}
+
 static void deadline_cancel(struct stk_deadline *d, const struct stk_serve_thread *t,
                             const struct deadline_watch *w, int why)
 {
@@ -410,10 +430,13 @@ static void deadline_expire(struct stk_deadline *d, struct stk_serve_request *rq
 
 /* ---- after it ------------------------------------------------------------------------------ */
 
-static void deadline_retire(struct stk_deadline *d, unsigned reason, int64_t value, bool *done)
+void stk_deadline_retire(struct stk_deadline *d, bool stuck, stk_msec age)
 {
+    bool *done = stuck ? &d->retired_stuck : &d->retired;
+
     if (!*done && d->server->on_retire != NULL)
-        d->server->on_retire(d->server->on_retire_arg, reason, value);
+        d->server->on_retire(d->server->on_retire_arg,
+                             stuck ? STK_CHANNEL_RETIRE_STUCK : STK_CHANNEL_RETIRE_CANCELLED, age);
     *done = true;
 }
 
@@ -435,7 +458,7 @@ static stk_msec deadline_follow(struct stk_deadline *d, struct stk_serve_request
         stk_log_error("%s: has not returned to the server %.3f s after it was cancelled, it "
                       "may be blocked outside Python: this worker is replaced",
                       what, (double)age / 1000.0);
-        deadline_retire(d, STK_CHANNEL_RETIRE_STUCK, now - w->since, &d->retired_stuck);
+        stk_deadline_retire(d, true, now - w->since);
         return now + DEADLINE_LOOK_MS;
     }
     /* What has been raised may have been caught, or lost where Python drops exceptions. */
@@ -450,7 +473,7 @@ static void deadline_ended(struct stk_deadline *d, struct deadline_watch *w)
     if (w->stage == WATCH_STUCK)
         d->stuck--;
     if (w->stage == WATCH_EXPIRED)
-        deadline_retire(d, STK_CHANNEL_RETIRE_CANCELLED, 0, &d->retired);
+        stk_deadline_retire(d, false, 0);
     *w = (struct deadline_watch){0};
 }
 
@@ -619,8 +642,10 @@ static void deadline_check_abandoned(struct stk_deadline *d)
 {
     struct stk_server *server = d->server;
 
-    if (d->stuck > 0 && atomic_load(&server->draining) && server->on_abandoned != NULL &&
-        stk_scoreboard_get(server->row, STK_COUNTER_connections_open) <= d->stuck)
+    uint64_t stuck = d->stuck + stk_detach_stuck(server);
+
+    if (stuck > 0 && atomic_load(&server->draining) && server->on_abandoned != NULL &&
+        stk_scoreboard_get(server->row, STK_COUNTER_connections_open) <= stuck)
         server->on_abandoned(server->on_abandoned_arg);
 }
 
@@ -637,6 +662,8 @@ void stk_deadline_tick(struct stk_deadline *d)
     for (unsigned i = 0; i < d->nwatches; i++)
         next = deadline_earlier(next, deadline_look(d, i, now, changed));
     next = deadline_earlier(next, deadline_jobs(d, now));
+    if (d->server->detach != NULL)
+        next = deadline_earlier(next, stk_detach_watch(d->server, now));
     /* First the queue, see there: a job may be between it and its call. */
     if (stk_lead_jobs(d->server->lead) > 0 || stk_lead_is_any_at_job(d->server->lead))
         next = deadline_earlier(next, now + DEADLINE_LOOK_MS);

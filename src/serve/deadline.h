@@ -99,5 +99,11 @@ void stk_deadline_unlock(struct stk_serve_request *rq);
 void stk_deadline_answer(struct stk_serve_thread *t, struct stk_serve_request *rq);
 void stk_deadline_cut(const struct stk_serve_request *rq, bool begun);
 void stk_deadline_log_late(const struct stk_serve_request *rq, const char *done);
+/* Says of a request whose step goes on in the event loop what is done, and where it is. */
+void stk_deadline_log_step(struct stk_server *server, const struct stk_serve_request *rq,
+                           const char *done);
+/* Asks, once each, for the worker to be replaced: a call was cancelled, or (stuck) does not return.
+ */
+void stk_deadline_retire(struct stk_deadline *d, bool stuck, stk_msec age);
 /* Says that it was not finished when graceful-timeout was over. */
 void stk_deadline_log_cut(const struct stk_serve_request *rq);

@@ -199,6 +199,8 @@ void stk_detach_tell(struct stk_detach *det, struct stk_detached *d, unsigned wh
     d->told |= (uint8_t)(what & ONCE);
     d->want &= (uint8_t)~what;
     d->tell |= (uint8_t)what;
+    if (what & (STK_WAKE_TIMEOUT | STK_WAKE_CANCEL) && det->due_back == 0)
+        det->due_back = stk_time_mono_ns() / STK_NSEC_PER_MSEC;
     if (!stk_list_is_empty(&d->woken))
         return;
     stk_list_append(&det->woken, &d->woken);
@@ -231,6 +233,8 @@ void stk_detach_wake(struct stk_server *server, struct stk_lead_thread *thread)
     stk_list_init(&now);
     pthread_mutex_lock(&det->mutex);
     atomic_store_explicit(&det->has_woken, false, memory_order_relaxed);
+    det->due_back = 0;
+    det->away = false;
     while (!stk_list_is_empty(&det->woken))
         stk_list_append(&now, stk_list_pop(&det->woken));
     /* What a wake ends is taken off the list that it is on, this one too. */

@@ -55,6 +55,17 @@ void stk_detach_init(struct stk_server *server, unsigned napps);
 void stk_detach_deinit(struct stk_server *server);
 /* Whether the server has detached requests, and this application is asynchronous. */
 bool stk_detach_is_async(const struct stk_server *server, unsigned app);
+/*
+ * The event loop runs from here on, with the host's object of its thread; or no longer (NULL).
+ */
+void stk_detach_set_driver(struct stk_server *server, void *thread);
+/*
+ * Looks at an event loop that does not come back, by the stand-by once a tick: a step of a request
+ * whose time is over is cancelled. Returns when to look again (INT64_MAX: no need).
+ */
+stk_msec stk_detach_watch(struct stk_server *server, stk_msec now);
+/* Requests that wait in an event loop that will not come back. */
+unsigned stk_detach_stuck(struct stk_server *server);
 /* Tells the host why requests can go on; by the thread that drives the event loop, in a turn. */
 void stk_detach_wake(struct stk_server *server, struct stk_lead_thread *thread);
 

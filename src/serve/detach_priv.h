@@ -2,6 +2,7 @@
  * The inside of detached requests:
  *   detach.c         how they come to be, events, time, draining
  *   detach_serve.c   their services, and their end
+ *   detach_watch.c   the stand-by's look at an event loop that does not come back
  */
 #pragma once
 
@@ -9,12 +10,27 @@
 
 #include "serve/detach.h"
 
+/* The stand-by's notes on the step that runs in the event loop. Times are monotonic milliseconds.
+ */
+struct stk_detach_watch {
+    uint64_t step; /* of stk_host_ops.step; 0: none */
+    uint64_t id;   /* of its request */
+    stk_msec look;
+    stk_msec cancelled_at; /* 0: it has not been */
+    bool again;            /* it has been cancelled a second time */
+    bool stuck;            /* and goes on */
+};
+
 struct stk_detach {
     struct stk_server *server;
     pthread_mutex_t mutex;
     struct stk_list all, woken;
     unsigned n, limit; /* of them; and how many there may be, 0: any number */
     bool full;
+    void *driver;      /* the host's object of the event loop's thread, while that runs */
+    stk_msec due_back; /* since when it has not come to hear that a request is too late; 0 */
+    bool away;         /* for so long that the worker is replaced */
+    struct stk_detach_watch watch;
     pthread_t thread; /* of the event loop; what follows is its */
     bool untimed;     /* somebody's timer may be late */
     _Atomic bool has_woken;

@@ -409,6 +409,7 @@ static void worker_engine_begin(void *arg, void *host_thread)
 
     thread->host_thread = host_thread;
     stk_crash_thread();
+    stk_detach_set_driver(w->server, host_thread);
     stk_lead_hosted_begin(thread);
 }
 
@@ -416,6 +417,7 @@ static void worker_engine_end(void *arg)
 {
     struct worker *w = arg;
 
+    stk_detach_set_driver(w->server, NULL);
     stk_lead_hosted_end(stk_lead_thread_get(w->lead, 0));
 }
 
