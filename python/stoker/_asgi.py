@@ -258,3 +258,77 @@ def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
             )
 
 
+
+
+# ---- what tasks wait for ------------------------------------------------------------------------
+
+_TASKS_SHOWN = 200
+_FRAMES_SHOWN = 50
+
+
+def _chain(coro: Any) -> list[str]:
+    """Where a coroutine waits, as faulthandler shows stacks: the most recent call first."""
+    lines: list[str] = []
+    while coro is not None and len(lines) < _FRAMES_SHOWN:
+        frame = None
+        for prefix, following in (("cr_", "cr_await"), ("gi_", "gi_yieldfrom"), ("ag_", "ag_await")):
+            if hasattr(coro, following):
+                frame = getattr(coro, prefix + "frame", None)
+                coro = getattr(coro, following)
+                break
+        else:
+            break
+        if frame is not None:
+            code = frame.f_code
+            lines.append('  File "%s", line %d in %s' % (code.co_filename, frame.f_lineno or 0, code.co_name))
+    lines.reverse()
+    return lines
+
+
+def _waiter(task: Any) -> str:
+    """What a task waits for, in words; "" where that cannot be told."""
+    future = getattr(task, "_fut_waiter", None)
+    if future is None:
+        return ""
+    if isinstance(future, asyncio.Task):
+        return ", waits for the task %r" % future.get_name()
+    return ", waits"
+
+
+def describe_chain(runner: Any) -> str:
+    """The stack of a request's coroutine; "" where there is none."""
+    return "\n".join(_chain(runner))
+
+
+def describe_tasks(loop: asyncio.AbstractEventLoop, requests: list[tuple[int, str, float, Any]], only: int) -> str:
+    """The tasks of the event loop with what each waits for.
+
+    ``requests`` are those that wait: number, "GET /path", age in seconds, runner or None. ``only``
+    is the number of one, or 0.
+    """
+    by_runner = {id(runner): (age, title, number) for number, title, age, runner in requests}
+    found: list[tuple[float, str, Any]] = []
+    for task in asyncio.all_tasks(loop):
+        coro = task.get_coro()
+        request = by_runner.get(id(coro))
+        if only and (request is None or request[2] != only):
+            continue
+        if request is not None:
+            head = "Task of %s, %.3f s old, request %d" % (request[1], request[0], request[2])
+            found.append((request[0], head, task))
+        elif not isinstance(coro, _core._runner_type):
+            found.append((-1.0, "Task %r" % task.get_name(), task))
+        elif coro.cr_await is not None:  # type: ignore
+            found.append((-0.5, "Task behind a response", task))
+    found.sort(key=lambda item: -item[0])
+    lines = ["Event loop: %d task%s, %d request%s wait:" % (
+        len(found), "" if len(found) == 1 else "s", len(requests), "" if len(requests) == 1 else "s",
+    )]
+    for _, head, task in found[:_TASKS_SHOWN]:
+        lines.append("")
+        lines.append(head + _waiter(task) + " (most recent call first):")
+        lines += _chain(task.get_coro()) or ["  (it has not begun)"]
+    if len(found) > _TASKS_SHOWN:
+        lines.append("")
+        lines.append("... and %d more" % (len(found) - _TASKS_SHOWN))
+    return "\n".join(lines) + "\n"

@@ -189,6 +189,12 @@ struct stk_host_ops {
      * from any thread, without the interpreter: nothing is allocated and nobody waits.
      */
     void (*stacks)(void *host, void *thread, int fd);
+    /*
+     * Writes what the tasks of the event loop wait for, and which request each serves, of all or
+     * of one request (by its id). From any thread; where that is none of the interpreter's it waits
+     * for it, but not for long: false. May be NULL.
+     */
+    bool (*tasks)(void *host, uint64_t call, int fd);
     /* Before workers are forked from a template: gc.freeze and a warning naming live threads.
      * Locked. */
     void (*freeze)(void *host);

@@ -29,6 +29,8 @@ void stk_asgi_shutdown(struct stk_pyhost *host);
 bool stk_asgi_has_loop(void *host);
 bool stk_asgi_is_async(void *host, unsigned app);
 void stk_asgi_wake(void *host, void *thread, struct stk_request *req, unsigned what);
+/* host_ops.tasks */
+bool stk_asgi_tasks(void *host, uint64_t call, int fd);
 int stk_asgi_run(struct stk_pyhost *host, struct stk_pythread *thread,
                  const struct stk_host_engine *engine);
 enum stk_host_call stk_asgi_call(struct stk_pyhost *host, struct stk_pythread *thread,

@@ -341,6 +341,8 @@ void stk_asgi_wake(void *host, void *thread, struct stk_request *req, unsigned w
     }
     if (what & (STK_WAKE_TIMEOUT | STK_WAKE_CANCEL)) {
         ex->call.cancelled = true;
+        if (what & STK_WAKE_TIMEOUT)
+            stk_asgi_log_chain(ex);
         if (ex->runner)
             stk_runner_cancel(ex->runner, what & STK_WAKE_TIMEOUT
                                               ? "the request has taken longer than request-timeout"

@@ -149,6 +149,11 @@ static inline bool stk_exchange_is_gone(const StkExchange *ex)
     return ex->call.gone;
 }
 
+/* ---- asgi_stacks.c ------------------------------------------------------------------------- */
+
+/* Logs where the coroutine of a request waits. */
+void stk_asgi_log_chain(const StkExchange *ex);
+
 /* ---- asgi_receive.c ------------------------------------------------------------------------ */
 
 /* The next message for receive(): 1 and *ret_message, 0: there is none yet, -1 with an exception.

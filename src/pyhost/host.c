@@ -137,6 +137,7 @@ static const struct stk_host_ops host_ops = {
     .cancel = stk_cancel_call,
     .step = stk_cancel_step,
     .stacks = stk_stacks_write,
+    .tasks = stk_asgi_tasks,
     .freeze = stk_fork_freeze,
     .list_modules = stk_warm_list,
     .import_modules = stk_warm_import,

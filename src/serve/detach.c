@@ -102,6 +102,8 @@ static struct stk_detached *detach_new(struct stk_detach *det, const struct stk_
     if (rq->body == NULL)
         d->rq.body_ptr = detach_copy(&at, stk_span_make(rq->body_ptr, rq->body_left)).ptr;
     d->rq.base.ops = &stk_detached_ops;
+    if (d->rq.base.started == 0) /* nobody wanted to know it so far */
+        d->rq.base.started = stk_loop_now(det->server->loop) * STK_NSEC_PER_MSEC;
     d->rq.t = &det->t;
     d->rq.head_end = 0;
     d->rq.detached = true;

@@ -64,6 +64,11 @@ void stk_detach_set_driver(struct stk_server *server, void *thread);
  * whose time is over is cancelled. Returns when to look again (INT64_MAX: no need).
  */
 stk_msec stk_detach_watch(struct stk_server *server, stk_msec now);
+/* Writes a line for each that waits, the oldest first; or of one (by its id, 0: all). From any
+ * thread. */
+void stk_detach_write(struct stk_server *server, uint64_t id, int fd);
+/* Whether this one waits. From any thread. */
+bool stk_detach_has(struct stk_server *server, uint64_t id);
 /* Requests that wait in an event loop that will not come back. */
 unsigned stk_detach_stuck(struct stk_server *server);
 /* Tells the host why requests can go on; by the thread that drives the event loop, in a turn. */

@@ -16,7 +16,10 @@
 #include "serve/deadline.h"
 #include "serve/detach_priv.h"
 
-enum { WATCH_LOOK_MS = 100 }; /* between two looks */
+enum {
+    WATCH_LOOK_MS = 100, /* between two looks */
+    WATCH_SHOWN = 200,   /* requests */
+};
 
 #define WATCH_NEVER INT64_MAX
 
@@ -141,6 +144,46 @@ stk_msec stk_detach_watch(struct stk_server *server, stk_msec now)
     loop = watch_loop(det, now);
     pthread_mutex_unlock(&det->mutex);
     return step < loop ? step : loop;
+}
+
+void stk_detach_write(struct stk_server *server, uint64_t id, int fd)
+{
+    struct stk_detach *det = server->detach;
+    stk_nsec now = stk_time_mono_ns();
+    unsigned n = 0;
+
+    if (det == NULL)
+        return;
+    pthread_mutex_lock(&det->mutex);
+    stk_list_for_each (it, &det->all) {
+        const struct stk_detached *d = stk_container_of(it, struct stk_detached, link);
+        stk_span method = stk_head_method(d->rq.base.head), path = stk_head_path(d->rq.base.head);
+
+        if (id != 0 && d->rq.base.id != id)
+            continue;
+        if (n++ == WATCH_SHOWN)
+            break;
+        dprintf(fd, "request %" PRIu64 ": %.*s %.*s, %.3f s old\n", d->rq.base.id,
+                (int)(method.len < 32 ? method.len : 32), method.ptr,
+                (int)(path.len < 200 ? path.len : 200), path.ptr,
+                (double)(now - d->rq.base.started) / 1e9);
+    }
+    if (n > WATCH_SHOWN)
+        dprintf(fd, "... and more: %u in all\n", det->n);
+    pthread_mutex_unlock(&det->mutex);
+}
+
+bool stk_detach_has(struct stk_server *server, uint64_t id)
+{
+    struct stk_detach *det = server->detach;
+    bool found;
+
+    if (det == NULL)
+        return false;
+    pthread_mutex_lock(&det->mutex);
+    found = watch_find(det, id) != NULL;
+    pthread_mutex_unlock(&det->mutex);
+    return found;
 }
 
 unsigned stk_detach_stuck(struct stk_server *server)

@@ -226,6 +226,23 @@ static void worker_on_abandoned(void *arg)
     _exit(WORKER_EXIT_OK);
 }
 
+/* What the event loop waits for; false: there is none, or not this request in it. */
+static bool worker_write_tasks(const struct worker *w, int fd, uint64_t id)
+{
+    const struct stk_host_ops *ops = w->params->host_ops;
+
+    if (!w->crew.hosted || (id != 0 && !stk_detach_has(w->server, id)))
+        return false;
+    if (id == 0)
+        dprintf(fd, "\n");
+    if (ops->tasks != NULL && ops->tasks(w->params->host, id, fd))
+        return true;
+    dprintf(fd, "The interpreter is held by something outside of Python: of tasks only the "
+                "requests are known.\n");
+    stk_detach_write(w->server, id, fd);
+    return true;
+}
+
 /* By whichever thread turns the loop: the application may be stuck, with the interpreter. */
 static void worker_write_stacks(struct worker *w, int fd, uint64_t id)
 {
@@ -236,11 +253,11 @@ static void worker_write_stacks(struct worker *w, int fd, uint64_t id)
         if (stk_scoreboard_read_running(w->heritage->row, i, &request) && request.id == id)
             thread = stk_lead_thread_get(w->lead, request.thread)->host_thread;
     }
-    if (id != 0 && thread == NULL)
+    if ((id == 0 || thread != NULL) && w->params->host_ops->stacks != NULL)
+        w->params->host_ops->stacks(w->params->host, thread, fd);
+    if (thread == NULL && !worker_write_tasks(w, fd, id) && id != 0)
         dprintf(fd, "request %llu is not running here, or not for 0.1 s yet\n",
                 (unsigned long long)id);
-    else if (w->params->host_ops->stacks != NULL)
-        w->params->host_ops->stacks(w->params->host, thread, fd);
     stk_fd_close(&fd);
 }
 
