@@ -202,6 +202,8 @@ bool stk_asgi_tasks(void *host, uint64_t call, int fd)
     Py_ssize_t len;
 
     STK_CHECK_MAGIC(h, STK_PYHOST_MAGIC);
+    if (!h->asgi) /* greenlets: they are among the stacks */
+        return call == 0;
     if (!PyGILState_Check())
         return tasks_ask(h, call, fd);
     text = tasks_describe(h, call);
