@@ -107,3 +107,38 @@ def run(place):
         )
 
     return start
+
+
+# What builds of uWSGI differ in: a file, and what --show-config says where the library is there.
+PROBES = {
+    "yaml": ("uwsgi:\n  a: [x, y]\n", ["a = x", "a = y"], "libyaml"),
+    "yml": ("uwsgi:\n  a: [x, y]\n", ["a = x", "a = y"], "libyaml"),
+    "xml": ("<uwsgi><a>x &amp; y</a></uwsgi>", ["a = x & y"], "libxml2"),
+    "json": ('{"uwsgi": {"a": 1.5}}', ["a = 1.5"], "yajl"),
+    "ini": ("[uwsgi]\nif-hostname-match = .\na = 1\nendif =\nif-hostname-match = ^$\na = 2\nendif =\n", ["a = 1"], "PCRE"),
+}
+probed = {}
+
+
+@pytest.fixture(scope="session")
+def needs(uwsgi, tmp_path_factory):
+    """needs("yaml") skips the test if this uWSGI reads that with less than what Debian's has."""
+
+    def check(kind):
+        if kind not in probed:
+            text, expected, _ = PROBES[kind]
+            path = tmp_path_factory.mktemp("probe") / ("probe." + kind)
+            path.write_text(text)
+            done = subprocess.run(
+                [uwsgi, "--show-config", "--hook-pre-jail", "exit:0", "--" + kind, str(path)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=60,
+            )
+            lines = done.stdout.decode().splitlines()
+            probed[kind] = [line for line in lines if line.startswith("a = ")] == expected
+        if not probed[kind]:
+            pytest.skip("uwsgi is not installed with " + PROBES[kind][2])
+
+    return check

@@ -50,8 +50,10 @@ def sections(path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_read_as_uwsgi_reads_it(name, place, uwsgi):
+def test_read_as_uwsgi_reads_it(name, place, uwsgi, needs):
     kind = name.rpartition(".")[2]
+    if kind != "ini" or name == "hostname.ini":
+        needs(kind)
     for asked in [name] + ["%s:%s" % (name, section) for section in sections(place / name)]:
         plugins = ",".join(filter(None, ["python3", PLUGINS.get(name)]))
         arguments = STOP + ["--plugin", plugins, "--" + kind, asked]
@@ -87,7 +89,7 @@ def ask(uwsgi, arguments):
     for log in Path(".").glob("*.log"):
         output += log.read_text()
         log.unlink()
-    missing = re.search(r"UNABLE to load uWSGI plugin|unrecognized option '--(?:json|xml|yaml)'", output)
+    missing = re.search(r"UNABLE to load uWSGI plugin", output)
     theirs = configuration(undated(output))
     if theirs is None and missing:
         pytest.skip("uwsgi is not installed with what this needs: " + missing.group(0))
