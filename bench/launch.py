@@ -16,8 +16,15 @@ def load(name):
 
 def main():
     """Runs one server until it is stopped by a signal."""
-    server, app, port = sys.argv[1], load(sys.argv[2]), int(sys.argv[3])
-    if server == "bjoern":
+    server, port = sys.argv[1], int(sys.argv[3])
+    if server == "pywsgi":
+        from gevent import monkey
+        monkey.patch_all()
+    app = load(sys.argv[2])
+    if server == "pywsgi":
+        from gevent import pywsgi
+        pywsgi.WSGIServer(("127.0.0.1", port), app, backlog=4096, log=None).serve_forever()
+    elif server == "bjoern":
         import bjoern
         bjoern.run(app, "127.0.0.1", port, listen_backlog=4096)
     elif server == "fastpysgi":

@@ -19,6 +19,7 @@ ASGI = "stoker+asyncio,stoker+asyncio+nolog,stoker+uvloop,stoker+uvloop+nolog," 
        "peregrine-asgi"
 WEBSOCKET = ASGI.replace("uvicorn+asyncio", "uvicorn-wsproto+uvloop").replace(
     "gunicorn-asgi,", "")
+GEVENT = "stoker+gevent,stoker+gevent+nolog,gunicorn-gevent,pywsgi,uwsgi-gevent"
 TAKEOVER = "stoker,stoker+notakeover"
 
 
@@ -144,6 +145,14 @@ SCENARIOS = {
                         app="apps_asgi:websocket", kind="ws_idle", connections=2000, pin="none",
                         servers="stoker+asyncio,stoker+uvloop,uvicorn+uvloop,uvicorn-wsproto+uvloop,"
                                 "granian-asgi,hypercorn,fastpysgi-asgi,peregrine-asgi"),
+    **{f"gevent-{name}": Scenario(f"gevent: {title}", app=f"apps:{app}",
+                                  servers=GEVENT + (",stoker" if app != "sleep1ms" else ""), **more)
+       for name, title, app, more in [
+           ("hello", "14 bytes", "hello", {}),
+           ("c1", "14 bytes, 1 connection", "hello", {"connections": 1}),
+           ("stream", "64 blocks of 1 kB", "stream", {}),
+           ("sleep1ms", "the application waits 1 ms", "sleep1ms", {"pin": "none"}),
+       ]},
     "fastapi": Scenario("FastAPI, 1 kB of JSON", app="app_fastapi:app", servers=ASGI),
     "memory": Scenario("PSS of a worker beyond a bare interpreter with the application",
                        kind="memory", pin="none"),
@@ -238,6 +247,10 @@ TARGETS = [
     *[Target("ws-echo", "cpu_us", 0.667, "best", ours=f"stoker+{loop}")  # 1.5 times the messages
       for loop in ("asyncio", "uvloop")],
     *[Target("ws-idle", "bytes", 3072, ours=f"stoker+{loop}") for loop in ("asyncio", "uvloop")],
+    *[Target(f"gevent-{name}", "cpu_us", limit, peer, ours="stoker+gevent")
+      for name, limit in [("hello", 0.10), ("sleep1ms", 0.20)]
+      for peer in ("gunicorn-gevent", "pywsgi", "uwsgi-gevent")],
+    Target("gevent-hello", "cpu_us", 1.40, "stoker", ours="stoker+gevent"),
     # requests per CPU second at least 0.9 times nginx's
     *[Target(name, "cpu_us", 1.11, "nginx" + log, ours="stoker" + log)
       for name in ("tls", "tls-handshake") for log in ("", "+nolog")],

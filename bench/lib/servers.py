@@ -20,7 +20,7 @@ class Spec:
     workers: int = 1
     log: bool = True
     takeover: bool = True
-    loop: str = ""  # "asyncio" or "uvloop"; "": the server's own choice
+    loop: str = ""  # "asyncio", "uvloop", "gevent"; "": the server's own choice
 
     def __str__(self):
         text = self.family
@@ -49,7 +49,7 @@ class Spec:
                 values["log"] = False
             elif option == "notakeover":
                 values["takeover"] = False
-            elif option in ("asyncio", "uvloop"):
+            elif option in ("asyncio", "uvloop", "gevent"):
                 values["loop"] = option
             elif option[:1] in "tw" and option[1:].isdigit():
                 values["threads" if option[0] == "t" else "workers"] = int(option[1:])
@@ -85,6 +85,7 @@ class Setting:
 
 
 OURS = "stoker"
+GREENLETS = "1000"
 BASE = "stoker-base"
 OWN = (OURS, BASE)
 BASE_VARIABLE = "STOKER_BENCH_BASE"  # an environment in which an earlier state is installed
@@ -111,7 +112,9 @@ def _stoker(spec, at):
         argv += ["--tls-cert", at.tls[0], "--tls-key", at.tls[1]]
     if at.static:
         argv += ["--static", "/f=" + at.static]
-    if spec.loop:
+    if spec.loop == "gevent":
+        argv += ["--gevent", GREENLETS]
+    elif spec.loop:
         argv += ["--loop", spec.loop]
     return argv + ([] if spec.takeover else ["--no-takeover"])
 
@@ -165,6 +168,8 @@ def _uwsgi(spec, at):
             "--home", at.venv, "--processes", str(spec.workers)]
     if spec.threads > 1:
         argv += ["--threads", str(spec.threads)]
+    if spec.family == "uwsgi-gevent":
+        argv += ["--gevent", GREENLETS, "--gevent-early-monkey-patch"]
     if not spec.log:
         argv += ["--disable-logging"]
     if at.road == "uwsgi":
@@ -252,6 +257,12 @@ FAMILIES = {
                                threaded=True),
     "waitress": Family("waitress", _waitress, "waitress-serve", "waitress", threaded=True),
 }
+GEVENT_FAMILIES = {
+    "gunicorn-gevent": Family("gunicorn gevent", _gunicorn, "gunicorn", "gunicorn", has_log=True),
+    "pywsgi": Family("gevent.pywsgi", _launch("pywsgi"), "import gevent", "gevent"),
+    "uwsgi-gevent": Family("uwsgi gevent, http11-socket", _uwsgi, "uwsgi", "uwsgi", has_log=True),
+}
+FAMILIES.update(GEVENT_FAMILIES)
 ASGI_FAMILIES = {
     "uvicorn": Family("uvicorn httptools", _uvicorn, "uvicorn", "uvicorn", has_log=True),
     "uvicorn-wsproto": Family("uvicorn wsproto", _uvicorn, "uvicorn", "wsproto", has_log=True),

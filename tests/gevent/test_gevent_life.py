@@ -283,6 +283,7 @@ def test_without_patches(serve_gevent):
 
 
 def test_other_event_loops(serve_gevent):
+    pytest.importorskip("cffi", reason="gevent's libuv needs it")
     server = serve_gevent(env={"GEVENT_LOOP": "libuv-cffi"})
     with server.connect() as conn:
         conn.send(get(target="/sleep?0.01") + get(target="/hello"))
