@@ -56,6 +56,15 @@ def test_standard_input_and_variables(place, run):
     assert done.returncode == 0 and "threads = 1 " in done.stdout
 
 
+def test_commands_where_they_are_allowed(place, run):
+    (place / "app.ini").write_text("[uwsgi]\nmodule = app\nthreads = @(exec://echo 3)\n")
+    done = run("--check", "--ini", "app.ini", env={"STOKER_UWSGI_EXEC": "1"})
+    assert done.returncode == 0 and "threads = 3" in done.stdout, done.stderr
+    (place / "app.ini").write_text("[uwsgi]\nmodule = app\nthreads = @(exec://exit 3)\n")
+    done = run("--check", "--ini", "app.ini", env={"STOKER_UWSGI_EXEC": "1"})
+    assert done.stderr == "app.ini:3: 'exec://exit 3': exit code 3\n" and done.returncode == 1
+
+
 def test_show_config(place, run):
     (place / "app.ini").write_text("[uwsgi]\nmodule = app\nif-env = NOPE\nthreads = 3\nendif =\nx = %n\n")
     done = run("--ini", "app.ini", "--show-config", "--check")

@@ -315,7 +315,7 @@ class Reader:
         )
 
     def _exec(self, path: str, file: str, line: int) -> str:
-        """What a command prints; only where --allow-exec-config has been given."""
+        """What a command prints; only where it is switched on."""
         if not self.allow_exec:
             raise fail(
                 file,
