@@ -13,6 +13,9 @@
 #include "app/request.h"
 #include "base/macros.h"
 
+struct stk_config;
+struct stk_scoreboard;
+
 /* How the application is named and prepared (all strings owned by the caller, alive during load).
  */
 struct stk_host_params {
@@ -119,8 +122,20 @@ struct stk_host_engine {
     bool (*wait)(void *arg, int own_fd, stk_nsec timeout, bool *ret_own);
 };
 
+/* The worker that a host is in; all of it lives as long as the process. */
+struct stk_host_worker {
+    unsigned slot; /* from 0 */
+    unsigned nworkers;
+    const struct stk_config *config;
+    const struct stk_scoreboard *scoreboard;
+};
+
 struct stk_host_ops {
     const char *name; /* "wsgi" */
+
+    /* First of all in a process that is going to serve, before load unless that was done ahead.
+     * Locked, main thread. May be NULL. */
+    void (*enter)(void *host, const struct stk_host_worker *worker);
 
     /* Loads the application. Locked, main thread. 0 or STK_HOST_E_*, logged. */
     int (*load)(void *host, const struct stk_host_params *params);

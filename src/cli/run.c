@@ -182,6 +182,17 @@ static int run_master(struct stk_cli *cli, struct run *run)
     return stk_master_run(&params);
 }
 
+/* Makes `import uwsgi` work, in all processes. -1 with an exception. */
+static int run_install_uwsgi(PyObject *core)
+{
+    PyObject *module = PyImport_ImportModule("stoker.compat.uwsgi_module");
+    PyObject *made = module ? PyObject_CallMethod(module, "install", "O", core) : NULL;
+
+    Py_XDECREF(module);
+    Py_XDECREF(made);
+    return made ? 0 : -1;
+}
+
 /* From a process that is set up to the end of the server. */
 static int run_serve(struct stk_cli *cli, struct run *run)
 {
@@ -189,7 +200,8 @@ static int run_serve(struct stk_cli *cli, struct run *run)
 
     stk_setup_target(stk_load_config(cli->load));
     run->host = stk_pyhost_new(cli->module);
-    if (!run->host) {
+    if (!run->host || (run->config->uwsgi_module && run_install_uwsgi(cli->module) < 0)) {
+        stk_pyhost_free(run->host);
         PyErr_Print();
         return STK_CLI_EXIT_LOAD;
     }

@@ -62,6 +62,7 @@ struct stk_config {
     bool gevent_monkey_patch;
     bool preload;
     bool autoreload;
+    bool uwsgi_module;
     struct stk_strv mount; /* "host/prefix=application"; see config/site.h */
 
     /* routing */

@@ -18,6 +18,7 @@
 
 #include "base/mem.h"
 #include "pyhost/context.h"
+#include "pyhost/guest.h"
 #include "wire/http1.h"
 #include "wire/uri.h"
 
@@ -181,6 +182,7 @@ static PyObject *environ_common(const struct stk_environ *env, struct stk_pyhost
     r |= environ_put(env, dict, STK_NAME_wsgi_run_once, PyBool_FromLong(0));
     r |= environ_put(env, dict, STK_NAME_wsgi_input_terminated, PyBool_FromLong(1));
     r |= stk_context_add(host, dict);
+    r |= stk_guest_add(host, dict);
     if (params->document_root)
         r |= environ_put(env, dict, STK_NAME_DOCUMENT_ROOT,
                          PyUnicode_DecodeFSDefault(params->document_root));

@@ -16,6 +16,7 @@
 #include "pyhost/errors.h"
 #include "pyhost/fork.h"
 #include "pyhost/green.h"
+#include "pyhost/guest.h"
 #include "pyhost/head_cache.h"
 #include "pyhost/input.h"
 #include "pyhost/loader.h"
@@ -87,8 +88,11 @@ static void host_unload(void *host)
 static int host_startup(void *host)
 {
     struct stk_pyhost *h = host;
+    int r = stk_guest_startup(h);
 
-    return h->greens ? stk_green_startup(h) : stk_asgi_startup(h);
+    if (r == 0)
+        r = h->greens ? stk_green_startup(h) : stk_asgi_startup(h);
+    return r;
 }
 
 static bool host_has_loop(void *host)
@@ -118,6 +122,7 @@ static void host_wake(void *host, void *thread, struct stk_request *req, unsigne
 static const struct stk_host_ops host_ops = {
     .name = "wsgi",
     .load = stk_loader_load,
+    .enter = stk_guest_enter,
     .startup = host_startup,
     .run = stk_threads_run,
     .has_loop = host_has_loop,
@@ -178,6 +183,7 @@ void *stk_pyhost_new(PyObject *module)
         stk_pyhost_free(host);
         return NULL;
     }
+    host->st->host = host;
     stk_fork_claim(host);
     return host;
 }
@@ -189,6 +195,8 @@ void stk_pyhost_free(void *host)
     if (!h)
         return;
     STK_CHECK_MAGIC(h, STK_PYHOST_MAGIC);
+    if (h->st->host == h)
+        h->st->host = NULL;
     stk_stacks_deinit(h);
     stk_context_forget(h);
     stk_asgi_shutdown(h);

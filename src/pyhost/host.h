@@ -70,6 +70,7 @@ struct stk_pyhost {
     struct stk_cancel *cancel;
     int cancel_signal; /* raises in the main thread; 0: there is none */
     PyObject *context; /* a capsule: what the functions in environ find their request by */
+    struct stk_host_worker worker; /* guest.c; of no meaning before enter */
 };
 
 /* One thread of the engine; passed as `thread`. */

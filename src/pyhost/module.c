@@ -12,6 +12,7 @@
 #include "pyhost/cancel.h"
 #include "pyhost/errors.h"
 #include "pyhost/filewrapper.h"
+#include "pyhost/guest.h"
 #include "pyhost/input.h"
 #include "pyhost/respond.h"
 #include "pyhost/state.h"
@@ -81,6 +82,8 @@ static int module_exec(PyObject *module)
         stk_cancel_add_types(module, st) < 0)
         return -1;
     if (PyModule_AddStringConstant(module, "__version__", STK_VERSION) < 0)
+        return -1;
+    if (PyModule_AddFunctions(module, stk_guest_methods()) < 0)
         return -1;
     return stk_cli_methods ? PyModule_AddFunctions(module, stk_cli_methods) : 0;
 }

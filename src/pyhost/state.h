@@ -8,6 +8,8 @@
 
 #include "pyhost/compat.h"
 
+struct stk_pyhost;
+
 /* Names: X(identifier, text). Interned, so that a dict finds them by their address. */
 #define STK_STATE_NAMES(X)                                    \
     X(REQUEST_METHOD, "REQUEST_METHOD")                       \
@@ -134,6 +136,7 @@ struct stk_state {
     PyObject *cancelled_type; /* exception classes: cancel.c */
     PyObject *timeout_type;
     PyObject *disconnected_type;
+    struct stk_pyhost *host; /* of this process; NULL: there is none, or no more */
     PyObject *names[STK_NAME_COUNT];
 };
 

@@ -534,10 +534,18 @@ static int worker_load(struct worker *w)
         .gevent = (unsigned)w->config->gevent,
         .monkey_patch = w->config->gevent_monkey_patch,
     };
+    const struct stk_host_worker who = {
+        .slot = w->heritage->slot,
+        .nworkers = w->heritage->nworkers,
+        .config = w->config,
+        .scoreboard = w->heritage->scoreboard,
+    };
     STK_CLEANUP(stk_fd_closep) int errors = memfd_create("failure", MFD_CLOEXEC);
     int r;
 
     stk_log_tee(errors);
+    if (w->params->host_ops->enter != NULL)
+        w->params->host_ops->enter(w->params->host, &who);
     stk_loading_begin(w->heritage->channel, w->params->host_ops, w->params->host);
     r = w->heritage->preloaded ? 0 : w->params->host_ops->load(w->params->host, &params);
     if (r == 0 && w->params->host_ops->startup != NULL)

@@ -38,7 +38,7 @@ def test_targets_exist():
     own = own_options()
     for row in ROWS:
         target = row.target
-        if target in ("", "none", "language", "hosted"):
+        if target in ("", "none", "language", "hosted", "module"):
             continue
         if target.startswith("@"):
             name, _, word = target[1:].partition(":")
@@ -141,6 +141,7 @@ BASE = "[uwsgi]\nmodule = app:application\n"
 def test_what_it_comes_to(place, run, text, expected):
     (place / "u.ini").write_text(BASE + text)
     found, _ = check(run, "--ini", "u.ini")
+    assert found.pop("uwsgi-module") == "true"
     for name, value in (("app", '"app:application"'), ("workers", "1")):
         assert found.pop(name) == expected.get(name, value)
         expected = {key: one for key, one in expected.items() if key != name}

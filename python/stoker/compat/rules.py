@@ -75,7 +75,7 @@ class Work:
     def note(self, option: names.Option, setting: Setting) -> None:
         """Takes one setting up."""
         self.seen[option.name] = setting
-        if option.target in ("", "none", "language"):
+        if option.target in ("", "none", "language", "module"):
             return
         if option.target == "hosted":
             self.plan.hosted.append(setting)
@@ -110,6 +110,7 @@ class Work:
             self.add("workers", "1", Setting("processes", "1", DEFAULT, 0))
         if "gevent" in self.seen and not {"gevent-monkey-patch", "gevent-early-monkey-patch"} & set(self.seen):
             self.add("gevent-monkey-patch", "false", Setting("gevent", None, DEFAULT, 0))
+        self.add("uwsgi-module", "true", Setting("uwsgi-module", None, DEFAULT, 0))
         self._finish_preload()
         self.own.extend(self.logs.settings())
         return self.own

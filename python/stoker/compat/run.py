@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from . import detect, language, translate
+from . import detect, language, translate, uwsgi_module
 from .result import ConfigError, Notice, fail
 from .rules import Plan
 
@@ -40,12 +40,26 @@ def main(split: detect.Split, core) -> int:
 
         settings = uwsgi_host.host(translation.plan.hosted, settings)
     _prepare(translation.plan)
+    uwsgi_module.install(core, *_known(result))
     return core.main(split.own, lambda _path: settings)
 
 
 def read(argv: list[str]):
     """What the command line and the files come to; ConfigError."""
     return language.read(argv, os.environ, allow_exec=os.environ.get(ALLOW_EXEC) == "1")
+
+
+def _known(result) -> tuple[dict, dict, list[str]]:
+    """uwsgi.opt, uwsgi.magic_table and the names of the metrics."""
+    opt: dict = {}
+    metrics = []
+    for setting in result.exported:
+        opt[setting.name] = True if setting.value is None else os.fsencode(setting.value)
+        if setting.name == "metric":
+            words = dict(word.partition("=")[::2] for word in (setting.value or "").split(","))
+            metrics.append(words.get("name") or (setting.value or ""))
+    magic = {os.fsencode(key): os.fsencode(value) for key, value in result.magic.items()}
+    return opt, magic, metrics
 
 
 def _warn(warnings: list[Notice]) -> None:

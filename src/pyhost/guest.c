@@ -1,0 +1,130 @@
+/*
+ * Modules of stoker's own that behave as another server's (stoker.compat.uwsgi_module) are Python.
+ * They put functions and a dict on the module stoker._core, under names that begin with an
+ * underscore, and the engine looks for them where a worker begins; a server without such a module
+ * looks three times a start, and never in a request.
+ */
+#include "pyhost/guest.h"
+
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "ipc/scoreboard.h"
+#include "pyhost/context.h"
+#include "services/stats.h"
+
+/* The attribute of stoker._core, new; NULL without an exception: there is none. */
+static PyObject *guest_find(struct stk_pyhost *host, const char *name)
+{
+    PyObject *found = PyObject_GetAttrString(host->module, name);
+
+    if (!found)
+        PyErr_Clear();
+    return found;
+}
+
+/* Calls it with a number, or with nothing; what it raises is printed. */
+static void guest_call(struct stk_pyhost *host, const char *name, long number)
+{
+    PyObject *function = guest_find(host, name);
+    PyObject *result;
+
+    if (!function)
+        return;
+    result = number > 0 ? PyObject_CallFunction(function, "l", number)
+                        : PyObject_CallObject(function, NULL);
+    if (!result)
+        PyErr_Print();
+    Py_XDECREF(result);
+    Py_DECREF(function);
+}
+
+void stk_guest_enter(void *host, const struct stk_host_worker *worker)
+{
+    struct stk_pyhost *h = host;
+
+    h->worker = *worker;
+    guest_call(h, "_on_enter", (long)worker->slot + 1);
+}
+
+int stk_guest_startup(struct stk_pyhost *host)
+{
+    guest_call(host, "_on_startup", 0);
+    return 0;
+}
+
+int stk_guest_add(struct stk_pyhost *host, PyObject *dict)
+{
+    static const char *const names[] = {"stoker.set_timeout", "stoker.disconnected"};
+    static const char *const own[] = {"_set_timeout", "_disconnected"};
+    PyObject *more = guest_find(host, "_environ");
+    int r = 0;
+
+    if (!more)
+        return 0;
+    r = PyDict_Update(dict, more);
+    Py_DECREF(more);
+    for (size_t i = 0; r == 0 && i < STK_ARRAY_LEN(names); i++) {
+        PyObject *function = PyDict_GetItemString(dict, names[i]);
+
+        r = function ? PyObject_SetAttrString(host->module, own[i], function) : 0;
+    }
+    return r;
+}
+
+/* The host of this process; NULL with an exception. */
+static struct stk_pyhost *guest_host(PyObject *module)
+{
+    struct stk_pyhost *host = stk_state_of(module)->host;
+
+    if (!host || !host->worker.scoreboard || stk_host_is_stray(host)) {
+        PyErr_SetString(PyExc_RuntimeError, "this process is no worker");
+        return NULL;
+    }
+    return host;
+}
+
+static PyObject *guest_statistics(PyObject *module, PyObject *unused)
+{
+    const struct stk_pyhost *host = guest_host(module);
+    struct stk_stats stats;
+    PyObject *result;
+    char *text = NULL;
+    size_t len = 0;
+
+    if (!host)
+        return NULL;
+    stats = (struct stk_stats){
+        .scoreboard = host->worker.scoreboard,
+        .config = host->worker.config,
+        .nworkers = host->worker.nworkers,
+        .state = "serving",
+    };
+    if (stk_stats_text(&stats, &text, &len) < 0)
+        return PyErr_NoMemory();
+    result = PyUnicode_DecodeUTF8(text, (Py_ssize_t)len, "replace");
+    free(text);
+    return result;
+}
+
+static PyObject *guest_log(PyObject *module, PyObject *text)
+{
+    const char *words = PyUnicode_AsUTF8(text);
+
+    if (!words)
+        return NULL;
+    stk_log_info("%s", words);
+    Py_RETURN_NONE;
+}
+
+PyMethodDef *stk_guest_methods(void)
+{
+    static PyMethodDef methods[] = {
+        {"_statistics", guest_statistics, METH_NOARGS,
+         "_statistics(): the statistics of all workers as JSON, in a worker."},
+        {"_log", guest_log, METH_O, "_log(text): one line in the error log."},
+        {NULL, NULL, 0, NULL},
+    };
+
+    return methods;
+}

@@ -1,0 +1,19 @@
+/*
+ * What Python modules of stoker's own (the module uwsgi) hang into the life of a worker, and what
+ * they can ask.
+ */
+#pragma once
+
+#include "pyhost/host.h"
+
+/*
+ * Of struct stk_host_ops: notes which worker this is, and calls stoker._core._on_enter(number), if
+ * a module has put that there.
+ */
+void stk_guest_enter(void *host, const struct stk_host_worker *worker);
+/* The application is loaded, here or ahead: calls stoker._core._on_startup(). 0. */
+int stk_guest_startup(struct stk_pyhost *host);
+/* Adds stoker._core._environ, a dict, to a template of environs. 0, or -1 with an exception. */
+int stk_guest_add(struct stk_pyhost *host, PyObject *dict);
+/* The functions that they call, for the module's table. */
+PyMethodDef *stk_guest_methods(void) __attribute__((returns_nonnull));

@@ -1,0 +1,215 @@
+"""import uwsgi: what applications and agents find."""
+
+import importlib
+import shutil
+import textwrap
+
+import pytest
+
+
+from tests.lib.server import Server, free_port
+
+uwsgi_module = importlib.import_module("compat.uwsgi_module")
+
+APP = """
+    import json, os, time
+    import uwsgi
+    from uwsgidecorators import lock, postfork, thread
+
+    events = []
+
+    @postfork
+    def everywhere():
+        events.append("postfork %d" % uwsgi.worker_id())
+
+    @postfork(2)
+    def second():
+        events.append("second")
+
+    @lock
+    def inside():
+        return uwsgi.is_locked()
+
+    def leave():
+        with open("left", "a") as file:
+            file.write("%d\\n" % uwsgi.worker_id())
+
+    uwsgi.atexit = leave
+
+    def raised(function, *args):
+        try:
+            return repr(function(*args))
+        except Exception as error:
+            return "%s: %s" % (type(error).__name__, error)
+
+    def application(environ, start_response):
+        start_response("200 OK", [("Content-Type", "application/json")])
+        path = environ["PATH_INFO"]
+        if path == "/lock":
+            uwsgi.lock()
+            time.sleep(float(environ["QUERY_STRING"]))
+            uwsgi.unlock()
+        if path == "/slow":
+            uwsgi.set_user_harakiri(1)
+            time.sleep(60)
+        if path == "/reload":
+            return [repr(uwsgi.reload()).encode()]
+        uwsgi.metric_inc("hits")
+        uwsgi.set_logvar("who", "me")
+        return [json.dumps({
+            "events": events, "worker": uwsgi.worker_id(), "master": uwsgi.masterpid(), "parent": os.getppid(),
+            "inside": inside(), "free": uwsgi.is_locked(), "hits": uwsgi.metric_get("hits"),
+            "logvar": repr(uwsgi.get_logvar("who")), "version": repr(environ["uwsgi.version"]),
+            "opt": {key: repr(value) for key, value in uwsgi.opt.items()}, "numproc": uwsgi.numproc,
+            "workers": [one["id"] for one in uwsgi.workers()], "total": uwsgi.total_requests(), "mem": uwsgi.mem(),
+            "cache": raised(uwsgi.cache_get, "x"), "lock9": raised(uwsgi.lock, 9), "names": dir(uwsgi),
+            "requests": uwsgi.metric_get("worker.0.requests"),
+        }).encode()]
+"""
+
+INI = "[uwsgi]\nmodule = app\nmaster = true\nprocesses = 2\nenable-threads = true\nmetric = name=hits\n"
+
+
+@pytest.fixture
+def uwsgi(place, serve):
+    """A server with that application: uwsgi(more lines of its ini)."""
+
+    def start(more="", *args):
+        (place / "app.py").write_text(textwrap.dedent(APP))
+        (place / "u.ini").write_text(INI + more)
+        server = serve(None, "--ini", "u.ini", *args, cwd=place)
+        server.wait_log("ready after")
+        return server
+
+    return start
+
+
+@pytest.mark.parametrize("more", ["", "lazy-apps = true\n"], ids=["before the fork", "lazy-apps"])
+def test_what_an_application_sees(uwsgi, place, more):
+    server = uwsgi(more)
+    seen = {}
+    while len(seen) < 2:
+        answer = server.get("/").json()
+        seen[answer["worker"]] = answer
+    assert set(seen) == {1, 2}
+    for number, answer in seen.items():
+        assert answer["events"] == ["postfork %d" % number] + ["second"] * (number == 2)
+        assert answer["master"] == server.pid
+        assert (answer["inside"], answer["free"]) == (True, False)
+        assert answer["logvar"] == "b'me'" and answer["version"] == repr(uwsgi_module.VERSION.encode())
+        assert answer["opt"]["module"] == "b'app'" and answer["opt"]["processes"] == "b'2'"
+        assert answer["numproc"] == 2 and answer["workers"] == [1, 2]
+        assert answer["mem"][0] > 1 << 20 and answer["mem"][1] > answer["mem"][0]
+        assert "NotYet: uwsgi.cache_get: the cache: not there yet, stoker" in answer["cache"]
+        assert answer["lock9"] == "ValueError: Invalid lock number"
+        assert not {"spool", "queue_get", "sharedarea_read", "snmp_set_gauge"} & set(answer["names"])
+    last = server.get("/").json()
+    assert last["hits"] >= 3 and last["hits"] > last["total"] >= 2 and last["requests"] >= 2
+    server.stop()
+    assert sorted((place / "left").read_text().split()) == ["1", "2"]
+
+
+def test_names(uwsgi):
+    """Every name of uWSGI's module is there, as data, a function, or one that says what is missing."""
+    names = set(uwsgi("spooler = .\n").get("/").json()["names"])
+    functions = set(uwsgi_module.FUNCTIONS) | set(uwsgi_module.NOT_YET)
+    expected = {name for name in functions if not name.startswith(("queue_", "sharedarea_", "snmp_"))}
+    assert expected <= names
+    for name in "opt version numproc hostname magic_table cores started_on sockets applications SPOOL_OK".split():
+        assert name in names
+
+
+def test_locks_are_the_workers(uwsgi):
+    """One waits for the other, whichever worker has it; a worker that is killed gives it back."""
+    server = uwsgi()
+    first = server.connect()
+    first.send(b"GET /lock?0.5 HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert server.get("/lock?0").status == 200
+    assert first.read_response().status == 200
+
+
+def test_a_limit_of_a_request(uwsgi):
+    server = uwsgi()
+    assert server.get("/slow").status == 504
+
+
+def test_a_reload(uwsgi):
+    server = uwsgi()
+    assert server.get("/reload").body == b"True"
+    server.wait_log("the reload is complete")
+    assert server.get("/").json()["master"] == server.pid
+
+
+def test_it_is_not_there_otherwise(serve, run, place):
+    app = """
+        def app(environ, start_response):
+            try:
+                import uwsgi
+                found = repr(uwsgi.version)
+            except ImportError as error:
+                found = str(error)
+            start_response("200 OK", [])
+            return [found.encode()]
+    """
+    assert serve(app).get("/").body == b"No module named 'uwsgi'"
+    assert serve(app, "--uwsgi-module").get("/").body == repr(uwsgi_module.VERSION.encode()).encode()
+
+
+def test_sentry(uwsgi, place, serve):
+    """It reads uwsgi.opt, and warns where uWSGI would not run threads."""
+    pytest.importorskip("sentry_sdk")
+    app = """
+        import sentry_sdk
+        from sentry_sdk.utils import is_valid_sample_rate
+        sentry_sdk.init("http://key@127.0.0.1:1/1", traces_sample_rate=0)
+
+        def application(environ, start_response):
+            start_response("200 OK", [])
+            return [b"ok"]
+    """
+    (place / "app.py").write_text(textwrap.dedent(app))
+    for more, warned in (("", False), ("enable-threads = false\n", False)):
+        (place / "u.ini").write_text("[uwsgi]\nmodule = app\nlazy-apps = true\n" + (more or "enable-threads = true\npy-call-uwsgi-fork-hooks = true\n"))
+        server = serve(None, "--ini", "u.ini", cwd=place)
+        assert server.get("/").body == b"ok"
+        assert ("uwsgi" in server.log().lower().replace("uwsgi-module", "")) == warned or more
+
+
+PROBE = """
+    import json, uwsgi
+
+    def shape(value):
+        return type(value).__name__
+
+    def application(environ, start_response):
+        start_response("200 OK", [("Content-Type", "application/json")])
+        data = {name: shape(getattr(uwsgi, name)) for name in
+                "opt version version_info numproc cores has_threads hostname buffer_size started_on magic_table".split()}
+        calls = {name: shape(getattr(uwsgi, name)()) for name in
+                 "worker_id mule_id masterpid total_requests request_id mem workers micros is_locked rpc_list".split()}
+        return [json.dumps([data, calls, {k: repr(v) for k, v in uwsgi.opt.items() if k in ("module", "master", "processes")},
+            uwsgi.worker_id(), uwsgi.numproc, shape(environ["uwsgi.version"]), shape(environ["uwsgi.node"]),
+            sorted(k for k, v in uwsgi.workers()[0].items() if k in ("id", "pid", "requests", "status", "rss", "vsz", "apps"))
+        ]).encode()]
+"""
+
+
+def test_as_in_uwsgi(place, serve):
+    """The same types and values as in uWSGI itself."""
+    binary = shutil.which("uwsgi")
+    if not binary:
+        pytest.skip("uwsgi is not installed")
+    (place / "app.py").write_text(textwrap.dedent(PROBE))
+    port = free_port()
+    (place / "u.ini").write_text("[uwsgi]\nmodule = app\nmaster = true\nprocesses = 1\nbuffer-size = 8192\n")
+    theirs = Server(None, ["--ini", "u.ini", "--http-socket", "127.0.0.1:%d" % port, "--die-on-term"], cwd=place,
+                    logdir=place, bind=None, command=[binary, "--plugin", "python3"], check=False)  # fmt: skip
+    theirs.address, theirs.port = ("127.0.0.1", port), port
+    theirs.start()
+    try:
+        expected = theirs.get("/").json()
+    finally:
+        theirs.kill()
+    assert serve(None, "--ini", "u.ini", cwd=place).get("/").json() == expected
+
+
