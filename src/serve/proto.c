@@ -232,7 +232,7 @@ bool stk_proto_begin_again(struct stk_serve_request *rq, struct stk_conn *conn,
         return false;
     *rq = g->begun;
     rq->conn = conn;
-    rq->base.peer.port = proto_port(g->vars.remote_port);
+    rq->base.peer.port = g->vars.port;
     return true;
 }
 
@@ -251,6 +251,7 @@ void stk_proto_note_begun(const struct stk_serve_request *rq)
         g->begun_endpoint = NULL;
         return;
     }
+    g->vars.port = rq->base.peer.port; /* it may be begun again for a refusal */
     g->begun = *rq;
     g->begun_endpoint = rq->conn->endpoint;
     g->begun_serial = head->serial;

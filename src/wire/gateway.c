@@ -66,6 +66,7 @@ bool stk_gateway_again(struct stk_gateway *gw, const struct stk_head *head, cons
                        size_t len)
 {
     size_t n = gw->remote_port.len, at, behind;
+    uint32_t port = 0;
 
     if (gw->serial == 0 || gw->serial != head->serial || len < gw->held_len)
         return false;
@@ -74,10 +75,15 @@ bool stk_gateway_again(struct stk_gateway *gw, const struct stk_head *head, cons
     if (memcmp(packet, gw->held, at) != 0 ||
         memcmp(packet + behind, gw->held + behind, gw->held_len - behind) != 0)
         return false;
-    for (size_t i = at; i < behind; i++)
-        if (packet[i] < '0' || packet[i] > '9')
+    for (size_t i = at; i < behind; i++) {
+        uint32_t digit = (uint32_t)(unsigned char)packet[i] - '0';
+
+        if (digit > 9)
             return false;
+        port = port * 10 + digit;
+    }
     memcpy(gw->held + at, packet + at, n);
+    gw->port = (uint16_t)(n <= 5 && port <= UINT16_MAX ? port : 0);
     return true;
 }
 

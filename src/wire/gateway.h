@@ -29,6 +29,7 @@ struct stk_gateway {
     char *held;
     size_t held_len;
     uint64_t serial; /* of the head that the held packet became; 0: it became none */
+    uint16_t port;   /* of stk_gateway_again: REMOTE_PORT as a number, 0: it is none */
     const struct stk_http1_limits *limits;
     enum stk_http1_result error; /* of the variables so far; STK_HTTP1_OK */
     bool magic;                  /* a variable was left out that would have changed the server */

@@ -242,6 +242,7 @@ static void test_again(void **state)
     memcpy(digits, "1234", 4);
     assert_true(stk_gateway_again(&gw, &head, edge_before(packet, len), len));
     assert_span(gw.remote_port, "1234");
+    assert_int_equal(gw.port, 1234);
     memcpy(digits, "12\n4", 4);
     assert_false(stk_gateway_again(&gw, &head, packet, len));
     memcpy(digits, "4711", 4);
