@@ -3,6 +3,7 @@
  * thread, glibc makes recv, send and epoll_wait cancellation points: two locked instructions before
  * and after each, 5 % of a small request. Nothing here is ever cancelled. Where the instruction is
  * known it is here, too: syscall(2) moves all arguments by one place, and one of them to the stack.
+ * (The static analyzer does not know that the kernel writes where an instruction's operands point.)
  *
  * As the functions of the same name: -1 and errno on failure.
  */
@@ -24,7 +25,7 @@
 
 static inline long stk_sys_call(long number, long a, long b, long c, long d, long e, long f)
 {
-#if defined(__x86_64__) && defined(__LP64__)
+#if defined(__x86_64__) && defined(__LP64__) && !defined(__clang_analyzer__)
     long r;
     register long r10 __asm__("r10") = d;
     register long r8 __asm__("r8") = e;
