@@ -375,6 +375,8 @@ def status_lines(answer: Answer) -> list[str]:
             totals["requests_queued"],
         )
     )
+    if totals.get("requests_suspended"):
+        lines.append("  %s in event loops" % _some(totals["requests_suspended"], "request"))
     lines.append("  %s, %s" % (_restarts_text(answer), _some(answer["reloads"], "reload")))
     last = answer.get("last_reload")
     if isinstance(last, dict) and not last.get("ok", True):
@@ -404,11 +406,12 @@ def status_lines(answer: Answer) -> list[str]:
         )
     for worker in answer["workers"]:
         for request in sorted(worker["running"], key=lambda r: -r["age"])[:3]:
-            line = "worker %d, request %d: %s %s for %s" % (
+            line = "worker %d, request %d: %s %s %s %s" % (
                 worker["worker"],
                 request["id"],
                 clean(request["method"]),
                 clean(request["target"]),
+                "waits for" if request.get("waiting") else "for",
                 format_seconds(request["age"]),
             )
             lines.append(line if len(line) < 80 else line[:76] + "...")

@@ -112,8 +112,9 @@ class Row:
     def request_text(self) -> str:
         if self.request is None:
             return ""
-        return "%s %s %s" % (
+        return "%s %s%s %s" % (
             format_seconds(self.request["age"]),
+            "waits: " if self.request.get("waiting") else "",
             clean(self.request["method"]),
             clean(self.request["target"]),
         )
@@ -215,9 +216,12 @@ class View:
                 threads,
                 format_count(totals["requests_queued"]),
             ),
-            "%s connections open  %s requests  %s restarts  %s reloads"
+            "%s connections open%s  %s requests  %s restarts  %s reloads"
             % (
                 format_count(totals["connections_open"]),
+                "  %s waiting" % format_count(totals["requests_suspended"])
+                if totals.get("requests_suspended")
+                else "",
                 format_count(totals["requests"]),
                 format_count(all_restarts(now)),
                 format_count(now["reloads"]),

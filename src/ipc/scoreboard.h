@@ -57,12 +57,14 @@ enum {
  */
 struct stk_scoreboard_request {
     _Atomic uint32_t seq;
-    uint32_t thread;
+    uint32_t thread; /* or STK_SCOREBOARD_WAITING: it waits in the event loop */
     uint64_t id;
     uint64_t started_ns; /* monotonic clock */
     char method[STK_SCOREBOARD_METHOD];
     char target[STK_SCOREBOARD_TARGET]; /* without its query; cut; printable */
 };
+
+#define STK_SCOREBOARD_WAITING UINT32_MAX
 
 /* What a reader gets of it. */
 struct stk_scoreboard_running {

@@ -64,7 +64,9 @@ static void status_put_running(struct stk_json *j, const struct stk_scoreboard_r
         if (!stk_scoreboard_read_running(row, i, &r))
             continue;
         stk_json_object_begin(j);
-        stk_json_put_uint(j, "thread", r.thread);
+        stk_json_put_bool(j, "waiting", r.thread == STK_SCOREBOARD_WAITING);
+        if (r.thread != STK_SCOREBOARD_WAITING)
+            stk_json_put_uint(j, "thread", r.thread);
         stk_json_put_uint(j, "id", r.id);
         stk_json_put_string(j, "method", r.method);
         stk_json_put_string(j, "target", r.target);

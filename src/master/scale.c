@@ -67,6 +67,8 @@ static unsigned scale_count_long(const struct stk_scoreboard_row *row, stk_nsec 
     for (unsigned i = 0; i < STK_SCOREBOARD_RUNNING; i++) {
         uint64_t since = __atomic_load_n(&row->running[i].started_ns, __ATOMIC_RELAXED);
 
+        if (__atomic_load_n(&row->running[i].thread, __ATOMIC_RELAXED) == STK_SCOREBOARD_WAITING)
+            continue;
         n += since != 0 && now - (stk_nsec)since > SCALE_LONG_CALL;
     }
     return n;

@@ -94,15 +94,14 @@ static stk_msec deadline_earlier(stk_msec a, stk_msec b)
 
 /* ---- the request's own thread -------------------------------------------------------------- */
 
-static void deadline_clear_name(struct stk_serve_thread *t)
+void stk_deadline_clear_name(struct stk_scoreboard_row *row, unsigned place)
 {
     struct stk_scoreboard_request *r;
     uint32_t seq;
 
-    if (t->named == 0)
+    if (place == 0)
         return;
-    r = &t->server->row->running[t->named - 1];
-    t->named = 0;
+    r = &row->running[place - 1];
     seq = atomic_load_explicit(&r->seq, memory_order_relaxed);
     /* An exchange, not a store behind which a fence stands: the thread sanitizer knows no fences.
      */
@@ -117,7 +116,8 @@ STK_COLD enum stk_fate stk_deadline_end_slow(struct stk_serve_request *rq)
     enum stk_fate fate;
 
     pthread_mutex_lock(&t->interfere_mutex);
-    deadline_clear_name(t);
+    stk_deadline_clear_name(t->server->row, t->named);
+    t->named = 0;
     atomic_store_explicit(&t->interfere,
                           atomic_load_explicit(&t->interfere, memory_order_relaxed) &
                               STK_INTERFERE_ALWAYS,
@@ -192,28 +192,27 @@ static void deadline_copy(char *to, size_t size, stk_span from)
     }
 }
 
-/* Mutex held. */
-static void deadline_name(struct stk_serve_thread *t, const struct stk_serve_request *rq,
-                          stk_msec since)
+unsigned stk_deadline_name(struct stk_scoreboard_row *row, const struct stk_serve_request *rq,
+                           uint32_t thread, stk_nsec since)
 {
-    unsigned place = deadline_place(t->server->row);
+    unsigned place = deadline_place(row);
     struct stk_scoreboard_request *r;
     uint32_t seq;
 
     if (place == 0)
-        return;
-    r = &t->server->row->running[place - 1];
+        return 0;
+    r = &row->running[place - 1];
     seq = atomic_load_explicit(&r->seq, memory_order_relaxed);
     /* An exchange, not a store behind which a fence stands: the thread sanitizer knows no fences.
      */
     (void)atomic_exchange_explicit(&r->seq, seq + 1, memory_order_acq_rel);
-    r->thread = t->lead_thread->index;
+    r->thread = thread;
     r->id = rq->base.id;
     deadline_copy(r->method, sizeof r->method, stk_head_method(rq->base.head));
     deadline_copy(r->target, sizeof r->target, stk_head_path(rq->base.head));
-    __atomic_store_n(&r->started_ns, (uint64_t)since * STK_NSEC_PER_MSEC, __ATOMIC_RELAXED);
+    __atomic_store_n(&r->started_ns, (uint64_t)since, __ATOMIC_RELAXED);
     atomic_store_explicit(&r->seq, seq + 2, memory_order_release);
-    t->named = (uint8_t)place;
+    return place;
 }
 
 /* ---- at the deadline ----------------------------------------------------------------------- */
@@ -509,7 +508,8 @@ static stk_msec deadline_inspect(struct stk_deadline *d, struct stk_serve_reques
                                            : DEADLINE_NEVER;
     if (rq->t->named == 0) {
         if (now - w->since >= DEADLINE_NAME_MS)
-            deadline_name(rq->t, rq, w->since);
+            rq->t->named = (uint8_t)stk_deadline_name(d->server->row, rq, rq->t->lead_thread->index,
+                                                      w->since * STK_NSEC_PER_MSEC);
         else
             next = w->since + DEADLINE_NAME_MS;
     }

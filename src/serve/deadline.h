@@ -102,6 +102,14 @@ void stk_deadline_log_late(const struct stk_serve_request *rq, const char *done)
 /* Says of a request whose step goes on in the event loop what is done, and where it is. */
 void stk_deadline_log_step(struct stk_server *server, const struct stk_serve_request *rq,
                            const char *done);
+/*
+ * Names a request in a free place of the scoreboard's row, as on a thread or
+ * STK_SCOREBOARD_WAITING; by the stand-by. The place's number from 1 on; 0: there is none. And
+ * clears it; by anyone who knows that nobody else does.
+ */
+unsigned stk_deadline_name(struct stk_scoreboard_row *row, const struct stk_serve_request *rq,
+                           uint32_t thread, stk_nsec since);
+void stk_deadline_clear_name(struct stk_scoreboard_row *row, unsigned place);
 /* Asks, once each, for the worker to be replaced: a call was cancelled, or (stuck) does not return.
  */
 void stk_deadline_retire(struct stk_deadline *d, bool stuck, stk_msec age);

@@ -459,6 +459,7 @@ stk_msec stk_detach_on_timer(struct stk_conn *conn, struct stk_lead_thread *thre
 
 void stk_detach_time(struct stk_conn *conn, struct stk_lead_thread *thread)
 {
+    stk_deadline_expect(conn->server->deadline, thread); /* who names those that last */
     if (stk_likely(thread->own))
         stk_detach_check_timer(conn);
     else

@@ -21,6 +21,10 @@ struct stk_detach_watch {
     bool stuck;            /* and goes on */
 };
 
+enum {
+    STK_DETACH_NAMED = 8
+}; /* places of the scoreboard that may be used: the rest is for threads */
+
 struct stk_detach {
     struct stk_server *server;
     pthread_mutex_t mutex;
@@ -30,6 +34,7 @@ struct stk_detach {
     void *driver;      /* the host's object of the event loop's thread, while that runs */
     stk_msec due_back; /* since when it has not come to hear that a request is too late; 0 */
     bool away;         /* for so long that the worker is replaced */
+    unsigned nnamed;   /* in the scoreboard */
     struct stk_detach_watch watch;
     pthread_t thread; /* of the event loop; what follows is its */
     bool untimed;     /* somebody's timer may be late */
@@ -45,6 +50,8 @@ extern const struct stk_request_ops stk_detached_ops;
 
 /* Has the timer of the connection fire in time; by the owner of the loop. */
 void stk_detach_check_timer(struct stk_conn *conn);
+/* The name of one in the scoreboard goes, with it: somebody else may get its place. Mutex held. */
+void stk_detach_unname(struct stk_detach *det, struct stk_detached *d);
 /* Makes the shared buffers those of the request. Mutex held, on the thread of the event loop. */
 void stk_detach_borrow(struct stk_detach *det, struct stk_detached *d);
 /* Bytes of queued output of a connection; what TLS has taken does not count. */

@@ -339,6 +339,7 @@ static void detached_close(struct stk_detach *det, struct stk_detached *d)
     stk_list_remove(&d->link);
     stk_list_remove(&d->woken);
     stk_detach_count(det, -1);
+    stk_detach_unname(det, d);
     conn->src_events = stk_conn_has_output(conn) ? EPOLLOUT : EPOLLIN;
     if (!d->hung && __atomic_load_n(&conn->src.events, __ATOMIC_RELAXED) != conn->src_events &&
         !(atomic_load(&conn->word) & STK_CONN_DISARMED) &&
@@ -353,12 +354,14 @@ static void detached_finish(struct stk_request *req)
     struct stk_detached *d = detached_of(req);
     struct stk_detach *det = detached_enter(d);
     struct stk_lead_thread *thread = det->t.lead_thread;
-    bool claimed;
+    bool claimed, named = d->named != 0;
 
     detached_close(det, d);
     detached_leave(det);
     claimed = stk_lead_claim(thread);
     d->rq.t = stk_serve_thread_of(thread);
+    if (stk_unlikely(named))
+        stk_deadline_expect(det->server->deadline, thread);
     stk_http1_finish(&d->rq, thread);
     stk_lead_unclaim(thread, claimed);
     free(d);

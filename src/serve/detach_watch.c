@@ -13,12 +13,15 @@
 
 #include "base/log.h"
 #include "config/config.h"
+#include "ipc/scoreboard.h"
+#include "serve/conn.h"
 #include "serve/deadline.h"
 #include "serve/detach_priv.h"
 
 enum {
-    WATCH_LOOK_MS = 100, /* between two looks */
-    WATCH_SHOWN = 200,   /* requests */
+    WATCH_LOOK_MS = 100,     /* between two looks */
+    WATCH_SHOWN = 200,       /* requests */
+    WATCH_NAMES_LOOK = 1000, /* requests that are looked at to find one without a name */
 };
 
 #define WATCH_NEVER INT64_MAX
@@ -134,15 +137,52 @@ static stk_msec watch_loop(struct stk_detach *det, stk_msec now)
     return WATCH_NEVER;
 }
 
+void stk_detach_unname(struct stk_detach *det, struct stk_detached *d)
+{
+    if (stk_likely(d->named == 0))
+        return;
+    stk_deadline_clear_name(det->server->row, d->named);
+    d->named = 0;
+    det->nnamed--;
+}
+
+/* Names the oldest in the scoreboard, but for WebSockets, which last. Mutex held. When to look. */
+static stk_msec watch_names(struct stk_detach *det, stk_msec now)
+{
+    unsigned looked = 0;
+
+    stk_list_for_each (it, &det->all) {
+        struct stk_detached *d = stk_container_of(it, struct stk_detached, link);
+        stk_msec since = d->rq.base.started / STK_NSEC_PER_MSEC;
+
+        /* The end of one that has a name has the others looked at. */
+        if (det->nnamed == STK_DETACH_NAMED || looked++ == WATCH_NAMES_LOOK)
+            return WATCH_NEVER;
+        if (d->named != 0 || d->rq.conn->ws != NULL)
+            continue;
+        if (now - since < WATCH_LOOK_MS)
+            return since + WATCH_LOOK_MS;
+        d->named = (uint8_t)stk_deadline_name(det->server->row, &d->rq, STK_SCOREBOARD_WAITING,
+                                              d->rq.base.started);
+        if (d->named == 0)
+            return WATCH_NEVER;
+        det->nnamed++;
+    }
+    return WATCH_NEVER;
+}
+
 stk_msec stk_detach_watch(struct stk_server *server, stk_msec now)
 {
     struct stk_detach *det = server->detach;
-    stk_msec step, loop;
+    stk_msec step, loop, names;
 
     pthread_mutex_lock(&det->mutex);
     step = watch_step(det, now);
     loop = watch_loop(det, now);
+    names = watch_names(det, now);
     pthread_mutex_unlock(&det->mutex);
+    if (names < loop)
+        loop = names;
     return step < loop ? step : loop;
 }
 

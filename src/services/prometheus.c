@@ -187,7 +187,8 @@ static void prometheus_connections(FILE *f, const struct stk_scoreboard *sb)
     uint64_t reading = stk_scoreboard_total(sb, STK_COUNTER_connections_reading);
     uint64_t sending = stk_scoreboard_total(sb, STK_COUNTER_connections_sending);
     uint64_t closing = stk_scoreboard_total(sb, STK_COUNTER_connections_closing);
-    uint64_t active = stk_scoreboard_total(sb, STK_COUNTER_requests_queued);
+    uint64_t active = stk_scoreboard_total(sb, STK_COUNTER_requests_queued) +
+                      stk_scoreboard_total(sb, STK_COUNTER_requests_suspended);
     uint64_t rest = reading + sending + closing;
 
     for (unsigned i = 0; i < sb->nrows; i++)

@@ -198,10 +198,14 @@ static void stats_put_cores(const struct stats_ctx *c, const struct stk_scoreboa
 {
     struct stk_scoreboard_running running[STK_SCOREBOARD_RUNNING];
     unsigned n = stats_read_running(row, running);
-    unsigned threads = row != NULL ? atomic_load_explicit(&row->threads, memory_order_relaxed)
-                                   : (unsigned)c->s->config->threads;
+    unsigned threads = row != NULL ? atomic_load_explicit(&row->threads, memory_order_relaxed) : 0;
     unsigned unnamed = row != NULL ? stk_scoreboard_busy(row) : 0;
 
+    if (threads == 0) /* it does not say yet */
+        threads = (unsigned)c->s->config->threads;
+    for (unsigned i = n; i-- > 0;)
+        if (running[i].thread == STK_SCOREBOARD_WAITING)
+            running[i] = running[--n];
     unnamed = unnamed > n ? unnamed - n : 0;
     stk_json_name(c->j, "cores");
     stk_json_array_begin(c->j);
@@ -268,7 +272,9 @@ static void stats_put_running(const struct stats_ctx *c, const struct stk_scoreb
     stk_json_array_begin(c->j);
     for (unsigned i = 0; i < n; i++) {
         stk_json_object_begin(c->j);
-        stk_json_put_uint(c->j, "thread", running[i].thread);
+        stk_json_put_bool(c->j, "waiting", running[i].thread == STK_SCOREBOARD_WAITING);
+        if (running[i].thread != STK_SCOREBOARD_WAITING)
+            stk_json_put_uint(c->j, "thread", running[i].thread);
         stk_json_put_uint(c->j, "id", running[i].id);
         stk_json_put_uint(c->j, "age_ms", stats_age_ms(c, running[i].started_ns));
         stk_json_put_string(c->j, "method", running[i].method);
@@ -290,6 +296,7 @@ static void stats_put_process(const struct stats_ctx *c, const struct stk_scoreb
     stk_json_put_uint(c->j, "generation", stats_load(&row->generation));
     stk_json_put_uint(c->j, "uptime_ms", stats_age_ms(c, stats_load(&row->started_ns)));
     stk_json_put_uint(c->j, "threads_busy", stk_scoreboard_busy(row));
+    stk_json_put_uint(c->j, "suspended", stk_scoreboard_get(row, STK_COUNTER_requests_suspended));
     stk_json_put_uint(c->j, "queued", stk_scoreboard_get(row, STK_COUNTER_requests_queued));
     stk_json_put_uint(c->j, "connections", stk_scoreboard_get(row, STK_COUNTER_connections_open));
     stats_put_times(c->j, "latency", &latency);

@@ -125,7 +125,8 @@ static void worker_name_cut(const struct worker *w)
     struct stk_scoreboard_running request;
 
     for (unsigned i = 0; i < STK_SCOREBOARD_RUNNING; i++) {
-        if (stk_scoreboard_read_running(w->heritage->row, i, &request))
+        if (stk_scoreboard_read_running(w->heritage->row, i, &request) &&
+            request.thread != STK_SCOREBOARD_WAITING) /* of these stk_server_abort says so */
             stk_log_warning("%s %s: not finished after %.1f s, when graceful-timeout was over: it "
                             "is cut",
                             request.method, request.target,
@@ -250,7 +251,8 @@ static void worker_write_stacks(struct worker *w, int fd, uint64_t id)
     void *thread = NULL;
 
     for (unsigned i = 0; id != 0 && thread == NULL && i < STK_SCOREBOARD_RUNNING; i++) {
-        if (stk_scoreboard_read_running(w->heritage->row, i, &request) && request.id == id)
+        if (stk_scoreboard_read_running(w->heritage->row, i, &request) && request.id == id &&
+            request.thread != STK_SCOREBOARD_WAITING)
             thread = stk_lead_thread_get(w->lead, request.thread)->host_thread;
     }
     if ((id == 0 || thread != NULL) && w->params->host_ops->stacks != NULL)

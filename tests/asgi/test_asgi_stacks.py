@@ -1,6 +1,8 @@
 """What the tasks of an event loop wait for: `stoker stack`, and the log of requests that are too late."""
 
+import json
 import re
+import socket
 
 import pytest
 
@@ -106,3 +108,25 @@ def test_the_log_of_a_deadline(start):
     assert conn.read_response().status == 504
     server.wait_log(r"GET /waits: its task waits at \(most recent call first\):")
     assert re.search(r"in inner\n.*in outer\n.*in app", server.log())
+
+
+def test_requests_that_wait_are_named(start, tmp_path):
+    server = start("--metrics", "/metrics", "--stats", str(tmp_path / "s"))
+    ask(server, "/waits?a", "/child")
+    wait_until(lambda: server.get("/").text.count("/waits /child"))
+    show = lambda: command(tmp_path / "c", "status").stdout  # noqa: E731
+    wait_until(lambda: "GET /waits waits for" in show() and "GET /child waits for" in show())
+    assert "2 requests in event loops" in show()
+    worker = json.loads(command(tmp_path / "c", "status", "--json").stdout)["workers"][0]
+    assert [(request["waiting"], request["target"]) for request in worker["running"]] == [
+        (True, "/waits"),
+        (True, "/child"),
+    ]
+    text = server.get("/metrics").text
+    assert "\nstoker_requests_suspended 2\n" in text
+    assert int(re.search(r'^stoker_connections\{state="active"\} (\d+)', text, re.M)[1]) >= 2
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(tmp_path / "s"))
+        stats = json.loads(b"".join(iter(lambda: sock.recv(65536), b"")))
+    running = stats["workers"][0]["stoker"]["running"]
+    assert {request["target"] for request in running if request["waiting"]} == {"/waits", "/child"}

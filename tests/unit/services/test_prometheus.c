@@ -59,7 +59,7 @@ static void test_text(void **state)
     stk_scoreboard_add(row, STK_COUNTER_requests, 5);
     stk_scoreboard_add(row, STK_COUNTER_responses_2xx, 4);
     stk_scoreboard_add(row, STK_COUNTER_gil_wait_us, 1500042);
-    stk_scoreboard_set(row, STK_COUNTER_connections_open, 9);
+    stk_scoreboard_set(row, STK_COUNTER_connections_open, 16);
     stk_scoreboard_add(row, STK_COUNTER_connections_reading, 2);
     stk_scoreboard_set(row, STK_COUNTER_threads_busy, 3);
     stk_scoreboard_set(row, STK_COUNTER_requests_suspended, 7);
@@ -86,7 +86,7 @@ static void test_text(void **state)
     expect_line(text, "stoker_request_duration_seconds_sum 1073.741894");
     expect_line(text, "stoker_request_duration_seconds_count 2");
     expect_line(text, "stoker_connections{state=\"reading\"} 2");
-    expect_line(text, "stoker_connections{state=\"active\"} 3");
+    expect_line(text, "stoker_connections{state=\"active\"} 10"); /* busy and suspended */
     expect_line(text, "stoker_connections{state=\"idle\"} 4");
     expect_line(text, "stoker_connections_closed_total{reason=\"reset\"} 1");
     expect_line(text, "stoker_workers{state=\"ready\"} 1");

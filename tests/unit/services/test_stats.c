@@ -73,6 +73,11 @@ static void test_document(void **state)
     row->running[0].started_ns = atomic_load(&row->started_ns);
     (void)snprintf(row->running[0].method, sizeof row->running[0].method, "GET");
     (void)snprintf(row->running[0].target, sizeof row->running[0].target, "/a\"b");
+    row->running[1].thread = STK_SCOREBOARD_WAITING;
+    row->running[1].started_ns = atomic_load(&row->started_ns);
+    (void)snprintf(row->running[1].method, sizeof row->running[1].method, "PUT");
+    (void)snprintf(row->running[1].target, sizeof row->running[1].target, "/waits");
+    stk_scoreboard_set(row, STK_COUNTER_requests_suspended, 5);
     text = make(sb, &config, &set);
     expect(text, "{\"version\":\"stoker-");
     expect(text, "\"proto\":\"http\",\"queue\":0,\"max_queue\":10,");
@@ -83,6 +88,9 @@ static void test_document(void **state)
     expect(text, "\"tx\":999,\"avg_rt\":30,");
     expect(text, "\"in_request\":0,\"vars\":[]");
     expect(text, "\"in_request\":1,\"vars\":[\"REQUEST_METHOD=GET\",\"REQUEST_URI=/a\\\"b\"]");
+    expect(text, "\"suspended\":5,");
+    expect(text, "\"running\":[{\"waiting\":false,\"thread\":1,");
+    expect(text, "{\"waiting\":true,\"id\":0,");
     expect(text, "\"id\":2,\"pid\":0,\"accepting\":0,\"requests\":0,");
     expect(text, "\"status\":\"cheap\"");
     expect(text, "\"closed\":{\"client\":0,\"reset\":0}");
