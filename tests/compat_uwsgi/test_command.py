@@ -65,6 +65,11 @@ def test_commands_where_they_are_allowed(place, run):
     assert done.stderr == "app.ini:3: 'exec://exit 3': exit code 3\n" and done.returncode == 1
 
 
+def test_standard_input_can_be_read_again(run):
+    done = run("--check", "--ini", "-", "--ini", "-", stdin="[uwsgi]\nmodule = app\nlisten = 7\n")
+    assert done.returncode == 0 and "backlog = 7" in done.stdout, done.stderr
+
+
 def test_show_config(place, run):
     (place / "app.ini").write_text("[uwsgi]\nmodule = app\nif-env = NOPE\nthreads = 3\nendif =\nx = %n\n")
     done = run("--ini", "app.ini", "--show-config", "--check")

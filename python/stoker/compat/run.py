@@ -7,10 +7,11 @@ import subprocess
 import sys
 
 from . import detect, language, translate, uwsgi_module
-from .result import ConfigError, Notice, fail
+from .result import ConfigError, Notice, Result, fail
 from .rules import Plan
 
 ALLOW_EXEC = "STOKER_UWSGI_EXEC"
+MAX_WARNINGS = 100
 # Set for the interpreter of `home`, so that it does not look for another one again.
 ENTERED = "STOKER_UWSGI_HOME"
 
@@ -19,18 +20,20 @@ def main(split: detect.Split, core) -> int:
     """Serves, or checks the configuration; returns the exit code."""
     try:
         result = read(split.uwsgi)
-        for line in result.output:
-            print(line)
-        if result.exit_code is not None:
-            return result.exit_code
-        if result.show_config:
-            sys.stdout.write(language.show_config(result))
-            sys.stdout.flush()
-        translation = translate.translate(result, core.options())
-        _enter_home(translation.plan)
     except ConfigError as error:
         sys.stderr.write("%s\n" % error)
         return 1
+    if result.exit_code is not None:
+        _show(result)
+        return result.exit_code
+    try:
+        translation = translate.translate(result, core.options())
+        _enter_home(translation.plan)  # if it goes there, it begins anew, and what follows is said there
+    except ConfigError as error:
+        _show(result)
+        sys.stderr.write("%s\n" % error)
+        return 1
+    _show(result)
     _warn(result.warnings)
     for notice in translation.notices:
         sys.stderr.write("warning: %s\n" % notice)
@@ -62,9 +65,21 @@ def _known(result) -> tuple[dict, dict, list[str]]:
     return opt, magic, metrics
 
 
+def _show(result: Result) -> None:
+    """What `print` and `show-config` say."""
+    for line in result.output:
+        sys.stdout.write(line + "\n")
+    if result.show_config:
+        sys.stdout.write(language.show_config(result))
+    sys.stdout.flush()
+
+
 def _warn(warnings: list[Notice]) -> None:
-    for line in dict.fromkeys(str(warning) for warning in warnings):
+    lines = list(dict.fromkeys(str(warning) for warning in warnings))
+    for line in lines[:MAX_WARNINGS]:
         sys.stderr.write("warning: %s\n" % line)
+    if len(lines) > MAX_WARNINGS:
+        sys.stderr.write("warning: and %d more\n" % (len(lines) - MAX_WARNINGS))
 
 
 def _enter_home(plan: Plan) -> None:

@@ -160,9 +160,18 @@ def read_text(name: str, asked_by: tuple[str, int], stdin=None) -> str:
 
 def _read_bytes(name: str, asked_by: tuple[str, int], stdin) -> bytes:
     if name == "-":
-        data = (stdin or sys.stdin.buffer).read(MAX_FILE + 1)
+        try:
+            if stdin is not None:
+                data = stdin.read(MAX_FILE + 1)
+            else:
+                with open(0, "rb", closefd=False) as file:
+                    data = file.read(MAX_FILE + 1)
+        except OSError as error:
+            raise fail(*asked_by, "cannot read standard input: %s", error.strerror) from None
         if len(data) > MAX_FILE:
             raise fail("standard input", 0, "more than %d bytes of configuration", MAX_FILE)
+        if stdin is None:
+            _keep_stdin(data)
         return data
     try:
         # Without O_NONBLOCK a FIFO that nobody writes to would be waited for.
@@ -183,6 +192,20 @@ def _read_bytes(name: str, asked_by: tuple[str, int], stdin) -> bytes:
     if len(data) > MAX_FILE:
         raise fail(name, 0, "more than %d bytes; this is not a configuration file", MAX_FILE)
     return data
+
+
+def _keep_stdin(data: bytes) -> None:
+    """Makes standard input what it was, for who reads the configuration again: another interpreter, a hot upgrade."""
+    try:
+        fd = os.memfd_create("configuration", 0)
+        try:
+            os.write(fd, data)
+            os.lseek(fd, 0, os.SEEK_SET)
+            os.dup2(fd, 0)
+        finally:
+            os.close(fd)
+    except OSError:
+        pass  # then it is read once, as from any pipe
 
 
 def _open_error(name: str, asked_by: tuple[str, int], error: OSError) -> str:
