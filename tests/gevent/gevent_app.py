@@ -77,17 +77,32 @@ def sleep(environ, start_response):
     return reply(start_response, b"slept")
 
 
+def until(environ, start_response):
+    """There is such a file."""
+    while not os.path.exists(query(environ)):
+        gevent.sleep(0.01)
+    return reply(start_response, b"there")
+
+
+def until_without_limit(environ, start_response):
+    environ["stoker.set_timeout"](0)
+    return until(environ, start_response)
+
+
 def block(environ, start_response):
-    """Holds the whole thread up."""
-    native_sleep(float(query(environ)))
+    """Holds the whole thread up: for a time, or until there is a file."""
+    if query(environ)[0] == "/":
+        while not os.path.exists(query(environ)):
+            native_sleep(0.01)
+    else:
+        native_sleep(float(query(environ)))
     return reply(start_response, b"blocked")
 
 
 def block_late(environ, start_response):
     """The same, once the request has waited."""
     gevent.sleep(0)
-    native_sleep(float(query(environ)))
-    return reply(start_response, b"blocked")
+    return block(environ, start_response)
 
 
 # ---- bodies -------------------------------------------------------------------------------------

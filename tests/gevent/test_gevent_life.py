@@ -1,6 +1,7 @@
 """Time-outs, clients that leave, the limit, blocked hubs, isolation, and the life of a worker."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -36,7 +37,7 @@ def test_request_timeout(serve_gevent):
     server.wait_log("GET /cancel_told: not answered in time; 504 was sent")
 
 
-@pytest.mark.parametrize("target", ["/block?20", "/block_late?1"])
+@pytest.mark.parametrize("target", ["/block?20", "/block_late?0.7"])
 def test_request_timeout_of_a_request_that_blocks(serve_gevent, target):
     server = serve_gevent("--request-timeout", "300ms")
     with server.connect() as conn:
@@ -73,7 +74,7 @@ def test_the_application_asks_for_its_client(serve_gevent):
 # ---- the limit ----------------------------------------------------------------------------------
 
 
-def test_at_the_limit_requests_wait(serve_gevent):
+def test_at_the_limit_requests_wait(serve_gevent, tmp_path):
     server = serve_gevent("--health-path", "/healthz", limit="3")
     with ExitStack() as stack:
         two = [stack.enter_context(server.connect()) for _ in range(2)]
@@ -81,12 +82,13 @@ def test_at_the_limit_requests_wait(serve_gevent):
             connection.send(get(target="/wait?x"))
         wait_for_waiters(server, "x", 2)
         third, fourth = stack.enter_context(server.connect()), stack.enter_context(server.connect())
-        third.send(get(target="/sleep?1"))
+        third.send(get(target="/until?%s/go" % tmp_path))
         fourth.send(get(target="/set?x"))
         for _ in range(5):
             assert server.get("/healthz").status == 200
         assert fourth.is_quiet()
-        assert third.read_response().body == b"slept"
+        (tmp_path / "go").touch()
+        assert third.read_response().body == b"there"
         assert fourth.read_response().body == b"set"
         assert [connection.read_response().body for connection in two] == [b"x", b"x"]
 
@@ -102,32 +104,49 @@ def test_all_that_wait_at_the_limit_are_served(serve_gevent):
             assert found == [b"slept", b"slept", b"hello"]
 
 
-def test_the_queue_at_the_limit_is_bounded(serve_gevent):
+def test_the_queue_at_the_limit_is_bounded(serve_gevent, tmp_path):
     server = serve_gevent("--max-queue", "2", "--health-path", "/healthz", limit="1")
     with ExitStack() as stack:
         first, *others = [stack.enter_context(server.connect()) for _ in range(6)]
-        first.send(get(target="/sleep?1.5"))
+        first.send(get(target="/until?%s/go" % tmp_path))
         assert server.get("/healthz").status == 200
         for connection in others:
             connection.send(get(target="/hello"))
-        answers = [connection.read_response().status for connection in others]
-        assert sorted(answers) == [200, 200, 503, 503, 503]
-        assert first.read_response().body == b"slept"
+        ready = set()
+        wait_until(lambda: len(ready.update(select.select(others, [], [], 0.01)[0]) or ready) == 3, "three are refused")
+        assert {connection.read_response().status for connection in ready} == {503}
+        (tmp_path / "go").touch()
+        assert first.read_response().body == b"there"
+        for connection in others:
+            if connection not in ready:
+                assert connection.read_response().body == b"hello"
+
+
+def test_the_time_of_requests_that_wait_at_the_limit(serve_gevent, tmp_path):
+    server = serve_gevent("--request-timeout", "300ms", limit="1")
+    with server.connect() as first, server.connect() as second:
+        first.send(get(target="/until_without_limit?%s/go" % tmp_path))
+        second.send(get(target="/hello"))
+        assert second.read_response().status == 504
+        (tmp_path / "go").touch()
+        assert first.read_response().body == b"there"
 
 
 # ---- a blocked hub ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("target", ["/block?1.5", "/block_late?1.5"])
-def test_a_blocked_hub_stops_only_the_application(serve_gevent, target):
+@pytest.mark.parametrize("path", ["/block", "/block_late"])
+def test_a_blocked_hub_stops_only_the_application(serve_gevent, tmp_path, path):
     server = serve_gevent("--health-path", "/healthz")
     with server.connect() as blocked, server.connect() as waiting, server.connect() as uploads:
         uploads.send(post("Content-Length: 3\r\n", target="/digest"))
-        blocked.send(get(target=target))
+        blocked.send(get(target="%s?%s/go" % (path, tmp_path)))
         for _ in range(5):
             assert server.get("/healthz").status == 200
         waiting.send(get(target="/pid"))
         uploads.send(b"abc")
+        assert waiting.is_quiet() and server.get("/healthz").status == 200
+        (tmp_path / "go").touch()
         assert blocked.read_response().body == b"blocked"
         assert waiting.read_response().status == 200
         assert uploads.read_response().json()["length"] == 3
@@ -177,15 +196,17 @@ def test_a_timeout_that_is_left_behind_hits_nobody(serve_gevent):
 # ---- the end ------------------------------------------------------------------------------------
 
 
-def test_requests_are_finished_at_the_end(serve_gevent):
+def test_requests_are_finished_at_the_end(serve_gevent, tmp_path):
     server = serve_gevent()
     with server.connect() as conn:
-        conn.send(get(target="/sleep?0.5"))
+        conn.send(get(target="/until?%s/go" % tmp_path))
         server.get("/pid")
         stopper = threading.Thread(target=server.stop)
         stopper.start()
-        assert conn.read_response().body == b"slept"
-        stopper.join()
+        server.wait_log("SIGTERM: stopping")
+        (tmp_path / "go").touch()
+        assert conn.read_response().body == b"there"
+    stopper.join()
 
 
 def test_requests_that_do_not_end_are_cut(serve_gevent):
@@ -197,15 +218,16 @@ def test_requests_that_do_not_end_are_cut(serve_gevent):
         assert conn.read_to_end() == b""
 
 
-def test_a_reload_with_open_requests(serve_gevent):
+def test_a_reload_with_open_requests(serve_gevent, tmp_path):
     server = serve_gevent()
     before = server.get("/pid").json()
     with server.connect() as conn:
-        conn.send(get(target="/sleep?1"))
+        conn.send(get(target="/until?%s/go" % tmp_path))
         server.get("/pid")
         server.send_signal(signal.SIGHUP)
-        assert conn.read_response().body == b"slept"
-    wait_until(lambda: server.get("/pid").json() != before, "a new worker")
+        wait_until(lambda: server.get("/pid").json() != before, "a new worker")
+        (tmp_path / "go").touch()
+        assert conn.read_response().body == b"there"
 
 
 @pytest.mark.parametrize("options", [(), ("--gevent-monkey-patch=false",)], ids=str)
@@ -231,13 +253,14 @@ def test_stack_shows_greenlets(serve_gevent, tmp_path, blocked):
         conn.send(get(target="/wait?stack"))
         wait_for_waiters(server, "stack", 1)
         if blocked:
-            other.send(get(target="/block?3"))
+            other.send(get(target="/block?%s/go" % tmp_path))
         code, text = command("stack", "1", "--control", tmp_path / "control.sock")
         assert code == 0
         assert "Greenlet of GET /wait?stack" in text and "in wait" in text and "gevent_app.py" in text
         if blocked:
             assert "in block" in text
-            other.read_response()
+            (tmp_path / "go").touch()
+            assert other.read_response().body == b"blocked"
         server.get("/set?stack")
         assert conn.read_response().body == b"stack"
 

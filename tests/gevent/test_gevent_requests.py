@@ -153,7 +153,7 @@ def test_a_client_that_does_not_read_lets_its_greenlet_wait(server, target):
         # It stops somewhere: the application is asked for no more, and others are served.
         before, after = -1, 0
         while before != after:
-            server.get("/sleep?0.1")
+            server.get("/sleep?0.05")
             before, after = after, server.get("/events_log").json().count("block")
         assert after < 100
         connection.read_bytes(6000000)
