@@ -5,7 +5,6 @@ What a request goes through is C (src/pyhost/green*.c).
 
 from __future__ import annotations
 
-import os
 from typing import Any, Callable, Iterable
 
 import gevent
@@ -115,13 +114,34 @@ def shutdown(greenlets: list[Any], grace: float) -> None:
     gevent.killall(greenlets, GreenletExit, block=True, timeout=grace)
 
 
-def write_stacks(fd: int, requests: list[tuple[str, Any]]) -> None:
-    """Writes where requests wait."""
-    for title, greenlet in requests:
-        frame = greenlet.gr_frame
-        lines = ["\nGreenlet of %s (most recent call first):\n" % title]
-        while frame is not None:
-            code = frame.f_code
-            lines.append('  File "%s", line %s in %s\n' % (code.co_filename, frame.f_lineno, code.co_name))
-            frame = frame.f_back
-        os.write(fd, "".join(lines).encode("utf-8", "backslashreplace"))
+_SHOWN = 500  # requests whose stacks are shown
+
+
+def _stack(greenlet: Any) -> list[str]:
+    """Where a greenlet waits, the most recent call first."""
+    frame = greenlet.gr_frame
+    lines = []
+    while frame is not None:
+        code = frame.f_code
+        lines.append('  File "%s", line %s in %s' % (code.co_filename, frame.f_lineno, code.co_name))
+        frame = frame.f_back
+    return lines
+
+
+def describe(requests: list[tuple[int, str, float, Any]], only: int) -> str:
+    """Where requests wait, or the one with that number: number, "GET /path", age in seconds, greenlet."""
+    found = sorted((item for item in requests if only in (0, item[0])), key=lambda item: -item[2])
+    lines = ["Greenlets: %d request%s wait:" % (len(requests), "" if len(requests) == 1 else "s")]
+    for number, title, age, greenlet in found[:_SHOWN]:
+        lines.append("")
+        lines.append("Greenlet of %s, %.3f s old, request %d (most recent call first):" % (title, age, number))
+        lines += _stack(greenlet)
+    if len(found) > _SHOWN:
+        lines.append("")
+        lines.append("... and %d more" % (len(found) - _SHOWN))
+    return "\n".join(lines) + "\n"
+
+
+def describe_late(title: str, greenlet: Any) -> str:
+    """For the log, when the time of a request is over."""
+    return "\n".join(["%s: its greenlet waits at (most recent call first):" % title] + _stack(greenlet))

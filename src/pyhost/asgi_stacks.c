@@ -1,7 +1,7 @@
 /*
- * What the tasks of the event loop wait for. Unlike the stacks of threads (stacks.c) that is in
- * objects and not in frames that run, so it takes the interpreter's lock, and then it is a matter
- * of a few lines of Python (stoker._asgi), which know no layout of any version.
+ * What the tasks of the event loop, or greenlets, wait for. Unlike the stacks of threads (stacks.c)
+ * that is in objects and not in frames that run, so it takes the interpreter's lock, and then it is
+ * a matter of a few lines of Python (stoker._asgi), which know no layout of any version.
  *
  * The event loop's thread has the lock in its turn. When it is blocked the stand-by asks, which is
  * no thread of the interpreter's and may not wait for it: a thread is made that does, and the
@@ -21,6 +21,7 @@
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "pyhost/green.h"
 #include "pyhost/report.h"
 
 enum {
@@ -69,13 +70,16 @@ static PyObject *tasks_describe(struct stk_pyhost *host, uint64_t call)
 {
     const struct stk_asgi *a = host->asgi;
     PyObject *requests = a && a->loop && a->helpers ? tasks_requests(a) : NULL;
-    PyObject *text = requests ? PyObject_CallMethod(a->helpers, "describe_tasks", "OOK", a->loop,
-                                                    requests, (unsigned long long)call)
-                              : NULL;
+    PyObject *text = NULL;
 
+    if (host->greens)
+        text = stk_green_describe(host, call);
+    else if (requests)
+        text = PyObject_CallMethod(a->helpers, "describe_tasks", "OOK", a->loop, requests,
+                                   (unsigned long long)call);
     Py_XDECREF(requests);
     if (!text && PyErr_Occurred())
-        stk_report_exception(STK_LOG_WARNING, "the tasks of the event loop cannot be shown");
+        stk_report_exception(STK_LOG_WARNING, "what requests wait for cannot be shown");
     return text;
 }
 
@@ -202,8 +206,6 @@ bool stk_asgi_tasks(void *host, uint64_t call, int fd)
     Py_ssize_t len;
 
     STK_CHECK_MAGIC(h, STK_PYHOST_MAGIC);
-    if (!h->asgi) /* greenlets: they are among the stacks */
-        return call == 0;
     if (!PyGILState_Check())
         return tasks_ask(h, call, fd);
     text = tasks_describe(h, call);

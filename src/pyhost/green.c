@@ -340,6 +340,8 @@ static PyObject *green_on_cancel(PyObject *capsule, PyObject *unused)
     if (g->cancel == 0 || !g->busy || g->call.over || !g->greenlet)
         Py_RETURN_NONE;
     exc = stk_cancel_new(g->all->host, g->cancel == STK_HOST_CANCEL_DISCONNECTED);
+    if (g->cancel == STK_HOST_CANCEL_TIMEOUT)
+        stk_green_log_stack(g);
     g->cancel = 0;
     if (!exc)
         return NULL;

@@ -39,5 +39,5 @@ int stk_green_relax(struct stk_call *call);
 bool stk_green_is_exit(const struct stk_call *call, PyObject *exc);
 /* The call that the current greenlet runs, or NULL. */
 struct stk_call *stk_green_current(const struct stk_pyhost *host);
-/* Writes the stacks of the requests that wait to a descriptor. With the GIL. */
-void stk_green_write_stacks(struct stk_pyhost *host, int fd);
+/* Where the requests are that wait, or the one with this id: a str, or NULL with an exception. */
+PyObject *stk_green_describe(const struct stk_pyhost *host, uint64_t call);

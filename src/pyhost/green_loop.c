@@ -265,8 +265,7 @@ void stk_green_free(struct stk_pyhost *host)
 
 /* ---- stacks -------------------------------------------------------------------------------- */
 
-/* "GET /path (1.234 s)": a new str. */
-static PyObject *loop_title(const struct stk_request *req)
+PyObject *stk_green_title(const struct stk_request *req)
 {
     stk_span method = stk_head_method(req->head);
     stk_span target = stk_head_target(req->head);
@@ -275,29 +274,45 @@ static PyObject *loop_title(const struct stk_request *req)
                      method.ptr, (int)(target.len < LOOP_TITLE_MAX ? target.len : LOOP_TITLE_MAX),
                      target.ptr);
 
-    if (req->started != 0)
-        n += snprintf(text + n, sizeof text - (size_t)n, " (%.3f s)",
-                      (double)(stk_time_mono_ns() - req->started) / (double)STK_NSEC_PER_SEC);
     return PyUnicode_DecodeLatin1(text, n, NULL);
 }
 
-void stk_green_write_stacks(struct stk_pyhost *host, int fd)
+PyObject *stk_green_describe(const struct stk_pyhost *host, uint64_t call)
 {
-    struct stk_greens *a = host->greens;
+    const struct stk_greens *a = host->greens;
+    stk_nsec now = stk_time_mono_ns();
     PyObject *list = PyList_New(0);
-    PyObject *done = NULL;
+    PyObject *text = NULL;
 
-    for (struct stk_green *g = a->detached; list && g; g = g->next) {
-        PyObject *item = Py_BuildValue("NO", loop_title(g->call.req), g->greenlet);
+    for (const struct stk_green *g = a->detached; list && g; g = g->next) {
+        const struct stk_request *req = g->call.req;
+        PyObject *item =
+            Py_BuildValue("KNdO", (unsigned long long)req->id, stk_green_title(req),
+                          (double)(now - req->started) / (double)STK_NSEC_PER_SEC, g->greenlet);
 
         if (!item || PyList_Append(list, item) < 0)
-            PyErr_Clear();
+            Py_CLEAR(list);
         Py_XDECREF(item);
     }
-    if (list && PyList_GET_SIZE(list) > 0)
-        done = PyObject_CallMethod(a->helpers, "write_stacks", "iO", fd, list);
-    if (PyErr_Occurred())
-        PyErr_Clear(); /* the reader is gone, as a rule */
-    Py_XDECREF(done);
+    if (list)
+        text = PyObject_CallMethod(a->helpers, "describe", "OK", list, (unsigned long long)call);
     Py_XDECREF(list);
+    return text;
+}
+
+void stk_green_log_stack(const struct stk_green *g)
+{
+    PyObject *title = stk_green_title(g->call.req);
+    PyObject *text =
+        title ? PyObject_CallMethod(g->all->helpers, "describe_late", "OO", title, g->greenlet)
+              : NULL;
+    Py_ssize_t len;
+    const char *utf8 = text ? PyUnicode_AsUTF8AndSize(text, &len) : NULL;
+
+    if (utf8)
+        stk_log_bytes(STK_LOG_ERROR, utf8, (size_t)len);
+    else
+        PyErr_Clear();
+    Py_XDECREF(text);
+    Py_XDECREF(title);
 }

@@ -88,6 +88,13 @@ void stk_green_abandon(struct stk_greens *a);
 /* Calls fn(capsule) in the hub, in its next turn. 0 or -1 with an exception. */
 int stk_green_schedule(struct stk_green *g, PyMethodDef *fn);
 
+/* ---- green_loop.c -------------------------------------------------------------------------- */
+
+/* "GET /path": a new str, or NULL with an exception. */
+PyObject *stk_green_title(const struct stk_request *req);
+/* Says in the log where a request waits whose time is over. */
+void stk_green_log_stack(const struct stk_green *g);
+
 /* ---- green_pool.c -------------------------------------------------------------------------- */
 
 /* A greenlet that is ready for a request; in the hub. NULL with an exception. */

@@ -23,20 +23,15 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/assert.h"
 #include "base/fd.h"
 #include "base/log.h"
-#include "pyhost/green.h"
 #include "pyhost/report.h"
 
-enum {
-    STACKS_SECONDS = 1,           /* of a snapshot, whose reader may not read */
-    STACKS_ASK_USEC = 200 * 1000, /* of one that needs the interpreter */
-};
+enum { STACKS_SECONDS = 1 }; /* of a snapshot, whose reader may not read */
 
 int stk_stacks_free_signal(void)
 {
@@ -143,44 +138,6 @@ static STK_NORETURN void stacks_snapshot(const struct stk_pyhost *host, int fd)
     __builtin_unreachable();
 }
 
-/* The life of another one: runs `write`, which needs the interpreter. */
-static STK_NORETURN void stacks_ask(struct stk_pyhost *host, int fd)
-{
-    struct itimerval limit = {.it_value.tv_usec = STACKS_ASK_USEC};
-    struct rlimit none = {0, 0};
-
-    (void)setrlimit(RLIMIT_CORE, &none);
-    (void)prctl(PR_SET_DUMPABLE, 0);
-    for (int sig = 1; sig < NSIG; sig++)
-        (void)signal(sig, SIG_DFL);
-    (void)setitimer(ITIMER_REAL, &limit, NULL);
-    (void)PyGILState_Ensure();
-    stk_green_write_stacks(host, fd);
-    syscall(SYS_exit_group, 0);
-    __builtin_unreachable();
-}
-
-/*
- * Where requests wait in greenlets, whose frames only the interpreter finds. A thread that may not
- * use it asks in a snapshot, in which nobody else has it unless a thread computed at that moment:
- * then the snapshot waits for ever, and is ended.
- */
-static void stacks_greenlets(struct stk_pyhost *host, int fd)
-{
-    pid_t pid;
-    int status;
-
-    if (PyGILState_Check()) {
-        stk_green_write_stacks(host, fd);
-        return;
-    }
-    pid = (pid_t)syscall(SYS_clone, 0, NULL, NULL, NULL, NULL);
-    if (pid == 0)
-        stacks_ask(host, fd);
-    while (pid > 0 && waitpid(pid, &status, __WALL) < 0 && errno == EINTR) {
-    }
-}
-
 /* The walk in this process, by the one thread that gets to it. */
 static void stacks_in_place(struct stk_pyhost *host, int fd)
 {
@@ -270,6 +227,4 @@ void stk_stacks_write(void *host, void *thread, int fd)
         stacks_one(h, t->ident, fd);
     else
         stacks_all(h, fd);
-    if (!t && h->greens)
-        stacks_greenlets(h, fd);
 }

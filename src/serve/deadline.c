@@ -362,8 +362,8 @@ void stk_deadline_log_late(const struct stk_serve_request *rq, const char *done)
 
     deadline_describe(rq, what, sizeof what);
     deadline_describe_client(rq, client, sizeof client);
-    stk_log_error("%s: not answered in time; %s client %s; its task is cancelled", what, done,
-                  client);
+    stk_log_error("%s: not answered in time; %s client %s; its %s is cancelled", what, done, client,
+                  rq->t->server->config->gevent > 0 ? "greenlet" : "task");
 }
 
 void stk_deadline_log_cut(const struct stk_serve_request *rq)

@@ -1,6 +1,7 @@
 """Time-outs, clients that leave, the limit, blocked hubs, isolation, and the life of a worker."""
 
 import os
+import re
 import select
 import signal
 import subprocess
@@ -34,7 +35,8 @@ def test_request_timeout(serve_gevent):
         assert [one.read_response().status, two.read_response().status] == [504, 504]
     wait_for(server, "RequestTimeout", "went on")
     assert "begun" in server.get("/events_log").json()
-    server.wait_log("GET /cancel_told: not answered in time; 504 was sent")
+    server.wait_log("GET /cancel_told: not answered in time; 504 was sent.*its greenlet is cancelled")
+    server.wait_log("(?s)GET /cancel_told: its greenlet waits at .*gevent_app.py\", line [0-9]+ in cancel_told")
 
 
 @pytest.mark.parametrize("target", ["/block?20", "/block_late?0.7"])
@@ -257,7 +259,11 @@ def test_stack_shows_greenlets(serve_gevent, tmp_path, blocked):
         code, text = command("stack", "1", "--control", tmp_path / "control.sock")
         assert code == 0
         assert "Greenlet of GET /wait?stack" in text and "in wait" in text and "gevent_app.py" in text
+        number = re.search(r"Greenlet of GET /wait\?stack, .*, request (\d+) ", text)[1]
+        code, text = command("stack", "1", "--request", number, "--control", tmp_path / "control.sock")
+        assert code == 0 and "in wait" in text and "in block" not in text
         if blocked:
+            code, text = command("stack", "1", "--control", tmp_path / "control.sock")
             assert "in block" in text
             (tmp_path / "go").touch()
             assert other.read_response().body == b"blocked"
