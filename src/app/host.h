@@ -13,9 +13,6 @@
 #include "app/request.h"
 #include "base/macros.h"
 
-struct stk_config;
-struct stk_scoreboard;
-
 /* How the application is named and prepared (all strings owned by the caller, alive during load).
  */
 struct stk_host_params {
@@ -125,9 +122,9 @@ struct stk_host_engine {
 /* The worker that a host is in; all of it lives as long as the process. */
 struct stk_host_worker {
     unsigned slot; /* from 0 */
-    unsigned nworkers;
-    const struct stk_config *config;
-    const struct stk_scoreboard *scoreboard;
+    /* The statistics of all workers as JSON; free it. 0 or a negative errno. */
+    int (*statistics)(void *arg, char **ret_text, size_t *ret_len);
+    void *arg;
 };
 
 struct stk_host_ops {

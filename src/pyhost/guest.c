@@ -9,9 +9,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
-#include "ipc/scoreboard.h"
 #include "pyhost/context.h"
-#include "services/stats.h"
 
 /* The attribute of stoker._core, new; NULL without an exception: there is none. */
 static PyObject *guest_find(struct stk_pyhost *host, const char *name)
@@ -77,7 +75,7 @@ static struct stk_pyhost *guest_host(PyObject *module)
 {
     struct stk_pyhost *host = stk_state_of(module)->host;
 
-    if (!host || !host->worker.scoreboard || stk_host_is_stray(host)) {
+    if (!host || !host->worker.statistics || stk_host_is_stray(host)) {
         PyErr_SetString(PyExc_RuntimeError, "this process is no worker");
         return NULL;
     }
@@ -87,20 +85,13 @@ static struct stk_pyhost *guest_host(PyObject *module)
 static PyObject *guest_statistics(PyObject *module, PyObject *unused)
 {
     const struct stk_pyhost *host = guest_host(module);
-    struct stk_stats stats;
     PyObject *result;
     char *text = NULL;
     size_t len = 0;
 
     if (!host)
         return NULL;
-    stats = (struct stk_stats){
-        .scoreboard = host->worker.scoreboard,
-        .config = host->worker.config,
-        .nworkers = host->worker.nworkers,
-        .state = "serving",
-    };
-    if (stk_stats_text(&stats, &text, &len) < 0)
+    if (host->worker.statistics(host->worker.arg, &text, &len) < 0)
         return PyErr_NoMemory();
     result = PyUnicode_DecodeUTF8(text, (Py_ssize_t)len, "replace");
     free(text);

@@ -41,6 +41,7 @@
 #include "serve/move.h"
 #include "serve/secure.h"
 #include "serve/server.h"
+#include "services/stats.h"
 #include "worker/crash.h"
 #include "worker/crew.h"
 #include "worker/fork_guard.h"
@@ -517,6 +518,19 @@ static void worker_on_mistake(void *arg, enum stk_option_id option, size_t item,
     stk_log_error("%s: %s", stk_options_rows()[option].name, text);
 }
 
+static int worker_statistics(void *arg, char **ret_text, size_t *ret_len)
+{
+    const struct worker *w = arg;
+    const struct stk_stats stats = {
+        .scoreboard = w->heritage->scoreboard,
+        .config = w->config,
+        .nworkers = w->heritage->nworkers,
+        .state = "serving",
+    };
+
+    return stk_stats_text(&stats, ret_text, ret_len);
+}
+
 static int worker_load(struct worker *w)
 {
     const struct stk_site *site = w->site;
@@ -538,9 +552,8 @@ static int worker_load(struct worker *w)
     };
     const struct stk_host_worker who = {
         .slot = w->heritage->slot,
-        .nworkers = w->heritage->nworkers,
-        .config = w->config,
-        .scoreboard = w->heritage->scoreboard,
+        .statistics = worker_statistics,
+        .arg = w,
     };
     STK_CLEANUP(stk_fd_closep) int errors = memfd_create("failure", MFD_CLOEXEC);
     int r;

@@ -54,7 +54,7 @@ static bool asgi_tls(const struct stk_request *req, struct stk_tls_view *ret_vie
 }
 
 static int asgi_ws_accept(struct stk_request *req, stk_span subprotocol,
-                          const struct stk_var *fields, size_t nfields)
+                          const struct stk_var *fields, size_t nfields, size_t *ret_bad)
 {
     return 0;
 }
