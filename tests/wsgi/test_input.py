@@ -115,7 +115,8 @@ def test_host_buffer_is_returned_without_a_copy(wsgi):
     def function(f):
         whole = f.read()
         mine = bytes(3)  # what getrefcount counts by itself differs by version
-        return whole, sys.getrefcount(whole) - sys.getrefcount(mine)
+        others = sys.getrefcount(whole) - sys.getrefcount(mine)
+        return whole, others
 
     whole, others = use(wsgi, function, data, host_buffer=True)
     assert whole == data
