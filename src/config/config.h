@@ -115,6 +115,7 @@ struct stk_config {
 
     /* limits and timeouts */
     int64_t max_connections; /* 0: from the fd limit */
+    int64_t max_concurrency; /* requests of ASGI applications; 0: none */
     int64_t max_queue;       /* requests; 0: none */
     stk_msec max_queue_age;  /* 0: none */
     int64_t limit_request_line;

@@ -63,6 +63,7 @@ struct stk_job {
     struct stk_list link;
     stk_nsec since; /* of its waiting, monotonic clock; 0: from its post on */
     bool loop;      /* for the thread of the event loop, where there are others beside it */
+    bool gated;     /* waits while the event loop's thread is to begin none (stk_lead_hold) */
     void (*run)(struct stk_job *job, struct stk_lead_thread *thread);
 };
 
@@ -124,10 +125,12 @@ void stk_lead_post(struct stk_lead *lead, struct stk_job *job);
  */
 bool stk_lead_is_any_at_job(const struct stk_lead *lead);
 /*
- * With an event loop of the application's, by its thread: lets no job be begun there, until it is
- * said otherwise; then rings the bell for those that wait.
+ * With an event loop of the application's, by its thread: lets no gated job be begun there, until
+ * it is said otherwise; then rings the bell for those that wait. And whether it is so, from any
+ * thread.
  */
 void stk_lead_hold(struct stk_lead *lead, bool hold);
+bool stk_lead_is_held(const struct stk_lead *lead);
 /*
  * Takes a job back that no thread has begun: the oldest, or the newest, for which `may` (called
  * under a lock) says yes. NULL: there is none among the first few dozen (of each kind).
@@ -204,7 +207,8 @@ static inline bool stk_lead_leave(struct stk_lead_thread *thread);
 
 static inline bool stk_lead_is_for(const struct stk_lead_thread *thread, bool loop)
 {
-    return !thread->standby && !thread->full && (!thread->picky || loop == (thread->index == 0));
+    return !thread->standby && !thread->full &&
+           (!stk_lead_is_mixed(thread->lead) || loop == (thread->index == 0));
 }
 
 static inline void stk_lead_enter(struct stk_lead_thread *thread)

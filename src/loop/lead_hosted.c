@@ -233,7 +233,7 @@ static bool hosted_run_jobs(struct stk_lead_thread *t)
         if (stk_time_mono_ns() > until)
             break;
     }
-    if (stk_lead_jobs_of(t->lead, t->lead->mixed) > 0 && !t->full)
+    if (stk_lead_jobs_of(t->lead, t->lead->mixed) > 0)
         stk_lead_ring(t->lead);
     return true;
 }

@@ -37,6 +37,27 @@ static void jobs_count(struct stk_lead *lead, struct stk_lead_queue *queue, int 
     stk_lead_set_backlog(lead, n);
 }
 
+/* Takes a job off its queue. Mutex held. */
+static void jobs_take(struct stk_lead *lead, struct stk_lead_queue *queue, struct stk_job *job)
+{
+    stk_list_remove(&job->link);
+    queue->gated -= job->gated;
+    jobs_count(lead, queue, -1);
+}
+
+/* The oldest that may run; or NULL. Mutex held. */
+static struct stk_job *jobs_next(const struct stk_lead_thread *t,
+                                 const struct stk_lead_queue *queue)
+{
+    if (stk_unlikely(t->full) &&
+        queue->gated == atomic_load_explicit(&queue->n, memory_order_relaxed))
+        return NULL;
+    stk_list_for_each (it, &queue->jobs)
+        if (!t->full || !jobs_of(it)->gated)
+            return jobs_of(it);
+    return NULL;
+}
+
 static unsigned jobs_of_kind(const struct stk_lead *lead, enum stk_lead_kind kind)
 {
     return atomic_load_explicit(&lead->queues[kind].n, memory_order_relaxed);
@@ -105,21 +126,20 @@ bool stk_lead_run_job(struct stk_lead_thread *t)
     struct stk_lead *lead = t->lead;
     enum stk_lead_kind kind = lead->mixed && t->index == 0 ? STK_LEAD_LOOP : STK_LEAD_ANY;
     struct stk_lead_queue *queue = &lead->queues[kind];
-    struct stk_list *node;
+    struct stk_job *job;
 
-    if (jobs_of_kind(lead, kind) == 0 || t->full ||
-        (kind == STK_LEAD_ANY && !stk_lead_may_run(lead)))
+    if (jobs_of_kind(lead, kind) == 0 || (kind == STK_LEAD_ANY && !stk_lead_may_run(lead)))
         return false;
     pthread_mutex_lock(&lead->mutex);
-    node = stk_list_pop(&queue->jobs);
-    if (node != NULL) {
+    job = jobs_next(t, queue);
+    if (job != NULL) {
         atomic_store_explicit(&t->at_job, true, memory_order_relaxed);
-        jobs_count(lead, queue, -1);
+        jobs_take(lead, queue, job);
     }
     pthread_mutex_unlock(&lead->mutex);
-    if (node == NULL)
+    if (job == NULL)
         return false;
-    jobs_of(node)->run(jobs_of(node), t);
+    job->run(job, t);
     atomic_store_explicit(&t->at_job, false, memory_order_relaxed);
     return true;
 }
@@ -241,6 +261,7 @@ void stk_lead_post(struct stk_lead *lead, struct stk_job *job)
             break;
     }
     stk_list_insert_before(at, &job->link);
+    queue->gated += job->gated;
     jobs_count(lead, queue, 1);
     if (kind == STK_LEAD_ANY && !stk_lead_is_any_running(lead))
         jobs_wake_locked(lead, 1);
@@ -258,10 +279,15 @@ void stk_lead_hold(struct stk_lead *lead, bool hold)
 {
     struct stk_lead_thread *t = &lead->threads[0];
 
-    t->full = hold;
+    __atomic_store_n(&t->full, hold, __ATOMIC_RELAXED);
     t->picky = lead->mixed || hold;
     if (!hold && stk_lead_jobs_of(lead, lead->mixed) > 0)
         stk_lead_ring(lead);
+}
+
+bool stk_lead_is_held(const struct stk_lead *lead)
+{
+    return __atomic_load_n(&lead->threads[0].full, __ATOMIC_RELAXED);
 }
 
 /* The oldest or the newest of a queue that may be taken; or NULL. Mutex held. */
@@ -297,8 +323,7 @@ struct stk_job *stk_lead_withdraw(struct stk_lead *lead, bool newest,
         }
     }
     if (found != NULL) {
-        stk_list_remove(&found->link);
-        jobs_count(lead, from, -1);
+        jobs_take(lead, from, found);
     }
     pthread_mutex_unlock(&lead->mutex);
     return found;

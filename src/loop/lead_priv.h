@@ -37,6 +37,7 @@ enum stk_lead_kind { STK_LEAD_ANY, STK_LEAD_LOOP, STK_LEAD_KINDS };
 struct stk_lead_queue {
     struct stk_list jobs; /* by age; under the mutex */
     _Atomic unsigned n;
+    unsigned gated; /* of them; under the mutex */
 };
 
 /* The thread of an event loop is to come for a turn. */

@@ -171,6 +171,7 @@ struct stk_request *stk_detach(struct stk_request *req)
     stk_list_append(&det->all, &d->link);
     stk_detach_count(det, 1);
     conn->fresh = false;
+    stk_detach_occupy(det, d, true);
     word = atomic_fetch_or(&conn->word, STK_CONN_DETACHED);
     if (stk_unlikely(fate != STK_FATE_NONE)) { /* it was answered in its first step */
         d->rq.fate = (uint8_t)fate;
@@ -535,10 +536,11 @@ void stk_detach_init(struct stk_server *server, unsigned napps)
     pthread_mutex_init(&t->gather_mutex, NULL);
     pthread_mutex_init(&t->interfere_mutex, NULL);
     det->napps = napps;
-    det->limit = (unsigned)server->config->gevent;
+    det->limit = (unsigned)(server->config->gevent > 0 ? server->config->gevent
+                                                       : server->config->max_concurrency);
     det->async = stk_new0_array(bool, napps + 1);
     /* WSGI in greenlets is called like WSGI. */
-    for (unsigned i = 0; i < napps && det->limit == 0; i++)
+    for (unsigned i = 0; i < napps && server->config->gevent == 0; i++)
         det->async[i] =
             server->host_ops->is_async == NULL || server->host_ops->is_async(server->host, i);
     server->detach = det;

@@ -36,6 +36,7 @@ struct stk_detached {
     uint8_t tell;  /* is going to be told */
     uint8_t told;  /* of what is told once */
     uint8_t named; /* its place in the scoreboard, from 1 on; 0: it has none */
+    bool occupies; /* it counts for the limit (gevent, max-concurrency) */
     bool lazy;     /* input events are asked for until one comes that nobody wants */
     bool disk;     /* queued output waits for a disk, not for the client */
     bool hung;     /* the connection is out of the epoll set for good */

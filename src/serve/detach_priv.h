@@ -29,12 +29,12 @@ struct stk_detach {
     struct stk_server *server;
     pthread_mutex_t mutex;
     struct stk_list all, woken;
-    unsigned n, limit; /* of them; and how many there may be, 0: any number */
-    bool full;
-    void *driver;      /* the host's object of the event loop's thread, while that runs */
-    stk_msec due_back; /* since when it has not come to hear that a request is too late; 0 */
-    bool away;         /* for so long that the worker is replaced */
-    unsigned nnamed;   /* in the scoreboard */
+    unsigned n, occupied; /* of them; and those that count */
+    unsigned limit;       /* how many of the latter there may be; 0: any number */
+    void *driver;         /* the host's object of the event loop's thread, while that runs */
+    stk_msec due_back;    /* since when it has not come to hear that a request is too late; 0 */
+    bool away;            /* for so long that the worker is replaced */
+    unsigned nnamed;      /* in the scoreboard */
     struct stk_detach_watch watch;
     pthread_t thread; /* of the event loop; what follows is its */
     bool untimed;     /* somebody's timer may be late */
@@ -61,5 +61,7 @@ void stk_detach_drain_output(struct stk_detach *det, struct stk_detached *d);
 void stk_detach_hang(struct stk_detach *det, struct stk_detached *d);
 /* One more, or one less. Mutex held. */
 void stk_detach_count(struct stk_detach *det, int change);
+/* Whether it is one of those that count for the limit. Mutex held. */
+void stk_detach_occupy(struct stk_detach *det, struct stk_detached *d, bool on);
 /* Notes that the host is to be told. Mutex held. */
 void stk_detach_tell(struct stk_detach *det, struct stk_detached *d, unsigned what);

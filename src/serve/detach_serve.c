@@ -39,15 +39,20 @@ static struct stk_detach *detach_of(const struct stk_detached *d)
 
 void stk_detach_count(struct stk_detach *det, int change)
 {
-    bool full;
-
     det->n += (unsigned)change;
     stk_scoreboard_set(det->server->row, STK_COUNTER_requests_suspended, det->n);
-    full = det->limit > 0 && det->n >= det->limit;
-    if (stk_unlikely(full != det->full)) {
-        det->full = full;
-        stk_lead_hold(det->server->lead, full);
-    }
+}
+
+void stk_detach_occupy(struct stk_detach *det, struct stk_detached *d, bool on)
+{
+    struct stk_lead *lead = det->server->lead;
+
+    if (det->limit == 0 || d->occupies == on)
+        return;
+    d->occupies = on;
+    det->occupied += on ? 1 : -1u;
+    if (stk_lead_is_held(lead) != (det->occupied >= det->limit))
+        stk_lead_hold(lead, det->occupied >= det->limit);
 }
 
 uint64_t stk_detach_queued(struct stk_conn *conn)
@@ -340,6 +345,7 @@ static void detached_close(struct stk_detach *det, struct stk_detached *d)
     stk_list_remove(&d->woken);
     stk_detach_count(det, -1);
     stk_detach_unname(det, d);
+    stk_detach_occupy(det, d, false);
     conn->src_events = stk_conn_has_output(conn) ? EPOLLOUT : EPOLLIN;
     if (!d->hung && __atomic_load_n(&conn->src.events, __ATOMIC_RELAXED) != conn->src_events &&
         !(atomic_load(&conn->word) & STK_CONN_DISARMED) &&

@@ -301,6 +301,7 @@ static enum http1_step http1_post(const struct stk_serve_request *rq,
 
     conn->fresh = false;
     conn->job.loop = stk_detach_is_async(conn->server, rq->base.app);
+    conn->job.gated = true;
     stk_conn_begin_request(conn);
     stk_conn_acquire(conn);
     if (stk_unlikely(!thread->standby))

@@ -106,6 +106,7 @@ static void http1_post_rest(struct stk_conn *conn)
 {
     conn->job.run = http1_rest_job;
     conn->job.loop = true;
+    conn->job.gated = false;
     stk_conn_begin_request(conn);
     stk_lead_post(conn->server->lead, &conn->job);
 }

@@ -453,10 +453,10 @@ static void move_log_refused(struct stk_move *move, bool last)
         (!last && move->refused_logged != 0 && now - move->refused_logged < MOVE_LOG_MS))
         return;
     stk_log_warning(
-        "answered 503 to %llu request%s: all threads were busy and the queue was at its "
-        "limit (%s); add workers or threads, find what is slow, or raise the limit where "
-        "waiting longer is right",
+        "answered 503 to %llu request%s: all threads were busy%s and the queue was at its limit "
+        "(%s); add workers or threads, find what is slow, or raise the limit if waiting is right",
         (unsigned long long)move->refused, move->refused == 1 ? "" : "s",
+        config->max_concurrency > 0 ? ", or max-concurrency requests ran," : "",
         config->max_queue > 0 && config->max_queue_age > 0 ? "max-queue, max-queue-age"
         : config->max_queue > 0                            ? "max-queue"
                                                            : "max-queue-age");
@@ -464,27 +464,28 @@ static void move_log_refused(struct stk_move *move, bool last)
     move->refused = 0;
 }
 
+/* Whether the oldest request waits for longer than it may. */
+static bool move_is_old(const struct stk_move *move, stk_nsec now)
+{
+    stk_nsec most = move->server->config->max_queue_age * STK_NSEC_PER_MSEC;
+    stk_nsec oldest = most > 0 ? stk_lead_oldest(move->lead) : 0;
+
+    return oldest != 0 && now - oldest > most;
+}
+
 /* Refuses what is beyond the bounds of the queue. By the owner of the loop. */
 static void move_bound(struct stk_move *move, struct stk_lead_thread *thread, stk_nsec now)
 {
-    const struct stk_config *config = move->server->config;
+    int64_t most = move->server->config->max_queue;
 
-    if (config->max_queue <= 0 && config->max_queue_age <= 0)
-        return;
     for (;;) {
-        stk_nsec oldest = stk_lead_oldest(move->lead);
         /* Of several that have come at once all but the first wait for the stand-by's next look,
          * which gives them to threads that have nothing to do. */
-        bool many = config->max_queue > 0 &&
-                    stk_lead_jobs(move->lead) > config->max_queue + stk_lead_spare(move->lead);
-        bool old = config->max_queue_age > 0 && oldest != 0 &&
-                   now - oldest > config->max_queue_age * STK_NSEC_PER_MSEC;
-        struct stk_job *job = NULL;
+        bool many = most > 0 && stk_lead_jobs(move->lead) > most + stk_lead_spare(move->lead);
+        bool old = move_is_old(move, now);
+        struct stk_job *job =
+            old || many ? stk_lead_withdraw(move->lead, !old, move_any, NULL) : NULL;
 
-        if (old)
-            job = stk_lead_withdraw(move->lead, false, move_any, NULL);
-        else if (many)
-            job = stk_lead_withdraw(move->lead, true, move_any, NULL);
         if (job == NULL)
             break;
         move->refused++;
@@ -538,6 +539,10 @@ bool stk_move_tick(struct stk_move *move, struct stk_lead_thread *standby)
     }
     if (standby->own && stk_lead_jobs(move->lead) > 0) {
         fresh = move_look(move, standby);
+    } else if (stk_lead_is_held(move->lead) &&
+               (!mixed || stk_lead_jobs_of(move->lead, false) == 0)) {
+        if (move_is_old(move, stk_time_mono_ns())) /* nothing else changes until one ends */
+            move_ring(move);
     } else if (mixed && stk_lead_jobs(move->lead) > 0) {
         move_ring(move);
         fresh = true;

@@ -208,6 +208,7 @@ static int accept_locked(struct stk_detached *d, stk_span subprotocol, const str
     rq->base.status = 101;
     rq->conn->ws = ws;
     d->due = 0; /* it may last */
+    stk_detach_occupy(server->detach, d, false);
     r = accept_send(rq, text, len);
     if (r < 0)
         return r;
