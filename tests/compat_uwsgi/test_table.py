@@ -110,6 +110,11 @@ BASE = "[uwsgi]\nmodule = app:application\n"
         ("socket = 127.0.0.1:3031\nprotocol = http\n", {"bind": '["http://127.0.0.1:3031"]'}),
         ("socket = :3031\n", {"bind": '["uwsgi://:3031"]', "allow-public-gateway": "true"}),
         ("fastcgi-socket = f.sock\nscgi-socket = s.sock\n", {"bind": '["fastcgi://unix:f.sock", "scgi://unix:s.sock"]'}),
+        ("shared-socket = 127.0.0.1:80\nhttp-socket = =0\n", {"bind": '["http://127.0.0.1:80"]'}),
+        (
+            "http = =1\nsocket = =0\nshared-socket = a.sock\nundeferred-shared-socket = *:80\n",
+            {"bind": '["http://0.0.0.0:80", "uwsgi://unix:a.sock"]'},
+        ),
         ("harakiri = 20 ; seconds\n", {"request-timeout": '"20s"'}),
         ("harakiri = 0\n", {}),
         ("reload-on-rss = 300\nreload-on-pss = 200\n", {"max-rss": '"300m"', "max-pss": '"200m"'}),
@@ -163,10 +168,11 @@ def test_converted_files_come_to_the_same(place, run):
 
 
 def test_notices(place, run):
-    (place / "u.ini").write_text(BASE + "spooler = x\ncron = 1 2 3 4 5 ls\nemperor = /etc\nlog-format = %(uri) %(core)\n")
+    (place / "u.ini").write_text(BASE + "spooler = x\ncron = 1 2 3 4 5 ls\nemperor = /etc\nlog-format = %(uri) %(core)\nshared-socket = :80\n")
     _, said = check(run, "--ini", "u.ini")
     assert "not there yet, and left out: spooler (u.ini:3), cron (u.ini:4)" in said
     assert "without effect: emperor (u.ini:5)" in said
+    assert "u.ini:7: shared-socket: nothing takes it" in said
     assert "u.ini:6: log-format: written as -: %(core)" in said
 
 
@@ -177,6 +183,8 @@ def test_notices(place, run):
         ("plugins = psgi\n", "u.ini:3: plugin psgi: only Python applications are served"),
         ("socket = 127.0.0.1:port\n", "u.ini:3: socket: 'port' is not a port"),
         ("https = :443\n", "u.ini:3: https: expected ADDRESS,CERTIFICATE,KEY"),
+        ("http = =0\n", "u.ini:3: http: '=0': there is no shared-socket"),
+        ("http = =1\nshared-socket = :80\n", "u.ini:3: http: '=1': the last shared-socket is =0"),
         ("home = nowhere\n", "u.ini:3: home: nowhere has no bin/python3"),
         ("protocol = raw\nsocket = 127.0.0.1:9\n", "u.ini:3: protocol: raw is not spoken here"),
     ],

@@ -60,6 +60,7 @@ def _gunicorn(word: str) -> list[str]:
 # Where a rule leads, as far as the rule's word does not say it.
 RULES = {
     "@socket": "bind",
+    "@shared_socket": "bind",
     "@https": "bind, tls-cert, tls-key, tls-client-ca",
     "@http_to_https": "bind, redirect-https",
     "@sni": "tls-cert, tls-key",

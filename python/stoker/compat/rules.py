@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 
 from . import log_rules, names
-from .result import Result, Setting, fail, where
+from .result import Result, Setting, display, fail, where
 
 Own = tuple
 
@@ -33,6 +33,7 @@ SCHEMES = {
     "http-socket": "http://",
     "http11-socket": "http://",
 }
+SHARED = ("shared-socket", "undeferred-shared-socket")
 PROTOCOLS = {"uwsgi": "uwsgi://", "http": "http://", "http11": "http://", "fastcgi": "fastcgi://", "scgi": "scgi://"}
 
 # Plugins whose work is done by stoker itself.
@@ -71,6 +72,8 @@ class Work:
         self.own: list[Own] = []
         self.seen: dict[str, Setting] = {}
         self.logs = log_rules.Logs(plan)
+        self.shared_told: list[Setting] = []
+        self.shared_taken: set[int] = set()
 
     def note(self, option: names.Option, setting: Setting) -> None:
         """Takes one setting up."""
@@ -112,6 +115,9 @@ class Work:
             self.add("gevent-monkey-patch", "false", Setting("gevent", None, DEFAULT, 0))
         self.add("uwsgi-module", "true", Setting("uwsgi-module", None, DEFAULT, 0))
         self._finish_preload()
+        for index, setting in enumerate(self.shared_told):
+            if index not in self.shared_taken:
+                self.say(setting, "nothing takes it: http-socket = =%d would" % index)
         self.own.extend(self.logs.settings())
         return self.own
 
@@ -145,9 +151,11 @@ class Work:
     def address(self, setting: Setting, text: str) -> str | None:
         """An address as `bind` has it; None if it cannot be."""
         text = text.strip()
+        if text.startswith("="):
+            return self.shared(setting, text)
         if text.startswith("fd://"):
             return text
-        if not text or text.startswith("=") or re.fullmatch(r"[0-9]", text):
+        if not text or re.fullmatch(r"[0-9]", text):
             raise fail(setting.file, setting.line, "%s: %r is no address of its own", setting.name, text)
         if text.startswith("@"):
             raise fail(setting.file, setting.line, "%s: abstract unix sockets are not there yet", setting.name)
@@ -157,6 +165,20 @@ class Work:
                 raise fail(setting.file, setting.line, "%s: %r is not a port", setting.name, port)
             return "%s:%s" % ("0.0.0.0" if host == "*" else host, port)
         return "unix:" + text
+
+    def shared(self, setting: Setting, text: str) -> str | None:
+        """The address of the shared socket that =N stands for; both kinds are counted together, from 0."""
+        sockets = [one for one in self.result.settings if one.name in SHARED]
+        if not text[1:].isdigit() or int(text[1:]) >= len(sockets):
+            known = "there is no shared-socket" if not sockets else "the last shared-socket is =%d" % (len(sockets) - 1)
+            raise fail(setting.file, setting.line, "%s: %s: %s", setting.name, display(text), known)
+        found = sockets[int(text[1:])]
+        self.shared_taken.add(int(text[1:]))
+        return self.address(found, (found.value or "").lstrip("= "))
+
+    def do_shared_socket(self, option: names.Option, setting: Setting) -> None:
+        """What says =N takes it."""
+        self.shared_told.append(setting)
 
     def do_https(self, option: names.Option, setting: Setting) -> None:
         """ADDRESS,CERTIFICATE,KEY[,CIPHERS[,CLIENT CA]]"""
