@@ -498,17 +498,33 @@ static void http1_settle(struct stk_conn *conn, struct stk_lead_thread *thread, 
     stk_http1_wait_next(conn, thread, len, kept, busy);
 }
 
+/* Whether requests in one piece have kept an event loop of the application's for long enough. */
+static bool http1_is_long(stk_nsec *until)
+{
+    stk_nsec now = stk_time_mono_ns();
+
+    if (*until == 0)
+        *until = now + STK_NSEC_PER_MSEC;
+    return now > *until;
+}
+
 /* Works on the bytes from off to len in the thread's read buffer. */
 static void http1_go_on(struct stk_conn *conn, struct stk_lead_thread *thread, size_t off,
                         size_t len)
 {
     struct stk_serve_thread *t = stk_serve_thread_of(thread);
     enum http1_step step = STEP_MORE;
+    stk_nsec until = 0;
 
     while (off < len) {
         step = http1_next(conn, thread, t->read_buf, len, &off);
         if (step != STEP_ANSWERED)
             break;
+        if (stk_unlikely(conn->server->detach != NULL) && off < len && thread->index == 0 &&
+            http1_is_long(&until)) {
+            stk_http1_yield(conn, thread, t->read_buf + off, len - off);
+            return;
+        }
         /* The client does not read its answers: it gets no further ones before it does. */
         if (stk_unlikely(stk_conn_has_output(conn)))
             break;

@@ -45,6 +45,10 @@ void stk_http1_job_expired(struct stk_job *job, struct stk_lead_thread *thread);
 void stk_http1_finish(struct stk_serve_request *rq, struct stk_lead_thread *thread);
 /* Keeps the bytes behind a request that has just been detached. */
 void stk_http1_keep_rest(struct stk_conn *conn, const char *rest, size_t len);
+/* The same behind an answer: the next request comes in a later turn, and what the thread's buffer
+ * holds leaves. */
+void stk_http1_yield(struct stk_conn *conn, struct stk_lead_thread *thread, const char *rest,
+                     size_t len);
 /* Counts a response, and writes it to the access log. */
 void stk_http1_account(struct stk_serve_request *rq);
 /* Sends 100 Continue once, if the client waits for it; earlier answers have to have left. */

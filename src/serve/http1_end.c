@@ -111,6 +111,25 @@ static void http1_post_rest(struct stk_conn *conn)
     stk_lead_post(conn->server->lead, &conn->job);
 }
 
+void stk_http1_yield(struct stk_conn *conn, struct stk_lead_thread *thread, const char *rest,
+                     size_t len)
+{
+    struct stk_serve_thread *t = stk_serve_thread_of(thread);
+    bool busy = atomic_load_explicit(&conn->word, memory_order_relaxed) & STK_CONN_BUSY;
+
+    if (t->out.len > 0 && stk_gather_send(t, conn, NULL, 0) < 0) {
+        t->out.len = 0;
+        stk_conn_close(conn, thread, STK_CLOSE_RESET);
+    } else if (!stk_conn_keep(conn, rest, len)) {
+        stk_conn_close(conn, thread, STK_CLOSE_NO_MEMORY);
+    } else if (stk_conn_has_output(conn)) {
+        stk_http1_wait_next(conn, thread, len, false, busy);
+    } else {
+        stk_conn_acquire(conn);
+        http1_post_rest(conn);
+    }
+}
+
 void stk_http1_finish(struct stk_serve_request *rq, struct stk_lead_thread *thread)
 {
     struct stk_conn *conn = rq->conn;

@@ -319,8 +319,11 @@ static void server_on_accept(struct stk_source *src, uint32_t events, void *who)
     struct stk_server_listener *l = stk_container_of(src, struct stk_server_listener, src);
     struct stk_server *server = l->server;
     struct stk_lead_thread *thread = who;
-    /* Without a stand-by thread their requests are served in a row: others wait behind them. */
-    stk_nsec turn = stk_server_has_standby(server) ? 0 : stk_time_mono_ns() + SERVER_ACCEPT_TURN;
+    /* Without a stand-by thread their requests are served in a row: others wait behind them. And an
+     * event loop of the application's has callbacks that wait as well. */
+    stk_nsec turn = stk_server_has_standby(server) && stk_likely(server->detach == NULL)
+                        ? 0
+                        : stk_time_mono_ns() + SERVER_ACCEPT_TURN;
     bool later = false;
 
     for (int i = 0; i < SERVER_ACCEPT_BATCH; i++) {
