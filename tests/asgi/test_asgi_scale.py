@@ -174,6 +174,7 @@ def server(request, serve_module):
 def swarm(server):
     with Swarm(server.address) as swarm:
         yield swarm
+    server.get("/let_go")
 
 
 def echo_all(swarm, members, payload):
