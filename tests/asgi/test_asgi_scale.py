@@ -274,7 +274,7 @@ def test_uploads_that_nobody_reads(server, swarm):
 
 def test_streams_that_nobody_reads(server, swarm):
     """The application waits at the high mark of what is queued: 64 KiB, and the block that exceeds it."""
-    count, blocks = scaled(200), 16
+    count, blocks = scaled(100), 16
     watch = Watch(server)
     members = [swarm.connect(receive_buffer=4096) for _ in range(count)]
     for member in members:
