@@ -255,6 +255,25 @@ def test_slow_uploads(server, swarm):
     watch.expect_rest()
 
 
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+def test_an_upload_of_any_size(server, framing):
+    """What has been read is kept neither in memory nor in a file."""
+    watch = Watch(server)
+    block, count = bytes(1 << 20), 48
+    with server.connect() as conn:
+        fields = "Transfer-Encoding: chunked" if framing == "chunked" else "Content-Length: %d" % (len(block) * count)
+        conn.send(head("POST", "/upload", fields))
+        for number in range(count):
+            conn.send(b"%x\r\n" % len(block) + block + b"\r\n" if framing == "chunked" else block)
+            if number == count - 2:
+                assert watch.grown() < 8000
+                files = [os.readlink("/proc/%d/fd/%s" % (watch.pid, fd)) for fd in os.listdir("/proc/%d/fd" % watch.pid)]
+                assert not [name for name in files if name.endswith("(deleted)") and "/memfd:" not in name]
+        if framing == "chunked":
+            conn.send(b"0\r\n\r\n")
+        assert conn.read_response("POST").body == b"%d" % (len(block) * count)
+
+
 def test_uploads_that_nobody_reads(server, swarm):
     """They stay in the kernel's buffers, and then with the client."""
     count = scaled(300)

@@ -16,8 +16,9 @@ SOAK = Path(__file__).with_name("soak")
     [
         ("--seconds", "22", "--threads", "1", "--upgrade-every", "9", "--stuck"),
         ("--seconds", "14", "--threads", "4", "--upgrade-every", "6", "--option=--preload"),
+        ("--seconds", "11", "--app", "asgi", "--upgrade-every", "5"),
     ],
-    ids=["1-thread", "4-threads-preload"],
+    ids=["1-thread", "4-threads-preload", "asgi"],
 )
 def test_nothing_is_dropped(args):
     result = subprocess.run(

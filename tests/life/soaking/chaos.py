@@ -119,7 +119,8 @@ class Watch(Chaos):
             if now - since > 5.0 and pid not in self.survivors:
                 self.survivors.append(pid)
         for process in found:
-            if process.state not in "ZX":
+            loads = process.role == "worker" and process.threads == 1  # it serves with two at least
+            if process.state not in "ZX" and not loads:
                 links = process.descriptors()
                 connections = sum(link.startswith("socket:[") for link in links)
                 own = len(links) if process.role != "worker" else len(links) - connections
@@ -128,7 +129,8 @@ class Watch(Chaos):
                 )
 
     def growth(self, role, least_age, most_age, column):
-        """(first, last): least values of the first and the last third of the run, or None."""
+        """(first, last): low values of the first and the last third of the run, or None. Not the least
+        ones: those are of a worker that is ending, and has given back what it had."""
         values = [
             (sample[0], sample[column])
             for sample in self.samples
@@ -140,4 +142,4 @@ class Watch(Chaos):
         third = (end - begin) / 3
         first = [value for at, value in values if at <= begin + third]
         last = [value for at, value in values if at >= end - third]
-        return (min(first), min(last)) if first and last else None
+        return (sorted(first)[len(first) // 4], sorted(last)[len(last) // 4]) if first and last else None

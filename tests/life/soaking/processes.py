@@ -25,6 +25,7 @@ class Process:
         self.state = fields[0]
         self.parent = int(fields[1])
         self.session = int(fields[3])
+        self.threads = int(fields[17])
         self.started = int(fields[19]) / TICKS
         self.role = "master"
         if re.match(r"stoker w\d", name):
