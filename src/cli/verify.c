@@ -13,6 +13,7 @@
 #include "config/site.h"
 #include "net/addr.h"
 #include "net/cidr.h"
+#include "serve/access_filter.h"
 #include "serve/access_format.h"
 #include "serve/compress.h"
 #include "serve/router.h"
@@ -140,6 +141,19 @@ static void verify_access_format(struct stk_load *load, const struct stk_config 
     if (stk_access_format_new(&format, config->access_log_format, 1, error) != 0)
         stk_load_fail(load, verify_origin(load, opt, 0), "%s", error);
     stk_access_format_free(format);
+}
+
+static void verify_access_only(struct stk_load *load, const struct stk_config *config)
+{
+    const struct stk_option *opt = verify_row(STK_OPTION_ID_ACCESS_LOG_ONLY);
+    struct stk_access_filter filter = {0};
+
+    for (size_t i = 0; i < config->access_log_only.n; i++) {
+        const char *error = stk_access_filter_add(&filter, config->access_log_only.items[i]);
+
+        if (error != NULL)
+            stk_load_reject(load, opt, i, "%s", error);
+    }
 }
 
 static void verify_address(struct stk_load *load, enum stk_option_id id, const char *text)
@@ -313,6 +327,7 @@ void stk_verify_values(struct stk_load *load)
     verify_tls(load, config);
     verify_forwarded(load, config);
     verify_access_format(load, config);
+    verify_access_only(load, config);
     verify_server_header(load, config);
     verify_owner(load, config);
     verify_deadline(load, config);

@@ -159,7 +159,8 @@ struct stk_config {
     char *cwd; /* no option: where relative paths of routes begin, once that is settled */
 
     /* logs */
-    char *access_log;        /* "-": standard output (default), "off", path, "syslog" */
+    char *access_log; /* "-": standard output (default), "off", path, "syslog" */
+    struct stk_strv access_log_only;
     char *access_log_format; /* "combined", "common", "json", or a template */
     char *error_log;         /* "-": standard error */
     int64_t log_level;       /* enum stk_log_level */

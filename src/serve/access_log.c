@@ -22,6 +22,8 @@ struct stk_access_log {
     clockid_t clock;
     struct stk_access_format *format;
     struct stk_log_writer *writer;
+    bool filters;
+    struct stk_access_filter filter;
 };
 
 static int access_log_open(struct stk_access_log *log, const char *target)
@@ -64,6 +66,14 @@ int stk_access_log_new(struct stk_access_log **ret_log, const char *target, cons
     return 0;
 }
 
+void stk_access_log_set_filter(struct stk_access_log *log, const struct stk_access_filter *filter)
+{
+    if (log == NULL)
+        return;
+    log->filter = *filter;
+    log->filters = stk_access_filter_is_on(filter);
+}
+
 struct stk_access_log *stk_access_log_free(struct stk_access_log *log)
 {
     if (log != NULL) {
@@ -95,6 +105,9 @@ void stk_access_log_write(struct stk_access_log *log, const struct stk_access_en
     size_t len;
 
     if (log == NULL)
+        return;
+    if (stk_unlikely(log->filters) && !stk_access_filter_takes(&log->filter, entry->req->status,
+                                                               entry->duration, entry->body_bytes))
         return;
     clock_gettime(log->clock, &now);
     len = stk_access_format_line(log->format, entry,

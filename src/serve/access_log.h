@@ -6,6 +6,7 @@
 
 #include "base/macros.h"
 #include "base/time.h"
+#include "serve/access_filter.h"
 #include "serve/access_format.h"
 
 struct stk_access_log;
@@ -18,6 +19,8 @@ struct stk_access_log;
  */
 int stk_access_log_new(struct stk_access_log **ret_log, const char *target, const char *format,
                        unsigned worker, char error[STK_ACCESS_ERROR_MAX]) STK_MUST_CHECK;
+/* Only requests that the filter takes are written from now on; before the first write. */
+void stk_access_log_set_filter(struct stk_access_log *log, const struct stk_access_filter *filter);
 /* Writes what is left (base/log_writer.h says for how long) and frees. Returns NULL. */
 struct stk_access_log *stk_access_log_free(struct stk_access_log *log);
 /* The same without freeing, for a process that ends while other threads still answer requests. */

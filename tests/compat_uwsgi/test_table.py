@@ -139,7 +139,15 @@ BASE = "[uwsgi]\nmodule = app:application\n"
         ("http-enable-proxy-protocol = 1\n", {"proxy-protocol": '"optional"'}),
         ("master = true\nvacuum = true\nthunder-lock = true\nmemory-report = true\nignore-sigpipe = true\n", {}),
         ("plugins = python3,http,logfile\n", {}),
-        ("vacuum = false\nlog-5xx = false\n", {}),
+        ("vacuum = false\nlog-5xx = true\n", {}),
+        (
+            "disable-logging = true\nlog-4xx = true\nlog-5xx = true\nlog-slow = 1000\nlogto = u.log\n",
+            {
+                "access-log-only": '["4xx", "5xx", "slow=1000ms"]',
+                "access-log": '"u.log"',
+                "error-log": '"u.log"',
+            },
+        ),
     ],
     ids=lambda value: value.replace("\n", " ") if isinstance(value, str) else "",
 )

@@ -1,5 +1,6 @@
 """Where the logs go, their formats, and a rotation by SIGUSR1."""
 
+import pytest
 import json
 import os
 import signal
@@ -98,3 +99,42 @@ def test_a_body_that_fails_is_logged_with_its_request(serve):
             conn.send(body)
             assert conn.read_response().status == status
         eventually(server.stdout, '"POST /%s HTTP/1.1" %d ' % (name, status))
+
+
+APP_OF_STATUSES = """
+    import time
+
+    def app(environ, start_response):
+        path = environ["PATH_INFO"]
+        if path == "/slow":
+            time.sleep(0.3)
+        start_response(path[1:] + " X" if path[1:].isdigit() else "200 OK", [])
+        return [b"x" * (5000 if path == "/big" else 1)]
+"""
+
+
+@pytest.mark.parametrize(
+    "only, logged",
+    [
+        (["5xx"], ["/500", "/503"]),
+        (["4xx", "5xx"], ["/404", "/500", "/503"]),
+        (["slow=250ms"], ["/slow"]),
+        (["big=5000", "4xx"], ["/404", "/big"]),
+    ],
+    ids=str,
+)
+def test_only_some_requests(serve, only, logged):
+    options = [word for one in only for word in ("--access-log-only", one)]
+    server = serve(APP_OF_STATUSES, "--access-log-format", "{path}", *options)
+    for path in ("/", "/404", "/500", "/slow", "/big", "/201", "/503"):
+        server.get(path)
+    server.stop()
+    assert server.stdout().split() == logged
+
+
+@pytest.mark.parametrize("word", ["6xx", "xx", "slow=", "slow=soon", "big=-1", ""])
+def test_conditions_that_are_none(serve, word):
+    server = serve(APP_OF_STATUSES, "--access-log-only", word, start=False)
+    server.spawn()
+    assert server.wait() == 1
+    assert "access-log-only" in server.log()

@@ -45,6 +45,10 @@ FIELDS = {
 }
 
 
+# Options that have requests logged although logging is off.
+ONLY = {"log-4xx": "", "log-5xx": "", "log-slow": "slow=%dms", "log-big": "big=%d"}
+
+
 def template(text: str) -> tuple[str, list[str]]:
     """A template of access-log-format, and the fields that it has not."""
     unknown: list[str] = []
@@ -93,6 +97,7 @@ class Logs:
         self.requests: Setting | None = None
         self.daemon: Setting | None = None
         self.off: Setting | None = None
+        self.only: list[tuple[str, Setting]] = []
 
     def note(self, name: str, setting: Setting) -> None:
         """One of the options, by its first name."""
@@ -104,8 +109,20 @@ class Logs:
             self.daemon = self.place = setting
         elif name in ("logto", "logto2"):
             self.place = setting
+        elif name in ONLY:
+            self._note_only(name, setting)
         else:
             self._note_logger("req" in name, setting)
+
+    def _note_only(self, name: str, setting: Setting) -> None:
+        """What is logged although logging is off."""
+        number = names.number(setting.value)
+        if name in ("log-4xx", "log-5xx"):
+            word = name[4:] if names.is_on(setting.value) else ""
+        else:
+            word = ONLY[name] % number if number > 0 else ""
+        if word:
+            self.only.append((word, setting))
 
     def _note_logger(self, requests: bool, setting: Setting) -> None:
         """[NAME ]PLUGIN[:ARGUMENT]"""
@@ -139,9 +156,11 @@ class Logs:
             own.append(("daemon", "true", self.daemon.file, self.daemon.line))
         if place is not None and place.value != "-":
             own.append(("error-log", place.value, place.file, place.line))
-        if self.off is not None:
+        if self.off is not None and not self.only:
             own.append(("access-log", "off", self.off.file, self.off.line))
             return own
+        for word, setting in self.only if self.off is not None else ():
+            own.append(("access-log-only", [word], setting.file, setting.line))
         requests = self.requests or place
         if requests is not None:
             own.append(("access-log", requests.value, requests.file, requests.line))
