@@ -36,6 +36,7 @@ enum {
     X(USER, "user", STRING, "user name of Basic authentication, not verified")                   \
     X(TIME, "time", CLF, "local time of the entry, as in 23/Nov/2026:03:10:00 +0100")            \
     X(TIME_ISO, "time_iso", ISO, "local time of the entry, as in 2026-11-23T03:10:00.123+01:00") \
+    X(UNIX, "unix", NUMBER, "time of the entry in seconds since 1970")                           \
     X(UNIX_MS, "unix_ms", NUMBER, "time of the entry in milliseconds since 1970")                \
     X(REQUEST, "request", REQUEST, "request line: method, target, protocol")                     \
     X(METHOD, "method", STRING, "method")                                                        \

@@ -313,6 +313,8 @@ static char *line_put_number(const struct stk_access_format *f, const struct acc
         return line_number(p, duration / 1000);
     case ACCESS_TIME_MS:
         return line_number(p, duration / 1000000);
+    case ACCESS_UNIX:
+        return line_number(p, (uint64_t)now / STK_NSEC_PER_SEC);
     case ACCESS_UNIX_MS:
         return line_number(p, (uint64_t)now / 1000000);
     case ACCESS_ID:

@@ -29,15 +29,23 @@ FIELDS = {
     "msecs": "{time_ms}",
     "secs": "{time_s}",
     "tmsecs": "{unix_ms}",
+    "time": "{unix}",
+    "epoch": "{unix}",
     "ltime": "{time}",
     "ctime": "{time}",
     "ftime": "{time}",
     "pid": "{pid}",
     "wid": "{worker}",
-    "var.HTTP_X_FORWARDED_FOR": "{addr}",
-    "var.HTTP_USER_AGENT": "{agent}",
-    "var.HTTP_REFERER": "{referer}",
-    "var.HTTP_HOST": "{host}",
+    "modifier1": "0",
+    "modifier2": "0",
+    "cl": "{header:content-length}",
+    "var.CONTENT_LENGTH": "{header:content-length}",
+    "var.CONTENT_TYPE": "{header:content-type}",
+    "var.REMOTE_ADDR": "{addr}",
+    "var.REMOTE_USER": "{user}",
+    "var.REQUEST_METHOD": "{method}",
+    "var.REQUEST_URI": "{target}",
+    "var.SERVER_PROTOCOL": "{protocol}",
     "var.REQUEST_SCHEME": "{scheme}",
     "var.PATH_INFO": "{path}",
     "var.QUERY_STRING": "{query}",
@@ -57,6 +65,8 @@ def template(text: str) -> tuple[str, list[str]]:
         if match.group(2):
             return match.group(2) * 2
         name = match.group(1)
+        if name.startswith("var.HTTP_") and re.fullmatch(r"[A-Z0-9_]+", name[9:]):
+            return "{header:%s}" % name[9:].replace("_", "-").lower()
         if name not in FIELDS:
             unknown.append(name)
             return "-"

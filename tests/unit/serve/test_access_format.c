@@ -90,8 +90,8 @@ static void test_template(void **state)
     (void)state;
     assert_line("{addr}:{port} {method} {path} {query} {protocol} {scheme}://{host}", BROWSER,
                 "192.0.2.7:40123 GET /a/b%20c x=1&y=%22 HTTP/1.1 http://example.org\n");
-    assert_line("{time_us} {time_ms} {time_s} {unix_ms} {id} {worker}", BROWSER,
-                "1234 1 0.001234 1795399800123 42 3\n");
+    assert_line("{time_us} {time_ms} {time_s} {unix_ms} {unix} {id} {worker}", BROWSER,
+                "1234 1 0.001234 1795399800123 1795399800 42 3\n");
     assert_line("{{{status}}}\t{bytes}{bytes}", BROWSER, "{200}\t51205120\n");
     assert_line("{header:X-Request-ID} {header:user-agent} {header:x-empty} {header:nope}", BROWSER,
                 "r-1 Mozilla/5.0 (X11) \\\"quoted\\\" - -\n");
