@@ -184,7 +184,7 @@ static STK_COLD PyObject *asgi_adapt(struct stk_asgi *a, PyObject *result)
 static inline int asgi_run(struct stk_asgi *a, StkSend *send)
 {
     StkExchange *ex = send->exchange;
-    PyObject *scope = stk_scope_build(a->scopes, ex->call.req, &ex->place);
+    PyObject *scope = stk_scope_build(a->scopes, ex->call.req, &ex->loan);
     PyObject *args[4] = {NULL, scope, (PyObject *)ex, (PyObject *)send};
     PyObject *coro;
     int r;

@@ -61,7 +61,7 @@ StkSend *stk_exchange_acquire(struct stk_asgi *a, struct stk_request *req)
     ex->asgi = a;
     ex->call = (struct stk_call){
         .host = a->host, .app = &a->host->apps[req->app], .ts = a->ts, .req = req, .length = -1};
-    ex->place = NULL;
+    ex->loan.place = NULL;
     ex->consumed = 0;
     ex->state = STK_ASGI_NEW;
     ex->detached = ex->body_done = ex->left = ex->trailers = ex->trailing = false;
@@ -177,7 +177,7 @@ void stk_exchange_drop(StkExchange *ex)
         stk_exchange_wake(ex, -1);
         Py_CLEAR(ex->held);
         Py_DECREF(ex);
-    } else {
+    } else if (ex->waits) {
         stk_exchange_wake(ex, -1);
     }
 }
@@ -317,8 +317,10 @@ void stk_exchange_end(StkExchange *ex)
         }
         stk_exchange_drop(ex);
     }
-    if (stk_likely(ex->place && ex->asgi->scopes))
-        stk_scope_release(ex->asgi->scopes, stk_steal(&ex->place));
+    if (stk_likely(ex->loan.place && ex->asgi->scopes)) {
+        stk_scope_release(ex->asgi->scopes, &ex->loan);
+        ex->loan.place = NULL;
+    }
     if (stk_likely(!ex->call.req))
         ex->asgi = NULL;
     if (stk_unlikely(ex->title != NULL)) {

@@ -49,17 +49,16 @@ static inline bool pool_is_alone(const StkRunner *r)
 }
 
 /* Whether its task could be a new one. `stepping`: it runs. */
-static bool pool_is_unmarked(const StkRunner *r, bool stepping)
+static inline bool pool_is_unmarked(const StkRunner *r, bool stepping)
 {
     const struct stk_tasks *tasks = &r->asgi->tasks;
 
     if (pool_count_weakrefs(r->task) != r->asgi->weakrefs || stk_py_has_attributes(r->task) ||
         !stk_tasks_is_plain(tasks, r->task))
         return false;
-    /* Cancelling an idle task shows in its future, else in what it is going to do. */
-    if (!stepping && r->park)
-        return stk_tasks_is_done(tasks, r->park) == 0;
-    return stk_tasks_is_uncancelled(tasks, r->task);
+    /* Cancelling an idle task shows in its future, at which stk_pool_take looks; else in what the
+     * task is going to do. */
+    return (!stepping && r->park) || stk_tasks_is_uncancelled(tasks, r->task);
 }
 
 /* Whether nothing of the last request sticks to a runner that is at rest, or not any more. */
@@ -81,9 +80,9 @@ bool stk_pool_may_be_clean(const StkRunner *r)
 /* ---- the current task ---------------------------------------------------------------------- */
 
 /* _enter_task or _leave_task. An exception that is pending stays so. */
-static int pool_swap(PyObject *function, StkRunner *r)
+static int pool_swap(struct stk_asgi *a, PyObject *function, PyObject *task)
 {
-    PyObject *args[2] = {r->asgi->loop, r->task};
+    PyObject *args[2] = {a->loop, task};
     PyObject *pending = PyErr_Occurred() ? stk_py_take_exception() : NULL;
     PyObject *done = PyObject_Vectorcall(function, args, 2, NULL);
 
@@ -98,24 +97,26 @@ static int pool_swap(PyObject *function, StkRunner *r)
 
 static void pool_leave(struct stk_asgi *a)
 {
-    StkRunner *r = (StkRunner *)stk_steal(&a->entered);
+    PyObject *task = stk_steal(&a->entered_task);
 
-    if (r && r->task && pool_swap(a->leave_task, r) < 0)
+    a->entered = NULL;
+    if (task && pool_swap(a, a->leave_task, task) < 0)
         stk_report_exception(STK_LOG_ERROR, "the application has left another task behind");
+    Py_XDECREF(task);
 }
 
-/* Makes the task of a runner the current one, until pool_leave. 0, or -1 with an exception. */
 int stk_pool_enter(StkRunner *r)
 {
     struct stk_asgi *a = r->asgi;
 
     if (stk_likely(a->entered == (PyObject *)r))
         return 0;
-    if (a->entered)
+    if (a->entered_task)
         pool_leave(a);
-    if (pool_swap(a->enter_task, r) < 0)
+    if (pool_swap(a, a->enter_task, r->task) < 0)
         return -1;
     a->entered = (PyObject *)r;
+    a->entered_task = stk_py_newref(r->task); /* what the runner has may change */
     return 0;
 }
 
@@ -232,7 +233,7 @@ bool stk_runner_settle(struct stk_asgi *a)
 
     if (a->resumable)
         stk_runner_drive(a);
-    if (a->entered)
+    if (a->entered_task)
         pool_leave(a);
     if (stk_unlikely(a->unswept != NULL))
         pool_sweep(a);

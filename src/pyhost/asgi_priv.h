@@ -22,13 +22,19 @@ enum stk_asgi_state {
     STK_ASGI_ENDED,
 };
 
+/* Where a scope is from. */
+struct stk_scope_loan {
+    struct stk_scope_place *place; /* NULL: there is none, or it is over */
+    bool whole;                    /* the dict itself is lent, and not only those in it */
+};
+
 /* receive(), with all that is known of the request. */
 typedef struct stk_exchange {
     PyObject_HEAD
     vectorcallfunc vectorcall;
     struct stk_asgi *asgi;            /* NULL when the exchange is over */
     struct stk_call call;             /* call.req: NULL when the request is over */
-    struct stk_scope_place *place;    /* where its scope is from; NULL: it has none, or is over */
+    struct stk_scope_loan loan;       /* of its scope */
     struct stk_wait_object *waits;    /* who waits in receive() or send() */
     struct stk_wait_object *spare;    /* a wait object that nobody else holds, or NULL */
     struct stk_exchange *prev, *next; /* of the detached ones */
@@ -88,8 +94,9 @@ struct stk_asgi {
     /* asgi_runner.c */
     PyObject *task_type;
     PyObject *enter_task, *leave_task;
-    PyObject *entered;   /* the runner whose task is the current one, borrowed; or NULL */
-    unsigned enter_refs; /* that a task has more while it is the current one */
+    PyObject *entered;      /* the runner whose task is the current one, borrowed; or NULL */
+    PyObject *entered_task; /* that one */
+    unsigned enter_refs;    /* that a task has more while it is the current one */
     struct stk_tasks tasks;
     PyObject *unswept;   /* a list of runners whose contexts are to be restored */
     PyObject *resumable; /* likewise, of those that can go on; and the last one */
@@ -267,8 +274,8 @@ int stk_scope_add_tls(struct stk_scopes *scopes, PyObject *extensions,
                       const struct stk_request *req);
 /*
  * The scope of a request: a new reference to a dict that nobody else has, or NULL with an
- * exception. *ret_place is for stk_scope_release, once the coroutine has ended.
+ * exception. The loan is ended once the coroutine has.
  */
 PyObject *stk_scope_build(struct stk_scopes *scopes, const struct stk_request *req,
-                          struct stk_scope_place **ret_place);
-void stk_scope_release(struct stk_scopes *scopes, struct stk_scope_place *place);
+                          struct stk_scope_loan *ret_loan);
+void stk_scope_release(struct stk_scopes *scopes, const struct stk_scope_loan *loan);

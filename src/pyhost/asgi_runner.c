@@ -68,7 +68,7 @@ static inline PySendResult runner_step(StkRunner *r, StkExchange *ex, PyObject *
 
     a->driven = r->context && r->task ? ex : NULL;
     a->driven_task = r->task;
-    result = stk_py_send(coro, arg, ret_value);
+    result = stk_py_send_coro(coro, arg, ret_value);
     if (steps)
         stk_cancel_end_step(thread);
     a->driven = outer;

@@ -27,6 +27,7 @@ enum {
     SCOPE_FIELDS = 512, /* slots, a power of two */
     SCOPE_NAME_MAX = 40,
     SCOPE_VALUE_MAX = 512,
+    SCOPE_CLIENTS = 1024,  /* slots, likewise */
     SCOPE_SPOILED_MAX = 8, /* after so many loans in a row that came back changed ... */
     SCOPE_LEND_EVERY = 64, /* ... only every 64th request gets one */
 };
@@ -54,7 +55,7 @@ struct scope_field {
 struct scope_part {
     PyObject *dict; /* NULL: the next request needs another */
     PyObject *source;
-    uint64_t version, source_version;
+    uint64_t version;
 };
 
 /* What the last request of an application, endpoint and scheme had; borrowed from dict. */
@@ -63,6 +64,7 @@ struct scope_image {
     PyObject *headers; /* a list of its own: the pairs that `list` should have */
     PyObject *list;    /* in dict; or NULL */
     struct scope_part parts[SCOPE_PARTS];
+    uint64_t state_version; /* of what the state is a copy of */
     uint64_t serial;
     PyObject *method, *raw_path, *query;
     PyObject *root_path;
@@ -94,6 +96,7 @@ struct stk_scopes {
     PyObject *server_cert;              /* of the last request by TLS, as str; or NULL */
     struct stk_strings *words;
     struct scope_field fields[SCOPE_FIELDS];
+    PyObject *clients[SCOPE_CLIENTS]; /* (address, port), by the port; or NULL */
 };
 
 /* Sets a key and takes the reference to the value, which may be NULL after an error. */
@@ -408,7 +411,6 @@ static int scope_part_set(struct stk_scopes *s, struct scope_image *image,
         part->dict = dict;
         part->version = stk_dict_version(dict);
         part->source = source;
-        part->source_version = source ? stk_dict_version(source) : 0;
     }
     Py_DECREF(dict);
     return 0;
@@ -417,9 +419,8 @@ static int scope_part_set(struct stk_scopes *s, struct scope_image *image,
 /* Whether the next request may have a part as it is. */
 static inline bool scope_part_serves(const struct scope_part *part, PyObject *source)
 {
-    if (!part->dict || part->source != source || Py_REFCNT(part->dict) != 1 || !scope_part_is(part))
-        return false;
-    return !source || part->source_version == stk_dict_version(source);
+    return part->dict && part->source == source && Py_REFCNT(part->dict) == 1 &&
+           scope_part_is(part);
 }
 
 /* Sees to it that list and dicts of a scope belong to nobody else. */
@@ -432,6 +433,11 @@ static inline int scope_own(struct stk_scopes *s, struct scope_image *image,
         [SCOPE_STATE] = s->host->apps[req->app].state,
     };
 
+    /* The state is the application's, which may change it. */
+    if (sources[SCOPE_STATE] && image->state_version != stk_dict_version(sources[SCOPE_STATE])) {
+        image->parts[SCOPE_STATE].dict = NULL;
+        image->state_version = stk_dict_version(sources[SCOPE_STATE]);
+    }
     for (unsigned i = 0; i < SCOPE_PARTS; i++) {
         if (stk_unlikely(!scope_part_serves(&image->parts[i], sources[i]) &&
                          scope_part_set(s, image, i, sources[i]) < 0))
@@ -566,21 +572,42 @@ static int scope_change_line(struct stk_scopes *s, struct scope_image *image,
     return r;
 }
 
+static PyObject *scope_new_client(struct stk_scopes *s, const struct stk_peer *peer)
+{
+    PyObject *addr = stk_strings_get(s->words, stk_span_make(peer->addr, peer->addr_len));
+    PyObject *port = PyLong_FromLong(peer->port);
+    PyObject *client = addr && port ? PyTuple_Pack(2, addr, port) : NULL;
+
+    Py_XDECREF(addr);
+    Py_XDECREF(port);
+    return client;
+}
+
+/* (address, port), which the requests of a connection share. A new reference. */
+static PyObject *scope_client(struct stk_scopes *s, const struct stk_peer *peer)
+{
+    PyObject **slot = &s->clients[peer->port % SCOPE_CLIENTS];
+    PyObject *client;
+
+    if (stk_unlikely(peer->addr_len == 0))
+        return stk_py_newref(Py_None);
+    if (stk_likely(
+            *slot && PyLong_AsLong(PyTuple_GET_ITEM(*slot, 1)) == peer->port &&
+            stk_strings_is(PyTuple_GET_ITEM(*slot, 0), stk_span_make(peer->addr, peer->addr_len))))
+        return stk_py_newref(*slot);
+    client = scope_new_client(s, peer);
+    if (client)
+        Py_XSETREF(*slot, stk_py_newref(client));
+    return client;
+}
+
 static int scope_change_peer(struct stk_scopes *s, struct scope_image *image,
                              const struct stk_peer *peer)
 {
-    PyObject *client;
-
-    if (peer->addr_len == 0)
-        client = stk_py_newref(Py_None);
-    else
-        client = Py_BuildValue("(Ni)",
-                               stk_strings_get(s->words, stk_span_make(peer->addr, peer->addr_len)),
-                               (int)peer->port);
     memcpy(image->addr, peer->addr, peer->addr_len);
     image->addr_len = peer->addr_len;
     image->port = peer->port;
-    return scope_put(s, image->dict, STK_NAME_s_client, client);
+    return scope_put(s, image->dict, STK_NAME_s_client, scope_client(s, peer));
 }
 
 /* ---- all of it ----------------------------------------------------------------------------- */
@@ -682,14 +709,14 @@ static inline PyObject *scope_lend_again(struct stk_scopes *s, struct stk_scope_
 }
 
 STK_HOT PyObject *stk_scope_build(struct stk_scopes *s, const struct stk_request *req,
-                                  struct stk_scope_place **ret_place)
+                                  struct stk_scope_loan *ret_loan)
 {
     struct stk_scope_place *place = scope_place(s, req);
     PyObject *dict;
 
     if (stk_unlikely(!place))
         return NULL;
-    *ret_place = place;
+    *ret_loan = (struct stk_scope_loan){.place = place, .whole = true};
     if (stk_likely(!req->websocket)) {
         dict = scope_lend_again(s, place, req);
         if (stk_likely(dict != NULL))
@@ -700,19 +727,25 @@ STK_HOT PyObject *stk_scope_build(struct stk_scopes *s, const struct stk_request
     if (stk_unlikely(scope_update(s, &place->kept, req) != 0 ||
                      scope_own(s, &place->kept, req) < 0))
         return NULL;
+    ret_loan->whole = false;
     dict = PyDict_Copy(place->kept.dict);
     if (dict && !place->lent.dict && !req->websocket &&
-        (place->spoiled < SCOPE_SPOILED_MAX || ++place->turns % SCOPE_LEND_EVERY == 0) &&
-        scope_lend(s, place, dict, req) < 0)
-        Py_CLEAR(dict);
+        (place->spoiled < SCOPE_SPOILED_MAX || ++place->turns % SCOPE_LEND_EVERY == 0)) {
+        if (scope_lend(s, place, dict, req) < 0)
+            Py_CLEAR(dict);
+        ret_loan->whole = place->lent.dict == dict;
+    }
     return dict;
 }
 
-void stk_scope_release(struct stk_scopes *s, struct stk_scope_place *place)
+void stk_scope_release(struct stk_scopes *s, const struct stk_scope_loan *loan)
 {
+    struct stk_scope_place *place = loan->place;
     struct scope_image *lent = &place->lent;
 
-    if (lent->dict) {
+    if (!loan->whole) {
+        scope_tidy(s, &place->kept);
+    } else if (stk_likely(lent->dict != NULL)) {
         if (stk_likely(Py_REFCNT(lent->dict) == 1 &&
                        stk_dict_version(lent->dict) == place->lent_version)) {
             place->spoiled = 0;
@@ -723,7 +756,6 @@ void stk_scope_release(struct stk_scopes *s, struct stk_scope_place *place)
             scope_image_clear(lent);
         }
     }
-    scope_tidy(s, &place->kept);
 }
 
 /* ---- life ---------------------------------------------------------------------------------- */
@@ -784,6 +816,8 @@ void stk_scopes_free(struct stk_scopes *s)
     free(s->places);
     for (size_t i = 0; i < SCOPE_FIELDS; i++)
         Py_XDECREF(s->fields[i].pair);
+    for (size_t i = 0; i < SCOPE_CLIENTS; i++)
+        Py_XDECREF(s->clients[i]);
     stk_strings_free(s->words);
     Py_XDECREF(s->asgi);
     for (int i = 0; i < SCOPE_OFFERS; i++)

@@ -61,12 +61,12 @@ int stk_message_read(const struct stk_state *st, PyObject *dict, struct stk_mess
             ret_message->type = value;
         else if (key == names[STK_NAME_s_body])
             ret_message->body = value;
-        else if (key == names[STK_NAME_s_more_body])
-            ret_message->more_body = value;
-        else if (key == names[STK_NAME_status])
-            ret_message->status = value;
         else if (key == names[STK_NAME_headers])
             ret_message->headers = value;
+        else if (key == names[STK_NAME_status])
+            ret_message->status = value;
+        else if (key == names[STK_NAME_s_more_body])
+            ret_message->more_body = value;
         else if (key == names[STK_NAME_s_trailers])
             ret_message->trailers = value;
         else

@@ -140,9 +140,13 @@ static inline void stk_py_raise_errno(int number, const char *text)
  */
 #if PY_VERSION_HEX >= 0x030A0000
 #    define stk_py_send(coro, arg, ret_value) PyIter_Send(coro, arg, ret_value)
-#    define STK_PY_AM_SEND(fn)                {Py_am_send, fn},
+/* The same of an object that has am_send, as coroutines have. */
+#    define stk_py_send_coro(coro, arg, ret_value) \
+        (Py_TYPE(coro)->tp_as_async->am_send(coro, arg, ret_value))
+#    define STK_PY_AM_SEND(fn) {Py_am_send, fn},
 #else
 #    define STK_PY_AM_SEND(fn)
+#    define stk_py_send_coro(coro, arg, ret_value) stk_py_send(coro, arg, ret_value)
 typedef enum { PYGEN_RETURN = 0, PYGEN_ERROR = -1, PYGEN_NEXT = 1 } PySendResult;
 
 static inline PySendResult stk_py_send(PyObject *coro, PyObject *arg, PyObject **ret_value)

@@ -126,3 +126,18 @@ def test_many_at_once(server):
             assert conn.read_response().json() == ["clean", "dirty"]
     for conn in connections:
         conn.close()
+
+
+def test_tasks_that_are_not_used_again(server):
+    """An application that keeps its tasks gets one for each request; they wait for bodies as well."""
+    for _ in range(12):
+        server.get("/hold")
+    for _ in range(3):
+        with server.connect() as conn:
+            conn.send(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 200004\r\n\r\nab")
+            assert server.get("/task").json() == [True, True, True, False]
+            conn.send(b"c" * 200000)
+            assert server.get("/clean?wait").json() == ["clean", 0, True, None]
+            conn.send(b"de")
+            assert conn.read_response().body == b"ab" + b"c" * 200000 + b"de"
+    server.get("/collect")
