@@ -221,6 +221,37 @@ int stk_send_early_hint(StkExchange *ex, PyObject *message)
 
 /* ---- trailers ------------------------------------------------------------------------------ */
 
+static bool scope_has_word(stk_span list, stk_span word)
+{
+    while (list.len > 0) {
+        const char *comma = memchr(list.ptr, ',', list.len);
+        stk_span item = stk_span_make(list.ptr, comma ? (size_t)(comma - list.ptr) : list.len);
+
+        list = stk_span_make(list.ptr + item.len + (comma ? 1 : 0),
+                             list.len - item.len - (comma ? 1 : 0));
+        while (item.len > 0 && (*item.ptr == ' ' || *item.ptr == '\t'))
+            item = stk_span_make(item.ptr + 1, item.len - 1);
+        if (item.len >= word.len && stk_span_ieq(stk_span_make(item.ptr, word.len), word) &&
+            (item.len == word.len || strchr(" \t;", item.ptr[word.len])))
+            return true;
+    }
+    return false;
+}
+
+bool stk_scope_takes_trailers(const struct stk_head *head)
+{
+    if (head->path_apart || head->version_minor == 0)
+        return false;
+    for (unsigned i = 0; i < head->nfields; i++) {
+        const struct stk_head_field *f = &head->fields[i];
+
+        if (f->name_len == 2 && stk_span_ieq(stk_head_field_name(head, f), STK_SPAN_LIT("te")) &&
+            scope_has_word(stk_head_field_value(head, f), STK_SPAN_LIT("trailers")))
+            return true;
+    }
+    return false;
+}
+
 /* Adds the fields of a message to those of the ones before. 0, or -1 with an exception. */
 static int trailers_add(StkExchange *ex, PyObject *message)
 {
