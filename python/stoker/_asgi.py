@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import collections.abc
 import selectors
+import threading
 import traceback
 from typing import Any, Awaitable, Callable
 
@@ -48,6 +49,13 @@ def new_loop(kind: str, select: Callable[..., Any]) -> tuple[asyncio.AbstractEve
 async def run_awaitable(awaitable: Awaitable[Any]) -> Any:
     """For applications that return something else than a coroutine."""
     return await awaitable
+
+
+async def send_later(send: Callable[[Any], Awaitable[None]], message: Any) -> None:
+    """For send() called in another thread than that of the event loop, which is where this is awaited."""
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("send() was awaited in another thread than that of the event loop")
+    await send(message)
 
 
 def adapt_double(app: Callable[..., Any]) -> Callable[..., Any]:

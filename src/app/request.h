@@ -36,6 +36,7 @@ struct stk_endpoint {
                              "localhost" for unix: */
     stk_span server_port; /* decimal; "" for unix: */
     bool is_unix;
+    stk_span path;          /* of a unix socket, where it has one */
     uint8_t proto;          /* enum stk_proto; STK_PROTO_UNTOLD: the first bytes tell */
     uint8_t proxy_protocol; /* enum stk_proxy_protocol of config.h */
     bool persistent;        /* uwsgi: a connection is kept for further requests */

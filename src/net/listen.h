@@ -10,6 +10,7 @@
 #include <sys/types.h>
 
 #include "base/macros.h"
+#include "base/span.h"
 #include "net/addr.h"
 
 #define STK_LISTENER_MAGIC 0x4c53544eu
@@ -36,6 +37,9 @@ struct stk_listener {
     dev_t unlink_dev;
     ino_t unlink_ino;
 };
+
+/* The file of a unix socket; empty: there is none. */
+stk_span stk_listener_path(const struct stk_listener *listener);
 
 struct stk_inherit;
 

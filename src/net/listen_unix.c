@@ -9,10 +9,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -196,4 +198,16 @@ void stk_listen_unix_unlink(struct stk_listener *l)
         /* Gone already, or the folder became read-only: the next start clears a leftover. */
     }
     free(stk_steal(&l->unlink_path));
+}
+
+stk_span stk_listener_path(const struct stk_listener *listener)
+{
+    const struct sockaddr_un *un = (const void *)&listener->addr.ss;
+    size_t most = listener->addr.len > offsetof(struct sockaddr_un, sun_path)
+                      ? listener->addr.len - offsetof(struct sockaddr_un, sun_path)
+                      : 0;
+
+    if (!listener->is_unix || most == 0 || un->sun_path[0] == '\0')
+        return stk_span_make("", 0);
+    return stk_span_make(un->sun_path, strnlen(un->sun_path, most));
 }

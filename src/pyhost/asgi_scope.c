@@ -125,13 +125,17 @@ static PyObject *scope_bytes(stk_span text)
 
 /* ---- the template -------------------------------------------------------------------------- */
 
-/* (host, port), or (name, None) of a unix socket. */
+/* (host, port), or (path, None) of a unix socket. */
 static PyObject *scope_server(const struct stk_endpoint *ep)
 {
     long port = 0;
 
     for (size_t i = 0; i < ep->server_port.len; i++)
         port = port * 10 + (ep->server_port.ptr[i] - '0');
+    if (ep->path.len > 0)
+        return Py_BuildValue(
+            "(NO)", PyUnicode_DecodeFSDefaultAndSize(ep->path.ptr, (Py_ssize_t)ep->path.len),
+            Py_None);
     if (ep->is_unix || ep->server_port.len == 0)
         return Py_BuildValue("(s#O)", ep->server_name.ptr, (Py_ssize_t)ep->server_name.len,
                              Py_None);

@@ -573,11 +573,14 @@ PyObject *stk_send_vectorcall(PyObject *op, PyObject *const *args, size_t nargsf
         PyErr_SetString(PyExc_RuntimeError, "send() was called after its request had ended");
         return NULL;
     }
-    if (stk_unlikely(PyThreadState_Get() != ex->call.ts || stk_host_is_stray(ex->call.host))) {
-        PyErr_SetString(PyExc_RuntimeError, "send() was called in another thread or process than "
-                                            "that of the event loop");
+    if (stk_unlikely(stk_host_is_stray(ex->call.host))) {
+        PyErr_SetString(PyExc_RuntimeError, "send() was called in another process than that of the "
+                                            "event loop");
         return NULL;
     }
+    /* As a coroutine function's: called anywhere (asgiref's async_to_sync), awaited in the loop. */
+    if (stk_unlikely(PyThreadState_Get() != ex->call.ts))
+        return PyObject_CallMethod(ex->asgi->helpers, "send_later", "OO", op, args[0]);
     Py_INCREF(ex);
     if (stk_unlikely(send_message(ex, args[0]) < 0))
         result = NULL;

@@ -384,6 +384,7 @@ static void server_make_endpoints(struct stk_server *server, const struct stk_se
             .server_name = stk_span_str(from->server_name),
             .server_port = stk_span_str(from->server_port),
             .is_unix = from->is_unix,
+            .path = stk_listener_path(from),
         };
         stk_proto_set_scheme(&server->endpoints[i], from->scheme);
         if (params->handlers_address == NULL || strcmp(from->spec, params->handlers_address) != 0)

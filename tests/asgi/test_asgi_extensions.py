@@ -405,3 +405,15 @@ def test_tls_of_a_websocket(secure, certs):  # noqa: F811
 
 def test_no_tls(server):
     assert "tls" not in extensions(server.get("/scope", headers=[("X-Forwarded-Proto", "https")]))
+
+
+# ---- the server's address ----------------------------------------------------------------------
+
+
+def test_server_of_a_unix_socket(serve, tmp_path):
+    path = tmp_path / "app.sock"
+    serve(APP, "-w1", "--bind", "unix:%s" % path)
+    with Connection(str(path)) as conn:
+        conn.send(get(target="/scope"))
+        found = ast.literal_eval(conn.read_response().text)
+    assert (found["server"], found["client"]) == ((str(path), None), None)

@@ -332,4 +332,4 @@ def test_unix_socket(serve, tmp_path):
         data = b""
         while part := sock.recv(4096):
             data += part
-    assert data.endswith(b"(None, ('localhost', None))")
+    assert data.endswith(b"(None, ('%s', None))" % str(path).encode())
