@@ -59,8 +59,8 @@ static void run_load_failed(void *arg, const char *text)
     stk_daemon_tell(run->daemon_fd, text);
 }
 
-/* Tells Python; what it raises is printed, and the master goes on. */
-static void run_on_event(void *arg, enum stk_master_event event, unsigned number, pid_t pid)
+/* Tells Python; what it raises is printed, and the master goes on. SystemExit is a wish to end. */
+static int run_on_event(void *arg, enum stk_master_event event, unsigned number, pid_t pid)
 {
     static const char *const names[] = {
         [STK_MASTER_EVENT_START] = "start",   [STK_MASTER_EVENT_FORK] = "fork",
@@ -71,9 +71,15 @@ static void run_on_event(void *arg, enum stk_master_event event, unsigned number
     struct run *run = arg;
     PyObject *result = PyObject_CallFunction(run->on_event, "sIi", names[event], number, (int)pid);
 
-    if (!result)
-        PyErr_WriteUnraisable(run->on_event);
     Py_XDECREF(result);
+    if (result)
+        return 0;
+    if (PyErr_ExceptionMatches(PyExc_SystemExit)) {
+        PyErr_Clear();
+        return STK_MASTER_EXIT_CONFIG;
+    }
+    PyErr_WriteUnraisable(run->on_event);
+    return 0;
 }
 
 static void run_on_mistake(void *arg, enum stk_option_id option, size_t item, const char *text)

@@ -79,8 +79,12 @@ static void master_stop_procs(struct stk_master *m, bool now)
 
 void stk_master_tell(struct stk_master *m, enum stk_master_event event, unsigned number, pid_t pid)
 {
+    int code = 0;
+
     if (m->params->on_event != NULL)
-        m->params->on_event(m->params->on_event_arg, event, number, pid);
+        code = m->params->on_event(m->params->on_event_arg, event, number, pid);
+    if (code != 0 && event == STK_MASTER_EVENT_START)
+        stk_master_fail(m, code);
 }
 
 void stk_master_stop(struct stk_master *m, bool now)

@@ -89,9 +89,10 @@ struct stk_master_params {
     /*
      * Of each event, in the master; may be NULL. The master does nothing else meanwhile. `number`:
      * of the worker from 1, or of SCALE how many there are to be; `pid`: of the worker, 0 if it is
-     * not there yet.
+     * not there yet. Returns 0, or at START an exit code with which the server ends, the reason
+     * logged; at others it is not looked at.
      */
-    void (*on_event)(void *arg, enum stk_master_event event, unsigned number, pid_t pid);
+    int (*on_event)(void *arg, enum stk_master_event event, unsigned number, pid_t pid);
     void *on_event_arg;
 };
 

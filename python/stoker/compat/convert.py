@@ -41,6 +41,8 @@ def text(translation: translate.Translation, files: list[str], environ) -> str:
         lines.append("# sys.argv was set to: %s" % " ".join(plan.argv))
     for setting in plan.hosted:
         lines.append("# %s = %s: do that in the module of the application." % (setting.name, setting.value))
+    for hook in plan.hooks:
+        lines.append("# %s = %s: do that in what starts the server." % (hook.setting.name, hook.setting.value))
     lines.append("")
     for name, value, file, line in translation.settings:
         comment = "  # %s" % where(file, line) if file else ""

@@ -100,7 +100,7 @@ RULES = {
 
 def own_name(target: str) -> str:
     """The option of stoker's, or several, as a text; "" where there is none."""
-    if target in ("", "none", "language", "hosted", "module", "@plugin"):
+    if target in ("", "none", "language", "hosted", "module", "@plugin", "@hook"):
         return ""
     if target in RULES:
         return RULES[target]

@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass, field
 
 from . import log_rules, names
+from .hooks import Hook
 from .result import Result, Setting, display, fail, where
 
 Own = tuple
@@ -58,6 +59,7 @@ class Plan:
     priority: int | None = None
     unset: list[str] = field(default_factory=list)
     hosted: list[Setting] = field(default_factory=list)
+    hooks: list[Hook] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
 
 
@@ -286,6 +288,10 @@ class Work:
         self.plan.priority = names.number(setting.value)
 
     # processes
+
+    def do_hook(self, option: names.Option, setting: Setting) -> None:
+        """Something to do at a point of the server's life."""
+        self.plan.hooks.append(Hook(setting))
 
     def do_lazy(self, option: names.Option, setting: Setting) -> None:
         """finish."""

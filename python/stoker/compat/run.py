@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from . import detect, language, translate, uwsgi_module
+from . import detect, hooks, language, translate, uwsgi_module
 from .result import ConfigError, Notice, Result, fail
 from .rules import Plan
 
@@ -38,13 +38,20 @@ def main(split: detect.Split, core) -> int:
     for notice in translation.notices:
         sys.stderr.write("warning: %s\n" % notice)
     settings = translation.settings
-    if translation.plan.hosted:
+    plan = translation.plan
+    checks = "--check" in split.own
+    if plan.hosted or any(hook.setting.name.endswith(("-pre-app", "-post-app")) for hook in plan.hooks):
         from . import uwsgi_host
 
-        settings = uwsgi_host.host(translation.plan.hosted, settings)
-    _prepare(translation.plan)
+        settings = uwsgi_host.host(plan.hosted, settings)
+    _prepare(plan)
     uwsgi_module.install(core, *_known(result))
-    return core.main(split.own, lambda _path: settings)
+    try:
+        hooked = not checks and hooks.install(plan.hooks, core)
+    except hooks.HookError as error:
+        sys.stderr.write("%s\n" % error)
+        return 1
+    return core.main(split.own, lambda _path: settings, hooks.on_event if hooked else None)
 
 
 def read(argv: list[str]):

@@ -10,6 +10,7 @@ import os
 import runpy
 import sys
 
+from . import hooks
 from .result import Setting
 
 TARGET = "stoker.compat.uwsgi_host:application()"
@@ -24,7 +25,7 @@ def host(hosted: list[Setting], settings: list[tuple]) -> list[tuple]:
     global _app, _callable
     _hosted[:] = hosted
     rest = []
-    where = (hosted[0].file, hosted[0].line)
+    where = (hosted[0].file, hosted[0].line) if hosted else ("", 0)
     for own in settings:
         if own[0] == "app":
             _app = own[1]
@@ -38,6 +39,13 @@ def host(hosted: list[Setting], settings: list[tuple]) -> list[tuple]:
 
 def application() -> object:
     """The factory that the engine calls in each process that loads the application."""
+    hooks.run("pre-app")
+    found = _application()
+    hooks.run("post-app")
+    return found
+
+
+def _application() -> object:
     paste = None
     name = "main"
     logs = False

@@ -18,7 +18,7 @@ import threading
 import time
 import types
 
-from . import names
+from . import hooks, names
 
 VERSION = names.VERSION
 # The version of stoker that is to have what raises NotYet.
@@ -623,6 +623,7 @@ def _on_enter(number: int) -> None:
     state.worker = number
     state.locks.renew()
     _atexit.register(_on_exit, os.getpid())
+    hooks.enter_worker()
 
 
 def _on_startup() -> None:
@@ -630,6 +631,7 @@ def _on_startup() -> None:
     hook = getattr(_state().module, "post_fork_hook", None)
     if callable(hook):
         hook()
+    hooks.start_worker(_state().worker)
 
 
 def _on_exit(pid: int) -> None:
