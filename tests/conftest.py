@@ -62,6 +62,7 @@ PACKAGES = {
     "uwsgi is not installed": "uwsgi-core",
     "compiler": "gcc",
     "git": "git",
+    "chromium": "chromium",
 }
 
 

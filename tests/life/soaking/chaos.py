@@ -1,5 +1,6 @@
 """What is done to the server during a soak: reloads, kills, upgrades; and watching its growth."""
 
+import collections
 import os
 import random
 import signal
@@ -100,7 +101,11 @@ def send(pid, number):
 
 
 class Watch(Chaos):
-    """Samples of descriptors and memory of all processes."""
+    """Samples of descriptors and memory of all processes.
+
+    A master is looked at only while it is the only one and has all its children, no more and no
+    less: it has a descriptor for each, and one that is finishing has closed what it does not need.
+    """
 
     def __init__(self, ledger, target, period=0.5):
         super().__init__(ledger, target, period)
@@ -118,9 +123,11 @@ class Watch(Chaos):
         for pid, since in self.zombies.items():
             if now - since > 5.0 and pid not in self.survivors:
                 self.survivors.append(pid)
+        roles = collections.Counter(p.role for p in found if p.state not in "ZX")
+        calm = dict(roles) == self.target.roles
         for process in found:
             loads = process.role == "worker" and process.threads == 1  # it serves with two at least
-            if process.state not in "ZX" and not loads:
+            if process.state not in "ZX" and not loads and (calm or process.role != "master"):
                 links = process.descriptors()
                 connections = sum(link.startswith("socket:[") for link in links)
                 own = len(links) if process.role != "worker" else len(links) - connections
