@@ -49,6 +49,7 @@ class Ledger:
         self.closed = []
         self.slow = []
         self.slow_from = 1e9
+        self.stuck = False  # with requests that never return
         self.kills = []
         self.events = []
         self.slowest = collections.Counter()
