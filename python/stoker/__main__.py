@@ -70,7 +70,8 @@ def _perhaps_uwsgi(arguments: list[str], own: dict[str, bool]) -> bool:
                 return True
         elif ".ini" in word or word.endswith(ENDINGS):
             return True
-    return any(name.startswith("UWSGI_") for name in os.environ)
+    nothing = all(word == "--check" for word in arguments)
+    return nothing and any(name.startswith("UWSGI_") for name in os.environ)
 
 
 if __name__ == "__main__":

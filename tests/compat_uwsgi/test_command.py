@@ -144,7 +144,8 @@ def test_called_as_uwsgi(place):
     assert "request-timeout" in done.stdout and "stoker.compat.language" in done.stdout
 
 
-def test_stokers_own_command_line_imports_nothing_of_it(place):
+def test_stokers_own_command_line_imports_nothing_of_it(place, monkeypatch):
+    monkeypatch.setenv("UWSGI_INI", "nope.ini")
     done = called(place, "stoker", ["--check", "app:application", "--threads", "2", "-w", "1"])
     assert done.returncode == 0, done.stderr
     assert done.stdout.rstrip().endswith("[]")

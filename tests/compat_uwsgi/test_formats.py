@@ -1,10 +1,12 @@
 """YAML, JSON and XML, and files that are broken or hostile."""
 
 import os
+import random
+import re
 
 import pytest
 
-from tests.compat_uwsgi.conftest import pairs
+from tests.compat_uwsgi.conftest import pairs, result
 
 
 def test_yaml(conf):
@@ -108,6 +110,13 @@ def test_xml(conf):
         ("a.yaml", b"uwsgi:\n  a: \0\n", "a.yaml:2: a NUL byte"),
         ("many.ini", b"[uwsgi]\n" + b"for-times = 99999999\na = 1\n", "many.ini:2: for-times"),
         ("grow.ini", b"[uwsgi]\n" + b"for-times = 20000\na=1\nb=1\nc=1\nd=1\ne=1\nf=1\n", "many"),
+        ("deep.ini", b"[uwsgi]\n" + b"set=" * 5000 + b"a=1\n", "deep.ini:2: set in set"),
+        ("wide.ini", b"[uwsgi]\nfor-times = 20000\na=" + b"x" * 60000 + b"\n", "wide.ini:3: the values"),
+        ("twice.ini", b"[uwsgi]\na=" + b"x" * 60000 + b"\nb=" + b"%(a)" * 300 + b"\n", "twice.ini:3: 'b' contains"),
+        ("half.json", b'{"uwsgi": {"a": "\\ud800"}}', "half.json:1: a character that is none"),
+        ("zero.json", b'{"uwsgi": {"a": "\\u0000"}}', "zero.json:1: 'a' holds a NUL"),
+        ("half.yaml", b'uwsgi:\n  a: "\\ud800"\n', "half.yaml:2: a character that is none"),
+        ("zero.yaml", b'uwsgi:\n  a: "\\x00"\n', "zero.yaml:2: 'a' holds a NUL"),
         ("bad-re.ini", b"[uwsgi]\nif-hostname-match = (\na = 1\n", "bad-re.ini:2: "),
     ],
 )
@@ -129,8 +138,40 @@ def test_a_directory_a_device_and_what_is_not_there(conf):
     assert message.startswith("a.ini:3: cannot read") and "not expanded" in message
 
 
+def test_a_file_beside_the_one_that_includes_it(conf):
+    conf.write("d/a.ini", "[uwsgi]\nini = b.ini\n")
+    conf.write("d/b.ini", "[uwsgi]\n")
+    assert conf.fails("d/a.ini").endswith("beside this file it is %db.ini")
+
+
 def test_deep_includes(conf):
     for number in range(40):
         conf.write("f%d.ini" % number, "[uwsgi]\nini = f%d.ini\n" % (number + 1))
     conf.write("f40.ini", "[uwsgi]\n")
     assert "deep" in conf.fails("--ini", "f0.ini")
+
+
+@pytest.mark.parametrize("kind", ["ini", "yaml", "json", "xml"])
+def test_any_bytes_are_read_or_refused(conf, kind):
+    seeds = {
+        "ini": b"[uwsgi]\nfor-times = 2\na = %(b) $(HOME) @(x)\nendfor\nset = b=c\n%n = %d\nif-env = HOME\nini = :o\n[o]\n",
+        "yaml": b"uwsgi:\n  a: [b, \"c\"]\n  d:\n    - e\n    - 'f'\n  g: |\n    h\n  i: j # k\n",
+        "json": b'{"uwsgi": {"a": ["b", 1, true, null], "c": "\\u0041"}}',
+        "xml": b'<r><uwsgi id="x"><a>b</a><c/><app mountpoint="/">d</app></uwsgi></r>',
+    }
+    chance = random.Random(kind)
+    read = 0
+    for _ in range(150):
+        data = bytearray(seeds[kind])
+        for _ in range(chance.randrange(1, 6)):
+            at = chance.randrange(len(data))
+            data[at : at + chance.randrange(3)] = bytes(
+                chance.choice(b"\n[]:-{}\"'%$@()=;# \t<>&/a\xe4\x00") for _ in range(chance.randrange(4))
+            )
+        conf.write("x." + kind, bytes(data))
+        try:
+            conf.read("--" + kind, "x." + kind)
+            read += 1
+        except result.ConfigError as error:
+            assert re.match(r"(x\.\w+(:\d+)?|command line): ", str(error)), str(error)
+    assert read > 0

@@ -10,7 +10,7 @@ from typing import Callable
 
 from .result import ConfigError
 
-MAX_STEPS = 2000
+MAX_STEPS = 400
 MAX_VALUE = 1 << 20
 
 
@@ -36,6 +36,10 @@ def expand(
     depth = 0
     start = 0
     while at < len(value):
+        if state == 0:
+            at = value.find(symbol, at)
+            if at < 0:
+                break
         char = value[at]
         if char == symbol:
             state = 1

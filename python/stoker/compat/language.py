@@ -19,6 +19,7 @@ from . import commandline, expand, formats, logic, names, source, traps
 from .result import COMMAND_LINE, ConfigError, Notice, Result, Setting, display, fail, where
 
 MAX_ITEMS = 100000
+MAX_BYTES = 16 << 20  # of all keys and values
 MAX_DEPTH = 32
 
 # Variables of the environment that begin as options do and are none.
@@ -85,7 +86,7 @@ class Reader:
         self.context = logic.Context(
             self.environ,
             socket.gethostname(),
-            self._value_of,
+            self.value_of,
             self.environ.get("UWSGI_RELOADS", "0") not in ("", "0"),
         )
         self.block: logic.Block | None = None
@@ -100,9 +101,11 @@ class Reader:
         self.stdin = stdin
         self.inherited = False
         self.stopped = False
+        self.size = 0
+        self.setting = 0  # options that set options, one in the other
         self.placeholders: set[str] = set()  # the names that some %(...) asked for
 
-    def _value_of(self, name: str) -> str | None:
+    def value_of(self, name: str) -> str | None:
         item = self.first.get(name)
         return item.value if item else None
 
@@ -123,6 +126,8 @@ class Reader:
                 return
         if len(self.items) >= MAX_ITEMS:
             raise fail(file, line, "more than %d options", MAX_ITEMS)
+        self._count(len(key) + len(value or ""), file, line)
+        _check_text(key, value or "", file, line)
         item = Item(key, value, file, line, self.chain)
         item.inherited = self.inherited
         self.items.append(item)
@@ -140,6 +145,11 @@ class Reader:
         if item.option and item.option.immediate:
             self._act(item)
             item.done = True
+
+    def _count(self, size: int, file: str, line: int) -> None:
+        self.size += size
+        if self.size > MAX_BYTES:
+            raise fail(file, line, "the values are over %d bytes by now", MAX_BYTES)
 
     def _check_lists(self, key: str, file: str, line: int) -> None:
         if self.blacklist is not None and key.lower() in self.blacklist.lower().split():
@@ -159,14 +169,14 @@ class Reader:
 
     def _end_block(self, key: str, file: str, line: int) -> None:
         if not self.block:
-            self._notice(file, line, "%s ends nothing" % key)
+            self.notice(file, line, "%s ends nothing" % key)
         self.block = None
 
     def _in_block(self, key: str, value: str | None, file: str, line: int) -> None:
         block = self.block
         assert block is not None
         if key == "else":
-            self._notice(
+            self.notice(
                 file,
                 line,
                 "uWSGI 2.0 has no else: what follows belongs to the same block; write endif and the "
@@ -177,7 +187,7 @@ class Reader:
         except ConfigError as error:
             raise fail(block.file, block.line, "%s", error) from None
         if not turns and logic.opens(key):
-            self._notice(
+            self.notice(
                 file,
                 line,
                 "%s is dropped with the rest of %s (line %d), and the first end ends both: uWSGI's blocks "
@@ -191,7 +201,7 @@ class Reader:
         finally:
             self.running = False
 
-    def _notice(self, file: str, line: int, text: str) -> None:
+    def notice(self, file: str, line: int, text: str) -> None:
         self.notices.append(Notice(file, line, text))
 
     # --- options that act at once ---
@@ -245,7 +255,7 @@ class Reader:
             path = self.last_file
             own = item.chain[-1][1] if item.chain else path
             if own != path:
-                self._notice(
+                self.notice(
                     item.file,
                     item.line,
                     "%s is looked for in %s, the file that was read last, and not in this one"
@@ -350,7 +360,7 @@ class Reader:
     def finish(self) -> Result:
         """Expands and applies what has been added."""
         if self.block:
-            self._notice(
+            self.notice(
                 self.block.file,
                 self.block.line,
                 "%s is not ended; it holds for all that follows" % self.block.name,
@@ -360,8 +370,10 @@ class Reader:
                 if item.value is None or item.done:
                     continue
                 use = lookup or (self._file_pass(item) if symbol == "@" else self._placeholder)
+                before = len(item.value)
                 try:
                     item.value = expand.expand(item.value, symbol, use, item.store)
+                    self._count(len(item.value) - before, item.file, item.line)
                 except expand.Endless:
                     raise fail(
                         item.file,
@@ -381,7 +393,7 @@ class Reader:
 
     def _placeholder(self, key: str) -> str | None:
         self.placeholders.update(key.split(" "))
-        return expand.placeholder(key, self._value_of)
+        return expand.placeholder(key, self.value_of)
 
     def _file_pass(self, item: Item):
         def read(name: str) -> str:
@@ -454,6 +466,16 @@ class Reader:
         self.result.settings.append(setting)
 
 
+def _check_text(key: str, value: str, file: str, line: int) -> None:
+    """What escapes of YAML and JSON can write, and the operating system cannot take."""
+    if "\0" in key or "\0" in value:
+        raise fail(file, line, "%s holds a NUL character", display(key.replace("\0", "")))
+    try:
+        os.fsencode(key + value)
+    except UnicodeEncodeError:
+        raise fail(file, line, "a character that is none (half of a surrogate pair)") from None
+
+
 # --- what options of the language do ---
 
 
@@ -461,7 +483,11 @@ def _set(reader: Reader, item: Item) -> None:
     name, equals, value = (item.value or "").partition("=")
     if not equals:
         raise fail(item.file, item.line, "%s: expected name=value", item.key)
+    reader.setting += 1
+    if reader.setting > MAX_DEPTH:
+        raise fail(item.file, item.line, "set in set, %d deep", MAX_DEPTH)
     reader.add(name, value, item.file, item.line, placeholder=item.key != "set")
+    reader.setting -= 1
 
 
 def _strict(reader: Reader, item: Item) -> None:
@@ -489,7 +515,7 @@ def _declare(reader: Reader, item: Item) -> None:
     if not equals or not name:
         raise fail(item.file, item.line, "%s: expected name=template", item.key)
     if reader.table.find(name):
-        reader._notice(item.file, item.line, "%s is an option already" % display(name))
+        reader.notice(item.file, item.line, "%s is an option already" % display(name))
         return
     reader.custom.setdefault(name, Custom(name, template))
 
@@ -500,7 +526,7 @@ def _inject(reader: Reader, item: Item) -> None:
 
 def _get(reader: Reader, item: Item) -> None:
     """Prints a value, and there is nothing to start then."""
-    value = reader._value_of(item.value or "")
+    value = reader.value_of(item.value or "")
     if value is not None:
         reader.result.output.append(value)
     reader.result.exit_code = reader.result.exit_code or 0

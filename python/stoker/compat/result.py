@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 
 COMMAND_LINE = "command line"
@@ -79,4 +78,4 @@ class Result:
 def display(text: str) -> str:
     """A text from outside for a message: in quotes, cut, without control characters."""
     shown = text if len(text) <= 80 else text[:77] + "..."
-    return repr(os.fsencode(shown).decode("utf-8", "replace"))
+    return repr(shown.encode("utf-8", "replace").decode())

@@ -224,7 +224,12 @@ def _open_error(name: str, asked_by: tuple[str, int], error: OSError) -> str:
         except OSError:
             there = []
         close = difflib.get_close_matches(base, there, 1, 0.7)
-        if close:
+        if not os.path.isabs(name) and os.path.exists(os.path.join(os.path.dirname(asked_by[0]), name)):
+            text += (
+                "; names are relative to the directory that the server is started in; beside this file it "
+                "is %d" + name
+            )
+        elif close:
             text += "; did you mean %s?" % os.path.join(folder, close[0])
     return str(fail(asked_by[0], asked_by[1], "%s", text))
 

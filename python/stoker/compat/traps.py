@@ -31,7 +31,7 @@ def look(reader) -> None:
                 harmless.setdefault(item.file, []).append(item.line)
             _quotes(reader, item, value)
             if value == "" and item.option.argument == "required" and item.option.kind != "logic":
-                reader._notice(
+                reader.notice(
                     item.file,
                     item.line,
                     "%s needs a value; uWSGI takes the empty text%s"
@@ -45,7 +45,7 @@ def look(reader) -> None:
 
 def _harmless(reader, file: str, lines: list) -> None:
     shown = ", ".join(str(line) for line in lines[:12]) + (", ..." if len(lines) > 12 else "")
-    reader._notice(
+    reader.notice(
         file,
         lines[0],
         "there are no comments behind values: to uWSGI they are part of the value, which a number and a flag "
@@ -59,7 +59,7 @@ def _unknown(reader, item, used: set) -> None:
         return
     near = reader.table.nearest(item.key)
     if near:
-        reader._notice(
+        reader.notice(
             item.file,
             item.line,
             "there is no option %s, so this is a placeholder without effect; did you mean %s?"
@@ -84,7 +84,7 @@ def _comment(reader, item, value: str) -> bool:
         then = "uWSGI reads it as true, although %s stands before it" % meant
     else:
         then = "the value is %s" % display(value)
-    reader._notice(
+    reader.notice(
         item.file,
         item.line,
         "%s: there are no comments behind values: %s; %s was meant? Put the comment on a line of its own"
@@ -96,7 +96,7 @@ def _comment(reader, item, value: str) -> bool:
 def _quotes(reader, item, value: str) -> None:
     if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
         if value.count(value[0]) == 2 and (item.key == "env" or not FREE.match(item.key)):
-            reader._notice(
+            reader.notice(
                 item.file,
                 item.line,
                 "%s: the quotes are part of the value %s; leave them away" % (item.key, display(value)),
@@ -114,7 +114,7 @@ def _left(reader, item, value: str) -> None:
             if not key or (free and not VARIABLE.match(key)):
                 continue
             shown = "%s(%s)" % (symbol, key)
-            reader._notice(item.file, item.line, _why(reader, item, symbol, key, shown))
+            reader.notice(item.file, item.line, _why(reader, item, symbol, key, shown))
             break
 
 
