@@ -98,8 +98,9 @@ struct stk_config {
     char *name;
     stk_msec upgrade_timeout;
     char *pidfile;
-    char *control; /* where the control socket is: a path, "auto" or "off" */
-    char *umask;   /* octal text, may be NULL */
+    char *control;               /* where the control socket is: a path, "auto" or "off" */
+    struct stk_strv master_fifo; /* paths */
+    char *umask;                 /* octal text, may be NULL */
 
     /* replacing workers */
     int64_t workers_min;          /* 0: as workers, no scaling */

@@ -456,6 +456,7 @@ static void master_serve(struct stk_master *m)
 static void master_destroy(struct stk_master *m)
 {
     stk_control_close(m);
+    stk_fifo_close(m);
     stk_report_close(m);
     m->watch = stk_watch_free(m->watch);
     stk_tls_close(m);
@@ -488,6 +489,7 @@ int stk_master_run(const struct stk_master_params *params)
     m->started = stk_time_mono_ns();
     m->signals = (struct stk_source){.fn = master_on_signal, .fd = -1};
     m->pidfile.fd = -1;
+    m->fifo.source.fd = -1;
     stk_list_init(&m->procs);
     stk_list_init(&m->dead);
     stk_spawn_set_name(m->config, "master");
@@ -509,6 +511,8 @@ int stk_master_run(const struct stk_master_params *params)
     }
     if (code == 0)
         code = stk_control_open(m);
+    if (code == 0)
+        code = stk_fifo_open(m);
     if (code == 0)
         code = stk_report_open(m);
     if (code == 0) {

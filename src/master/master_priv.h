@@ -12,6 +12,7 @@
  *   refresh.c   a template that has imported what workers import
  *   recycle.c   replacing single workers: max-requests, max-rss ...
  *   scale.c     how many slots have a worker
+ *   fifo.c      commands through a named pipe
  *   report.c    the statistics, at an address of their own
  *   startup.c   what this process was started with
  *   notify.c    the service manager, and its watchdog
@@ -30,6 +31,7 @@
 #include "base/macros.h"
 #include "base/time.h"
 #include "loop/loop.h"
+#include "master/fifo.h"
 #include "master/master.h"
 #include "master/pidfile.h"
 #include "master/recycle.h"
@@ -126,6 +128,7 @@ struct stk_master {
     struct stk_scoreboard *scoreboard;
     struct stk_transfer *transfer;
     struct stk_pidfile pidfile;
+    struct stk_fifo fifo;
     struct stk_control *control; /* NULL: there is no control socket */
     struct stk_listen_set stats_listeners;
     struct stk_stats_server *stats_server; /* NULL: there is none */

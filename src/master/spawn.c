@@ -75,6 +75,7 @@ void stk_spawn_child_setup(struct stk_master *m, int keep, const char *name)
         stk_watch_close(m->watch);
     stk_tls_leave(m);
     stk_fd_close(&m->pidfile.fd);
+    stk_fifo_leave(m);
     stk_notify_close(m);
     stk_upgrade_close(m);
     stk_control_forget(m);

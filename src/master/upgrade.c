@@ -231,6 +231,7 @@ static void upgrade_hand_over(struct stk_upgrade *u)
     u->state = UPGRADE_HANDED;
     stk_timer_stop(m->loop, &u->timer);
     stk_pidfile_hand_over(&m->pidfile, u->pid);
+    stk_fifo_hand_over(m);
     stk_listen_set_own(&m->listeners, false);
     stk_listen_set_own(&m->stats_listeners, false);
     stk_notify_successor(m, u->pid);
@@ -624,6 +625,7 @@ static void upgrade_take_over(struct stk_upgrade *u, bool handed)
     struct stk_master *m = u->master;
 
     u->waiting = false;
+    stk_fifo_take(m);
     stk_listen_set_own(&m->listeners, true);
     stk_listen_set_own(&m->stats_listeners, true);
     upgrade_remove_files(&m->params->startup->sockets);
