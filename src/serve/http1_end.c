@@ -84,7 +84,8 @@ void stk_http1_close_sent(struct stk_conn *conn, struct stk_lead_thread *thread,
 
 void stk_http1_keep_rest(struct stk_conn *conn, const char *rest, size_t len)
 {
-    if (!stk_conn_keep(conn, rest, len)) {
+    /* Where nothing is left, what the connection keeps came while the step ran. */
+    if (len > 0 && !stk_conn_keep(conn, rest, len)) {
         stk_conn_forget(conn);
         conn->detached->rq.keep_alive = false;
         conn->detached->rq.gone = conn->detached->rq.base.websocket;

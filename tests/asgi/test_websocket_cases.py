@@ -2,9 +2,11 @@
 pings, reserved bits, opcodes, fragments, UTF-8, closing, limits, compression), by a client of our own."""
 
 import struct
+import textwrap
 
 import pytest
 
+from tests.lib.gate import GATE, Gate
 from tests.lib.websocket import BINARY, CLOSE, CONT, PING, PONG, TEXT, WebSocket, frame
 
 ECHO = """
@@ -271,6 +273,19 @@ def test_many_messages_at_once(ws):
     for number in range(count):
         ws.expect(TEXT, b"message %d" % number)
     ws.close()
+
+
+def test_more_than_may_wait_within_the_call_that_accepts(serve, tmp_path):
+    """Another thread reads it then, and keeps what it does not decode yet, when that call ends."""
+    hold = 'accept"})\n    wait_at_gate(holding=True)\n    import asyncio\n    await asyncio.sleep(0)'
+    app = GATE + textwrap.dedent(ECHO).replace('accept"})', hold)
+    with Gate(tmp_path) as gate, WebSocket(serve(app, "--workers", "1")) as ws:
+        ws.conn.send(b"".join(f(TEXT, b"%d" % n) + (f(PING, b"read") if n == 3000 else b"") for n in range(5000)))
+        ws.expect(PONG, b"read")
+        gate.let_go()
+        for number in range(5000):
+            ws.expect(TEXT, b"%d" % number)
+        ws.close()
 
 
 # 12, 13: compression
