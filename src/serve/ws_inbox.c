@@ -42,9 +42,38 @@ static void inbox_free(struct stk_ws_inbox *in)
     in->begin = in->end = in->cap = in->open_len = 0;
 }
 
+/* The item that was shown is not looked at any more. */
+static void inbox_end_view(struct stk_ws_inbox *in)
+{
+    free(in->shown);
+    in->shown = NULL;
+    in->viewed = false;
+}
+
 void stk_ws_inbox_deinit(struct stk_ws_inbox *in)
 {
     inbox_free(in);
+    inbox_end_view(in);
+}
+
+/* Moves all that there is to a new buffer, as somebody may be looking at what is in this one. */
+static bool inbox_leave_buffer(struct stk_ws_inbox *in, size_t cap)
+{
+    size_t open = in->open_len ? sizeof(struct inbox_header) + in->open_len : 0;
+    char *buf = stk_try_alloc(cap);
+
+    if (!buf)
+        return false;
+    memcpy(buf, in->buf + in->begin, in->end - in->begin + open);
+    if (in->shown)
+        free(in->buf);
+    else
+        in->shown = in->buf;
+    in->buf = buf;
+    in->cap = cap;
+    in->end -= in->begin;
+    in->begin = 0;
+    return true;
 }
 
 /* Where the opened message's bytes are. */
@@ -62,6 +91,12 @@ static bool inbox_reserve(struct stk_ws_inbox *in, size_t more)
 
     if (need <= in->cap)
         return true;
+    if (in->viewed) {
+        need -= in->begin;
+        while (cap < need)
+            cap *= 2;
+        return inbox_leave_buffer(in, cap);
+    }
     if (in->begin > 0) { /* what has been taken goes first */
         size_t used = in->end - in->begin;
         size_t open = in->open_len ? sizeof(struct inbox_header) + in->open_len : 0;
@@ -251,12 +286,14 @@ void stk_ws_inbox_drop(struct stk_ws_inbox *in)
         inbox_free(in);
 }
 
-bool stk_ws_inbox_first(const struct stk_ws_inbox *in, struct stk_ws_item *ret_item)
+bool stk_ws_inbox_first(struct stk_ws_inbox *in, struct stk_ws_item *ret_item)
 {
     struct inbox_header header;
 
+    inbox_end_view(in);
     if (in->waiting == 0)
         return false;
+    in->viewed = true;
     memcpy(&header, in->buf + in->begin, sizeof(header));
     ret_item->opcode = (uint8_t)header.opcode;
     ret_item->data = stk_span_make(in->buf + in->begin + sizeof(header), header.len);
@@ -267,6 +304,7 @@ void stk_ws_inbox_pop(struct stk_ws_inbox *in)
 {
     struct inbox_header header;
 
+    inbox_end_view(in);
     memcpy(&header, in->buf + in->begin, sizeof(header));
     in->begin += sizeof(header) + header.len;
     in->waiting--;

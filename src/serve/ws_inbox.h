@@ -46,6 +46,8 @@ struct stk_ws_inbox {
     size_t begin, end, cap;
     size_t open_len;  /* bytes of the opened message behind its room for a header */
     unsigned waiting; /* messages from begin to end */
+    bool viewed;      /* stk_ws_inbox_first has shown one, which stays where it is */
+    char *shown;      /* the buffer that it is in, where that is not `buf` any more */
 
     /* Results of a step. */
     struct stk_ws_item item;
@@ -66,8 +68,11 @@ enum stk_ws_inbox_result stk_ws_inbox_step(struct stk_ws_inbox *in, char **buf, 
 /* After MESSAGE: lets the item wait; false: no memory. Or forgets it: it has been taken. */
 bool stk_ws_inbox_keep(struct stk_ws_inbox *in) STK_MUST_CHECK;
 void stk_ws_inbox_drop(struct stk_ws_inbox *in);
-/* The item that has waited longest, until the next call of anything here; false: none waits. */
-bool stk_ws_inbox_first(const struct stk_ws_inbox *in, struct stk_ws_item *ret_item);
+/*
+ * The item that has waited longest; false: none waits. It may be looked at until it is popped, or
+ * shown again, and meanwhile another thread may go on with steps.
+ */
+bool stk_ws_inbox_first(struct stk_ws_inbox *in, struct stk_ws_item *ret_item);
 void stk_ws_inbox_pop(struct stk_ws_inbox *in);
 /* Bytes that wait. */
 static inline size_t stk_ws_inbox_size(const struct stk_ws_inbox *in)

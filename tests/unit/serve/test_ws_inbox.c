@@ -338,6 +338,40 @@ static void test_the_buffer_is_used_again(void **state)
     stk_ws_inbox_deinit(&inbox);
 }
 
+/* What is shown stays where it is, whatever comes meanwhile by another thread. */
+static void test_what_is_shown_stays(void **state)
+{
+    static struct input in;
+    static struct output out;
+    struct stk_ws_inbox inbox;
+    struct stk_ws_item item;
+
+    (void)state;
+    in.len = out.len = 0;
+    out.keeps = true;
+    stk_ws_inbox_init(&inbox, LIMIT, NULL, NULL);
+    PUT(&in, 0x82, "popped");
+    PUT(&in, 0x82, "shown");
+    assert_true(feed(&inbox, &out, in.bytes, in.len));
+    assert_true(stk_ws_inbox_first(&inbox, &item));
+    stk_ws_inbox_pop(&inbox);
+    for (unsigned again = 0; again < 2; again++) {
+        assert_true(stk_ws_inbox_first(&inbox, &item));
+        in.len = 0;
+        for (unsigned i = 0; i < 200; i++)
+            PUT(&in, 0x82, "more of it");
+        PUT(&in, 0x02, "begun ");
+        PUT(&in, 0x80, "and ended");
+        assert_true(feed(&inbox, &out, in.bytes, in.len));
+        assert_true(stk_span_eq(item.data, STK_SPAN_LIT("shown")));
+    }
+    take_kept(&inbox, &out);
+    assert_int_equal(strncmp(out.log, "b(shown)b(more of it)", 21), 0);
+    assert_int_equal(out.len, 8 + 2 * (200 * 13 + 18));
+    assert_null(inbox.buf);
+    stk_ws_inbox_deinit(&inbox);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -348,6 +382,7 @@ int main(void)
         cmocka_unit_test(test_compressed_messages),
         cmocka_unit_test(test_compressed_errors),
         cmocka_unit_test(test_the_buffer_is_used_again),
+        cmocka_unit_test(test_what_is_shown_stays),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
 
