@@ -70,7 +70,7 @@ int stk_lead_host(struct stk_lead *lead)
     int r;
 
     h->own = (struct stk_source){.fn = hosted_on_own, .fd = -1};
-    h->bell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    h->bell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC | EFD_SEMAPHORE); /* a read takes one ring */
     h->clock = (struct stk_source){
         .fn = hosted_on_clock,
         .fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC),
@@ -212,12 +212,13 @@ static void hosted_come(struct stk_lead_thread *t)
     uint64_t n;
 
     (void)stk_lead_claim(t);
-    /* First the flag: who rings from here on rings again. */
+    /* First the flag: who rings from here on rings again, which is not to be read with this one. */
     if (atomic_load_explicit(&h->rung, memory_order_relaxed) != STK_LEAD_QUIET &&
-        atomic_exchange(&h->rung, STK_LEAD_QUIET) == STK_LEAD_RUNG &&
-        read(h->bell, &n, sizeof n) < 0) {
-        /* Whoever has set the flag is about to ring: an empty turn more. */
-    }
+        atomic_exchange(&h->rung, STK_LEAD_QUIET) == STK_LEAD_RUNG)
+        h->unread++;
+    /* Whoever has set the flag may still be about to ring: an empty turn more, which reads it. */
+    while (h->unread > 0 && read(h->bell, &n, sizeof n) > 0)
+        h->unread--;
 }
 
 /* Runs the jobs that wait, for a while; true: there were any. */

@@ -52,6 +52,7 @@ struct stk_lead_hosted {
     struct stk_lead_thread *thread; /* that drives it; NULL before begin, and after end */
     int bell;
     _Atomic int rung;        /* enum stk_lead_rung */
+    unsigned unread;         /* rings that were seen by the flag, and not read yet */
     _Atomic bool foreign;    /* nobody knows when the event loop waits: turn() is called */
     struct stk_source own;   /* the event loop's own set in ours */
     bool own_ready;          /* it has something */

@@ -7,6 +7,7 @@
  * it inline, or posts a job when it is the stand-by; the end of the service puts the source back.
  */
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -16,6 +17,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -381,6 +383,91 @@ static void stops_end(void **state)
     }
 }
 
+/* A ring of another thread's that comes between any two of our system calls on the bell. */
+static struct {
+    int fd;
+    void (*before_read)(void), (*before_write)(void);
+    struct stk_lead_thread *t;
+} bell = {.fd = -1};
+
+static void bell_run(void (**hook)(void))
+{
+    void (*run)(void) = *hook;
+
+    *hook = NULL;
+    if (run != NULL)
+        run();
+}
+
+ssize_t read(int fd, void *buf, size_t len)
+{
+    if (fd == bell.fd)
+        bell_run(&bell.before_read);
+    return syscall(SYS_read, fd, buf, len);
+}
+
+ssize_t write(int fd, const void *buf, size_t len)
+{
+    if (fd == bell.fd)
+        bell_run(&bell.before_write);
+    return syscall(SYS_write, fd, buf, len);
+}
+
+static void bell_ring(void)
+{
+    stk_lead_ring(bell.t->lead);
+}
+
+static void bell_turn(void)
+{
+    assert_true(stk_lead_hosted_turn(bell.t));
+}
+
+static bool bell_is_readable(void)
+{
+    struct pollfd pfd = {.fd = bell.fd, .events = POLLIN};
+
+    return poll(&pfd, 1, 0) == 1;
+}
+
+/* Another event loop looks at nothing but the bell: each ring is heard, and none for ever. */
+static void a_bell_of_another_loop(void **state)
+{
+    struct world w = {0};
+
+    world_open(&w, 1, false, 1, 0);
+    assert_int_equal(stk_lead_host(w.lead), 0);
+    bell.t = stk_lead_thread_get(w.lead, 0);
+    bell.fd = stk_lead_bell(w.lead);
+    world_lock(&w, bell.t);
+    stk_lead_hosted_begin(bell.t);
+    bell_turn();
+    assert_false(bell_is_readable());
+
+    bell_ring();
+    assert_true(bell_is_readable());
+    bell.before_read = bell_ring;
+    bell_turn();
+    bell_ring();
+    assert_true(bell_is_readable());
+    for (int i = 0; i < 3; i++)
+        bell_turn();
+    assert_false(bell_is_readable());
+
+    bell.before_write = bell_turn;
+    bell_ring();
+    for (int i = 0; i < 3; i++)
+        bell_turn();
+    assert_false(bell_is_readable());
+    bell_ring();
+    assert_true(bell_is_readable());
+
+    stk_lead_hosted_end(bell.t);
+    world_unlock(&w, bell.t);
+    bell.fd = -1;
+    world_close(&w);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -393,6 +480,7 @@ int main(void)
         cmocka_unit_test(the_standby_runs_timers),
         cmocka_unit_test(a_rouse_is_heard),
         cmocka_unit_test(stops_end),
+        cmocka_unit_test(a_bell_of_another_loop),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
