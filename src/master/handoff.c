@@ -230,11 +230,21 @@ static void handoff_settle(struct stk_handoff_in *in)
     }
 }
 
+/* Ends a connection that nobody serves. A worker that did not answer has copies of the descriptor
+ * in its inbox, with which its client would wait for an answer for as long as that worker lives. */
+static void handoff_give_up(struct stk_handoff_in *in, struct handoff_item *item)
+{
+    if (shutdown(item->fd, SHUT_RDWR) < 0) {
+        /* The client has left first. */
+    }
+    handoff_end(in, item);
+}
+
 /* What a server does that stops itself: its own successor gets the connection, if there is one. */
 static void handoff_send_on(struct stk_handoff_in *in, struct handoff_item *item)
 {
     if (stk_upgrade_drain_kind(in->master) != STK_CHANNEL_DRAIN_CARRY)
-        handoff_end(in, item);
+        handoff_give_up(in, item);
     else if (!stk_upgrade_is_full(in->master)) {
         stk_upgrade_carry(in->master, item->fd, item->served);
         handoff_end(in, item);
@@ -244,20 +254,26 @@ static void handoff_send_on(struct stk_handoff_in *in, struct handoff_item *item
 /* Finds places for what has none. */
 static void handoff_distribute(struct stk_handoff_in *in)
 {
+    unsigned closed = 0;
+
     stk_list_for_each_safe (it, &in->waiting) {
         struct handoff_item *item = stk_container_of(it, struct handoff_item, link);
+        bool late = stk_time_mono_coarse_ms() > item->until;
 
         if (in->master->stopping != 0) {
             handoff_send_on(in, item);
-        } else if (handoff_try(in, item)) {
+        } else if ((!late || item->pid == 0) && handoff_try(in, item)) {
             stk_list_remove(&item->link);
             stk_list_append(&in->offered, &item->link);
-        } else if (stk_time_mono_coarse_ms() > item->until) {
-            stk_log_warning("an idle connection of the old server was closed: no worker could take "
-                            "it");
-            handoff_end(in, item);
+        } else if (late) { /* and asked in vain: an inbox has room long after its worker hangs */
+            handoff_give_up(in, item);
+            closed++;
         }
     }
+    if (closed > 0)
+        stk_log_warning("%u idle connection%s of the old server %s closed: no worker could take %s",
+                        closed, closed == 1 ? "" : "s", closed == 1 ? "was" : "were",
+                        closed == 1 ? "it" : "them");
 }
 
 static void handoff_look(struct stk_handoff_in *in)

@@ -352,9 +352,10 @@ class OnTheirWay:
 
     half, rest = b"GET / HTTP/1.1\r\nHo", b"st: x\r\n\r\n"
 
-    def __init__(self, stack, site, folder, workers):
+    def __init__(self, stack, site, folder, workers, *args):
         self.gate = stack.enter_context(Gate(folder))
-        self.one = one = site(GATE + textwrap.dedent(GATED), "-w", workers, "--threads", "4")
+        app = GATE + textwrap.dedent(GATED)
+        self.one = one = site(app, "-w", workers, "--threads", "4", *args)
         self.conns = [stack.enter_context(one.server.connect()) for _ in range(4)]
         for conn in self.conns:
             conn.send(b"GET /held HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -409,6 +410,18 @@ def test_a_worker_that_does_not_take_connections(site, tmp_path):
         os.kill(way.workers[0], signal.SIGCONT)
         for conn in way.conns:
             assert way.one.server.get("/", conn=conn).status == 200
+    way.one.end()
+
+
+def test_connections_that_no_worker_takes(site, tmp_path):
+    """Their clients hear of the end, although a worker that hangs has copies in its inbox."""
+    with ExitStack() as stack:
+        way = OnTheirWay(stack, site, tmp_path, 1, "--graceful-timeout", "5s")
+        way.one.server.wait_log("idle connections? of the old server (was|were) closed")
+        for conn in way.conns:
+            assert conn.at_end()
+        os.kill(way.workers[0], signal.SIGCONT)
+        assert way.one.server.get("/").status == 200
     way.one.end()
 
 
