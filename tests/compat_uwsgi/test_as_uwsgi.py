@@ -226,3 +226,17 @@ def test_exit_codes(uwsgi, run, place):
         )  # fmt: skip
         assert done.returncode == theirs, args
         assert run(*args).returncode == ours, args
+
+
+def test_the_order_of_hooks(both):
+    phases = "asap as-user pre-app post-app post-fork accepting accepting-once accepting1 accepting1-once as-user-atexit".split()
+    ini = "lazy-apps = true\ndie-on-term = true\n"
+    ini += "".join("hook-%s = appendn:seen %s\n" % (phase, phase) for phase in phases)
+    ini += "".join("exec-%s = echo exec %s >> seen\n" % (phase, phase) for phase in ("asap", "as-user", "pre-app", "as-user-atexit"))
+    found = []
+    for server in both(ini):
+        server.get("/missing")
+        server.send_signal(signal.SIGTERM)
+        assert server.wait() == 0
+        found.append(list(dict.fromkeys((server.cwd / "seen").read_text().splitlines())))  # as-user is run again there
+    assert found[1] == found[0] and len(found[0]) == len(phases) + 4

@@ -25,10 +25,10 @@ PHASES = (
     "pre-app",
     "post-app",
     "post-fork",
-    "accepting-once",
-    "accepting1-once",
     "accepting",
+    "accepting-once",
     "accepting1",
+    "accepting1-once",
     "as-user-atexit",
 )
 MAX_WORKERS = 1024
@@ -260,7 +260,7 @@ def start_worker(number: int) -> None:
     if number <= MAX_WORKERS and has("accepting-once", "accepting1-once"):
         if _once[0][number] == 0:
             _once[0][number] = 1
-            phases = ["accepting-once", "accepting1-once", *phases]
+            phases = ["accepting", "accepting-once", "accepting1", "accepting1-once"]
     _or_end(tuple(phase for phase in phases if number == 1 or "1" not in phase))
 
 
