@@ -32,7 +32,7 @@
 enum {
     WEBSOCKET_INBOX_HIGH = 64 * 1024, /* waiting bytes beyond which nothing is read ... */
     WEBSOCKET_INBOX_LOW = 16 * 1024,  /* ... until so few are left */
-    WEBSOCKET_PENDING_MS = 2000,      /* that the end is put off for a busy application */
+    WEBSOCKET_PENDING_MS = 1000,      /* that the end is put off for a busy application, twice */
     WEBSOCKET_CLOSE_MS = 5000,        /* for the close frame that answers ours */
     WEBSOCKET_LINGER_MS = 2000,       /* for the client's end of the connection */
     WEBSOCKET_COPY_MAX = 8 * 1024,    /* a smaller message is copied behind its head */
@@ -223,6 +223,7 @@ static void websocket_end_input(struct stk_conn *conn, unsigned code, stk_span r
     websocket_note_end(ws, code, reason);
     ws->pending = ws->busy && !ws->sent_close && !ws->ended;
     ws->pending_from = stk_loop_now(conn->server->loop);
+    ws->pending_late = false;
     if (!ws->pending)
         websocket_settle(conn);
 }
@@ -437,6 +438,12 @@ stk_msec stk_websocket_on_timer(struct stk_conn *conn, stk_msec most)
     struct stk_websocket *ws = conn->ws;
     stk_msec left;
 
+    /* The first time may have passed while the whole process was kept from running: then the
+     * application has had no time at all. */
+    if (ws->pending && !ws->pending_late && ws->pending_from + WEBSOCKET_PENDING_MS <= now) {
+        ws->pending_late = true;
+        ws->pending_from = now;
+    }
     if (ws->pending && ws->pending_from + WEBSOCKET_PENDING_MS <= now) {
         websocket_settle(conn);
         stk_detach_listen(conn);

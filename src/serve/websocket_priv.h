@@ -43,12 +43,13 @@ struct stk_websocket {
     bool busy;       /* the application has got messages, and has not asked for more since */
     bool sent_close; /* nothing more is sent */
     bool got_close;
-    bool deaf;    /* what the client sends does not count any more */
-    bool lost;    /* it is gone: nothing can be sent */
-    bool shut;    /* our direction of the connection has been ended */
-    bool counts;  /* in the gauge */
-    bool pending; /* its end is put off for an application that is busy */
-    bool ended;   /* the application is told that it is over, with: */
+    bool deaf;         /* what the client sends does not count any more */
+    bool lost;         /* it is gone: nothing can be sent */
+    bool shut;         /* our direction of the connection has been ended */
+    bool counts;       /* in the gauge */
+    bool pending;      /* its end is put off for an application that is busy */
+    bool pending_late; /* for the second time */
+    bool ended;        /* the application is told that it is over, with: */
     uint16_t end_code;
     uint8_t end_len;
     char *end_reason;      /* end_len bytes, or NULL */

@@ -1,8 +1,11 @@
 """An echo by frames, right and wrong ones: the groups of cases of Autobahn's fuzzing client (framing,
 pings, reserved bits, opcodes, fragments, UTF-8, closing, limits, compression), by a client of our own."""
 
+import os
+import signal
 import struct
 import textwrap
+import time
 
 import pytest
 
@@ -250,6 +253,27 @@ def test_close_within_a_message(ws):
     ws.conn.send(f(TEXT, b"begun", fin=False) + f(CLOSE, b"\x03\xe8"))
     assert ws.message() == (CLOSE, b"\x03\xe8")
     ws.expect_end()
+
+
+def test_a_process_that_stood_still_answers_before_the_end(serve, tmp_path):
+    """What the application was given before the close frame comes first, however late it is for that."""
+    block = 'message = await receive()\n        if message.get("text") == "block":\n            wait_at_gate(holding=True)'
+    app = GATE + textwrap.dedent(ECHO).replace("message = await receive()", block)
+    with Gate(tmp_path) as gate:
+        server = serve(app, "--workers", "1")
+        (worker,) = server.worker_pids()
+        with WebSocket(server) as blocks, WebSocket(server) as ws:
+            blocks.send(TEXT, b"block")
+            ws.conn.send(f(TEXT, b"before") + f(PING, b"read") + f(CLOSE, b"\x03\xe8"))
+            found = {ws.message()}  # by the other thread, as a rule
+            os.kill(worker, signal.SIGSTOP)
+            gate.let_go()
+            time.sleep(2.5)
+            os.kill(worker, signal.SIGCONT)
+            found.add(ws.message())
+            assert found == {(PONG, b"read"), (TEXT, b"before")}
+            assert ws.message() == (CLOSE, b"\x03\xe8")
+            ws.expect_end()
 
 
 # 9: large messages
