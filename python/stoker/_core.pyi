@@ -13,6 +13,7 @@ def main(
     argv: Sequence[str],
     read_settings: Callable[[str | None], Sequence[Setting]],
     on_event: Callable[[str, int, int], object] | None = ...,
+    foreign: bool = ...,
     /,
 ) -> int: ...
 def options() -> dict[str, bool]: ...

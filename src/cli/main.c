@@ -183,7 +183,10 @@ static int main_command(struct stk_cli *cli, const struct main_strings *argv,
     r = main_read_file(cli, read_settings);
     if (r < 0)
         return r;
-    stk_load_environ(cli->load, environment);
+    if (cli->foreign)
+        stk_load_environ_own(cli->load, environment);
+    else
+        stk_load_environ(cli->load, environment);
     if (r == 0) {
         stk_load_validate(cli->load);
         stk_verify_values(cli->load);
@@ -219,11 +222,12 @@ PyObject *stk_main_entry(PyObject *module, PyObject *args)
     STK_CLEANUP(main_strings_deinit) struct main_strings argv = {0};
     struct stk_cli cli = {.module = module};
     PyObject *arguments, *read_settings, *on_event = Py_None;
-    int r;
+    int foreign = 0, r;
 
-    if (!PyArg_ParseTuple(args, "OO|O:main", &arguments, &read_settings, &on_event) ||
+    if (!PyArg_ParseTuple(args, "OO|Op:main", &arguments, &read_settings, &on_event, &foreign) ||
         main_strings_take(arguments, &argv) < 0)
         return NULL;
+    cli.foreign = foreign != 0;
     cli.on_event = on_event != Py_None ? on_event : NULL;
     if (stk_fd_fill_standard() < 0) {
         /* There is no /dev/null, and perhaps no standard error to say so. */

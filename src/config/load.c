@@ -548,13 +548,18 @@ static void load_environ_other(struct stk_load *load, const struct stk_option *o
         }
 }
 
+void stk_load_environ_own(struct stk_load *load, const char *const *environment)
+{
+    for (const char *const *entry = environment; *entry; entry++)
+        if (strncmp(*entry, "STOKER_", strlen("STOKER_")) == 0 && strchr(*entry, '='))
+            load_environ_stoker(load, *entry);
+}
+
 void stk_load_environ(struct stk_load *load, const char *const *environment)
 {
     const struct stk_option *rows = stk_options_rows();
 
-    for (const char *const *entry = environment; *entry; entry++)
-        if (strncmp(*entry, "STOKER_", strlen("STOKER_")) == 0 && strchr(*entry, '='))
-            load_environ_stoker(load, *entry);
+    stk_load_environ_own(load, environment);
     for (size_t i = 0; i < STK_OPTION_COUNT; i++)
         if (rows[i].variable)
             load_environ_other(load, &rows[i], environment);

@@ -60,6 +60,8 @@ void stk_load_set_list(struct stk_load *load, const char *name, const char *cons
                        const struct stk_origin *origin);
 /* Reads STOKER_* and the other variables that rows name out of a NULL-terminated environment. */
 void stk_load_environ(struct stk_load *load, const char *const *environment);
+/* STOKER_* only: for a configuration of another server, which has read the others or has not. */
+void stk_load_environ_own(struct stk_load *load, const char *const *environment);
 /*
  * Checks what needs more than one option: limits that fit each other, and that an application is
  * given (unless there are errors, of which its absence may be one's effect).

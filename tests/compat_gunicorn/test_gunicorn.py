@@ -185,6 +185,40 @@ def test_precedence(both, tmp_path):
         assert server.get("/").json()["env"] == {"TEST_A": "line"}
 
 
+def test_a_reload_does_not_undo_the_command_line(both, tmp_path):
+    path = tmp_path / "gunicorn.conf.py"
+    path.write_text("def post_fork(server, worker): server.log.info('first %s', worker.cfg.proc_name)\n")
+    server = both.start("stoker", "-n", "line")
+    server.wait_log("first line")
+    path.write_text(
+        "wsgi_app = 'nothing:here'\nproc_name = 'file'\n"
+        "def post_fork(server, worker): server.log.info('second %s', worker.cfg.proc_name)\n"
+    )
+    server.send_signal(signal.SIGHUP)
+    server.wait_log("the reload is complete")
+    server.wait_log("second line")
+    assert "no setting" not in server.log()
+
+
+def test_none_and_classes_in_the_file(both, tmp_path):
+    (tmp_path / "gunicorn.conf.py").write_text(
+        "class Logger: pass\nlogger_class = Logger\naccesslog = None\nbind = None\nreload = None\nsecure_scheme_headers = None\n"
+    )
+    server = both.start("stoker")
+    assert server.get("/").status == 200
+    assert "gunicorn.conf.py:2: logger_class has no effect" in server.log()
+
+
+def test_fields_of_the_log(both, tmp_path):
+    (tmp_path / "gunicorn.conf.py").write_text(
+        "accesslog = '-'\naccess_log_format = 'LINE %({X-Request-Id}i)s %({HTTP_X_A}e)s %({nope}o)s %({x-forwarded-for}i)s'\n"
+    )
+    for server in both.each():
+        server.get("/", headers={"X-Request-Id": "abc", "X-A": "b", "X-Forwarded-For": "1.2.3.4, 5.6.7.8"})
+        server.wait_log("^LINE abc b - 1.2.3.4, 5.6.7.8$", out=True)
+    assert "gunicorn.conf.py:2: access_log_format: written as -: %({nope}o)s" in server.log()
+
+
 def test_the_application_by_the_file(both, tmp_path):
     (tmp_path / "gunicorn.conf.py").write_text("wsgi_app = 'app:make(\"x\", n=5)'\n")
     for server in both.each(app=None):
@@ -273,6 +307,50 @@ def test_hooks_at_a_reload(both, tmp_path, preload):
     assert names.count("child_exit") == 4 and names.count("worker_exit") == 4
 
 
+@pytest.mark.parametrize("preload", [[], ["--preload"]], ids=["each", "preload"])
+def test_hooks_are_told_of_one_worker(both, tmp_path, preload):
+    """What is put on a worker stays there, and each has an age of its own; what the application forks is none."""
+    (tmp_path / "app.py").write_text(
+        "import os\npid = os.fork()\nif not pid:\n    os._exit(0)\nos.waitpid(pid, 0)\n"
+        "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'ok']\n"
+    )
+    (tmp_path / "gunicorn.conf.py").write_text(textwrap.dedent("""
+        import os
+
+        def note(*words):
+            with open("notes", "a") as file:
+                file.write(" ".join(map(str, words)) + "\\n")
+
+        def nworkers_changed(server, new, old): note("nworkers_changed", new, old)
+        def post_fork(server, worker): worker.mark = "marked"; note("post_fork", worker.age, worker.pid == os.getpid())
+        def post_worker_init(worker): note("init", worker.age, worker.mark)
+        def pre_request(worker, req): note("pre_request", worker.pid == os.getpid(), worker.mark, worker.nr)
+        def worker_exit(server, worker): note("worker_exit", worker.age, worker.mark)
+        def child_exit(server, worker): note("child_exit", worker.age)
+    """))
+    found = []
+    for server in both.each("-w", "2", *preload, ready=None):
+        server.get("/")
+        wait_until(lambda: (tmp_path / "notes").read_text().count("init") == 2)
+        server.wait_log("ready after|Control socket listening")
+        server.stop()
+        found.append(sorted((tmp_path / "notes").read_text().splitlines()))
+        (tmp_path / "notes").unlink()
+    assert found[0] == found[1]
+
+
+def test_an_upgrade_keeps_what_the_environment_says(both, tmp_path):
+    server = both.start("stoker", "--pid", "p.pid", env={"WEB_CONCURRENCY": "2", "TEST_A": "b"})
+    assert server.get("/").json()["env"] == {"TEST_A": "b"}
+    server.wait_log("2 workers with 1 thread each")
+    server.send_signal(signal.SIGUSR2)
+    server.wait_log("has taken over from process")
+    try:
+        assert server.log().count("2 workers with 1 thread each") == 2
+    finally:
+        os.kill(int((tmp_path / "p.pid").read_text()), signal.SIGTERM)
+
+
 def test_a_hook_that_fails(both, tmp_path):
     (tmp_path / "gunicorn.conf.py").write_text("def post_fork(server, worker):\n    raise ValueError('so it is')\n")
     server = both.start("stoker")
@@ -325,7 +403,7 @@ def test_asgi_by_uvicorns_worker(both, tmp_path):
         ("\nbind = 'here:there'\n", 2, "'there' is not a port"),
         ("worker_class = 'tornado'\n", 1, "tornado is not there; use"),
         ("worker_class = 'my.own.Worker'\n", 1, "'my.own.Worker' is a class of Gunicorn's"),
-        ("accesslog = '-'\naccess_log_format = '%({x-id}o)s'\n", 2, "%({x-id}o)s has no equivalent"),
+        ("timeout = None\n", 1, "timeout: expected a number, not None"),
         ("\n\n1 / 0\n", 3, "ZeroDivisionError"),
         ("preload_app = 'perhaps'\n", 1, "expected True or False"),
         ("def broken(:\n", 1, "SyntaxError"),
@@ -387,6 +465,35 @@ def test_paste(both, tmp_path):
     (tmp_path / "site.ini").write_text("[app:main]\npaste.app_factory = factory:make\nword = pasted\n")
     for server in both.each("--paste", "site.ini", "--paste-global", "more=!", app=None):
         assert server.get("/").body == b"pasted!"
+
+
+def test_logging_by_paste(both, tmp_path):
+    pytest.importorskip("paste.deploy")
+    (tmp_path / "factory.py").write_text(
+        "import logging\ndef make(global_conf):\n    def app(environ, start_response):\n"
+        "        logging.getLogger('mine').info('a word')\n        start_response('200 OK', [])\n        return [b'ok']\n"
+        "    return app\n"
+    )
+    (tmp_path / "site.ini").write_text(textwrap.dedent("""
+        [app:main]
+        paste.app_factory = factory:make
+        [loggers]
+        keys = root
+        [handlers]
+        keys = own
+        [formatters]
+        keys =
+        [logger_root]
+        level = INFO
+        handlers = own
+        [handler_own]
+        class = FileHandler
+        args = ('%(here)s/own.log',)
+    """))
+    for server in both.each("--paste", "site.ini", app=None):
+        server.get("/")
+        assert "a word" in (tmp_path / "own.log").read_text()
+        (tmp_path / "own.log").write_text("")
 
 
 def test_help(both):

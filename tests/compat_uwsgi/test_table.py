@@ -135,6 +135,9 @@ BASE = "[uwsgi]\nmodule = app:application\n"
         ("http-keepalive = 1\nhttp-timeout = 600\n", {}),
         ("socket-timeout = 60\n", {"body-timeout": '"1m"', "send-timeout": '"1m"'}),
         ("py-autoreload = 1\n", {"autoreload": "true"}),
+        ("pythonpath = one\npythonpath = two\npp = three\n", {"pythonpath": '["three", "two", "one"]'}),
+        ("safe-pidfile = u.pid\nstats = run/stats.sock\n", {"pidfile": '"u.pid"', "stats": '"./run/stats.sock"'}),
+        ("add-header = Connection: Keep-Alive\nadd-header = X-A: b\n", {"header": '["X-A: b"]'}),
         ("py-autoreload = 0\n", {}),
         ("http-enable-proxy-protocol = 1\n", {"proxy-protocol": '"optional"'}),
         ("master = true\nvacuum = true\nthunder-lock = true\nmemory-report = true\nignore-sigpipe = true\n", {}),
@@ -159,6 +162,19 @@ def test_what_it_comes_to(place, run, text, expected):
         assert found.pop(name) == expected.get(name, value)
         expected = {key: one for key, one in expected.items() if key != name}
     assert found == expected
+
+
+def test_what_is_opened_before_uwsgi_changes_its_directory(place, run):
+    (place / "u.ini").write_text(
+        BASE + "chdir = %d\nforce-cwd = /\nlogto2 = u.log\npidfile = u.pid\nreq-logger = file:r.log\n"
+    )
+    found, _ = check(run, "--ini", "u.ini")
+    assert found["chdir"].rstrip('/"') == '"%s' % os.path.realpath(place)
+    assert (found["error-log"], found["access-log"], found["pidfile"]) == ('"/u.log"', '"r.log"', '"/u.pid"')
+    (place / "u.ini").write_text(BASE + "chdir = %d\nlogto = u.log\npidfile = u.pid\npidfile2 = 2.pid\n")
+    found, _ = check(run, "--ini", "u.ini")
+    assert found["error-log"] == found["access-log"] == '"%s"' % (os.path.realpath(place) + "/u.log")
+    assert found["pidfile"] == '"2.pid"'
 
 
 def test_converted_files_come_to_the_same(place, run):
@@ -193,6 +209,9 @@ def test_notices(place, run):
         ("https = :443\n", "u.ini:3: https: expected ADDRESS,CERTIFICATE,KEY"),
         ("http = =0\n", "u.ini:3: http: '=0': there is no shared-socket"),
         ("http = =1\nshared-socket = :80\n", "u.ini:3: http: '=1': the last shared-socket is =0"),
+        ("route = ^/private basicauth:me,user:word\n", "u.ini:3: route: not there yet, and left out it would let"),
+        ("route-remote-addr = ^10\\. break:403 Forbidden\n", "u.ini:3: route-remote-addr: not there yet, and left out"),
+        ("check-static = .\nstatic-skip-ext = .py\n", "u.ini:4: static-skip-ext: not there yet, and left out it would"),
         ("home = nowhere\n", "u.ini:3: home: nowhere has no bin/python3"),
         ("protocol = raw\nsocket = 127.0.0.1:9\n", "u.ini:3: protocol: raw is not spoken here"),
     ],
@@ -237,11 +256,19 @@ def test_variables_of_a_directory(place, serve):
     (place / "vars" / "TEST_GONE").write_text("")
     (place / "app.py").write_text(
         "import os, sys\ndef application(environ, start_response):\n    start_response('200 OK', [])\n"
-        "    return [repr((os.environ.get('TEST_ONE'), os.environ.get('TEST_GONE'), sys.argv[1:])).encode()]\n"
+        "    return [repr((os.environ.get('TEST_ONE'), os.environ.get('TEST_GONE'), sys.argv)).encode()]\n"
     )
     (place / "u.ini").write_text(BASE + "envdir = vars\npyargv = --one two\n")
     server = serve(None, "--ini", "u.ini", cwd=place, env={"TEST_GONE": "here"})
-    assert server.get("/").body == b"('a b', None, ['--one', 'two'])"
+    assert server.get("/").body == b"('a b', None, ['uwsgi', '--one', 'two'])"
+
+
+def test_variables_of_others_do_not_count(place, run):
+    (place / "u.ini").write_text(BASE + "processes = 3\n")
+    variables = {"WEB_CONCURRENCY": "7", "FORWARDED_ALLOW_IPS": "*", "STOKER_THREADS": "2"}
+    done = run("--check", "--ini", "u.ini", env=variables)
+    assert "workers = 3 " in done.stdout and "threads = 2 " in done.stdout, done.stderr
+    assert "FORWARDED_ALLOW_IPS" not in done.stdout
 
 
 def test_explain(run):

@@ -59,6 +59,10 @@ def _gunicorn(word: str) -> list[str]:
 
 # Where a rule leads, as far as the rule's word does not say it.
 RULES = {
+    "@add_header": "header",
+    "@chdir": "chdir",
+    "@pidfile": "pidfile",
+    "@stats": "stats",
     "@socket": "bind",
     "@shared_socket": "bind",
     "@https": "bind, tls-cert, tls-key, tls-client-ca",

@@ -20,9 +20,6 @@ def main(argv: list[str], core) -> int:
         return 1
     for line in gunicorn_translate.notices(config):
         sys.stderr.write("warning: %s\n" % line)
-    # They are taken, and said where they come from; the engine would take them once more.
-    for name in ("WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS"):
-        os.environ.pop(name, None)
     on_event = None
     if hosted:
         from . import gunicorn_server
@@ -33,4 +30,4 @@ def main(argv: list[str], core) -> int:
             print("%-33s = %s" % (name, config[name]))
         sys.stdout.flush()
     checks = config["check_config"] or config["print_config"]
-    return core.main(["--check"] if checks else [], lambda _path: own, on_event)
+    return core.main(["--check"] if checks else [], lambda _path: own, on_event, True)

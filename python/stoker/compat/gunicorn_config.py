@@ -152,7 +152,9 @@ def read_file(config: Config) -> None:
     lines = _lines(file)
     for name, value in names.items():
         if name in config.rows:
-            config.set(name, value, file, lines.get(name, 0))
+            said = config.values.get(name)  # at a reload, also by what stands above the file
+            if said is None or said.file not in (COMMAND_LINE, VARIABLE):
+                config.set(name, value, file, lines.get(name, 0))
         elif name in lines and not callable(value) and not name.startswith("_"):
             _suspect(config, name, file, lines[name])
 

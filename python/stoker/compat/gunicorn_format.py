@@ -31,20 +31,22 @@ _ATOMS = {
     "{referer}i": "{referer}",
     "{user-agent}i": "{agent}",
     "{host}i": "{host}",
-    "{x-forwarded-for}i": "{addr}",
     "{wsgi.url_scheme}e": "{scheme}",
     "{remote_addr}e": "{addr}",
 }
 
+# A field of the request, by its name or by that of its variable.
+_HEADER = re.compile(r"\{(?:([a-z0-9-]+)\}i|http_([a-z0-9_]+)\}e)")
 _DIRECTIVE = re.compile(r"%\(([^)]*)\)s|%(.)|([{}])")
 
 
-def translate(text: str) -> str:
-    """The format; ValueError names what has no equivalent."""
+def translate(text: str) -> tuple[str, list[str]]:
+    """The format, and what has no equivalent and is written as Gunicorn writes what it does not know: as -."""
+    unknown: list[str] = []
     if text == COMBINED:
-        return "combined"
+        return "combined", unknown
     if text == COMMON:
-        return "common"
+        return "common", unknown
 
     def replace(match: re.Match) -> str:
         if match.group(3):
@@ -52,12 +54,13 @@ def translate(text: str) -> str:
         atom = match.group(1)
         if match.group(2) == "%":
             return "%"
-        name = None if atom is None else atom.lower() if atom.startswith("{") else atom
-        if name not in _ATOMS:
-            raise ValueError(
-                "%s has no equivalent; the fields of access-log-format are listed in docs/options.md"
-                % match.group(0)
-            )
-        return _ATOMS[name]
+        name = match.group(0) if atom is None else atom.lower() if atom.startswith("{") else atom
+        header = _HEADER.fullmatch(name)
+        if name in _ATOMS:
+            return _ATOMS[name]
+        if header:
+            return "{header:%s}" % (header.group(1) or header.group(2).replace("_", "-"))
+        unknown.append(match.group(0))
+        return "-"
 
-    return _DIRECTIVE.sub(replace, text)
+    return _DIRECTIVE.sub(replace, text), unknown

@@ -9,16 +9,21 @@ from __future__ import annotations
 import ast
 import asyncio
 import atexit
+import configparser
 import importlib
 import inspect
 import json
 import logging
 import logging.config
 import logging.handlers
+import mmap
 import os
+import struct
 import sys
 import traceback
 from typing import Callable
+
+from stoker import _core
 
 from . import gunicorn_config
 from .gunicorn_config import Config
@@ -26,6 +31,8 @@ from .result import ConfigError
 
 # The arguments that each hook may take less of: post_request was once called with two.
 REQUEST_ARGUMENTS = 4
+# As `workers` in options.def.
+MAX_WORKERS = 1024
 
 _server: Server | None = None
 
@@ -114,6 +121,8 @@ class Server:
         self.WORKERS: dict[int, Worker] = {}
         self._slots: dict[int, list[Worker]] = {}
         self._booting: Worker | None = None
+        # What a worker that is forked from the template cannot know of the master: its age, by its slot.
+        self._ages = mmap.mmap(-1, 8 * (MAX_WORKERS + 1))
 
     def call(self, name: str, *arguments: object) -> None:
         """Calls a hook; what it raises is logged, and the server goes on."""
@@ -129,6 +138,7 @@ class Server:
         """What the engine tells in the master."""
         if event == "start":
             self.pid = os.getpid()
+            self.call("nworkers_changed", self, self.num_workers, None)
             self.call("on_starting", self)
         elif event == "ready":
             self.call("when_ready", self)
@@ -146,6 +156,7 @@ class Server:
 
     def _on_fork(self, slot: int) -> None:
         self.worker_age += 1
+        struct.pack_into("q", self._ages, 8 * slot, self.worker_age)
         worker = Worker(self.worker_age, self)
         self._slots.setdefault(slot, []).append(worker)
         self._booting = worker
@@ -164,11 +175,23 @@ class Server:
                 gunicorn_config.read_file(self.config)
             except ConfigError as error:
                 self.log.error("%s; the hooks stay as they were", error)
+        self.call("nworkers_changed", self, self.num_workers, self.num_workers)
         self.call("on_reload", self)
 
     def enter_worker(self) -> Worker:
-        """In a worker that has just been forked."""
-        worker = self._booting or Worker(self.worker_age + 1, self)
+        """In a worker that has just been forked by the master."""
+        worker = self._booting or Worker(self.worker_age, self)
+        self.begin(worker)
+        return worker
+
+    def enter_preloaded(self, worker: Worker, slot: int) -> None:
+        """In a worker that has just been forked from the template, which has `worker` ready."""
+        worker.age = struct.unpack_from("q", self._ages, 8 * slot)[0]
+        self.begin(worker)
+        self.finish_worker(worker)
+
+    def begin(self, worker: Worker) -> None:
+        """What a worker begins with."""
         worker.pid = os.getpid()
         worker.ppid = self.pid
         self._booting = None
@@ -177,7 +200,6 @@ class Server:
         _configure_logging(self.config, self.log)
         atexit.register(self._leave_worker, worker, os.getpid())
         self.call("post_fork", self, worker)
-        return worker
 
     def finish_worker(self, worker: Worker) -> None:
         """The application is loaded."""
@@ -207,20 +229,18 @@ def application() -> object:
         app = _load(server)
         server.finish_worker(worker)
         return _with_request_hooks(server, worker, app)
-    holder: list[Worker] = [Worker(0, server)]
+    worker = Worker(0, server)
     app = _load(server)
-    template = os.getpid()
+    before = getattr(_core, "_on_enter", None)
 
-    def on_fork() -> None:
-        if template and holder[0].age == 0 and os.getpid() != template:
-            worker = Worker(1, server)
-            holder[0] = worker
-            server.enter_worker()
-            worker.pid = os.getpid()
-            server.finish_worker(worker)
+    def on_enter(slot: int) -> None:
+        if before is not None:
+            before(slot)
+        server.enter_preloaded(worker, slot)
 
-    os.register_at_fork(after_in_child=on_fork)
-    return _with_request_hooks(server, holder[0], app)
+    # Called by the engine in workers only, and not in what the application forks while it is imported.
+    _core._on_enter = on_enter  # type: ignore[attr-defined]
+    return _with_request_hooks(server, worker, app)
 
 
 def _load(server: Server) -> object:
@@ -330,7 +350,6 @@ def _with_request_hooks(server: Server, worker: Worker, app: object) -> object:
     def hooked(environ: dict, start_response: Callable) -> object:
         request = Request(environ)
         response = Response()
-        worker.nr += 1
 
         def start(status: str, headers: list, *rest: object) -> object:
             response.status, response.headers = status, headers
@@ -342,6 +361,7 @@ def _with_request_hooks(server: Server, worker: Worker, app: object) -> object:
 
         if callable(before):
             before(worker, request)
+        worker.nr += 1
         try:
             return _Body(app(environ, start), response, done)
         except BaseException:
@@ -395,9 +415,20 @@ def _configure_logging(config: Config, log: logging.Logger) -> None:
         elif config["logconfig"]:
             defaults = {"__file__": str(config["logconfig"]), "here": os.path.dirname(str(config["logconfig"]))}
             logging.config.fileConfig(str(config["logconfig"]), defaults, disable_existing_loggers=False)
+        elif config["paste"]:
+            _configure_by_paste(os.path.abspath(str(config["paste"])).partition("#")[0])
     except Exception as error:
         log.error("the configuration of logging is not usable: %s: %s", type(error).__name__, error)
         raise
+
+
+def _configure_by_paste(path: str) -> None:
+    """A file of PasteDeploy's may have a configuration of logging, too."""
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read(path)
+    if parser.has_section("loggers"):
+        defaults = {"__file__": path, "here": os.path.dirname(path)}
+        logging.config.fileConfig(path, defaults, disable_existing_loggers=False)
 
 
 def _capture(path: str) -> None:

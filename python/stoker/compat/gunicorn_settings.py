@@ -28,9 +28,18 @@ class Setting:
 
     def parse(self, value: object) -> object:
         """A value of the command line or of a file in the type of this setting; ValueError."""
-        if value is None or self.kind == "hook":
+        if self.kind == "hook" or not self.is_there:
             return value
+        if value is None:
+            if self.kind == "int":
+                raise ValueError("expected a number, not None")
+            return None if self.kind == "str" else self.default
         return _PARSERS[self.kind](value)
+
+    @property
+    def is_there(self) -> bool:
+        """Does a value do something?"""
+        return self.fate not in ("later", "never") or self.target.startswith("@")
 
 
 def _parse_text(value: object) -> str:
@@ -38,6 +47,8 @@ def _parse_text(value: object) -> str:
         return str(value).strip()
     if isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value):
         return ",".join(value)
+    if isinstance(value, type):
+        return "%s.%s" % (value.__module__, value.__qualname__)
     raise ValueError("expected a text, not %r" % (value,))
 
 

@@ -255,12 +255,11 @@ def _accesslog(config: Config, value: Value) -> dict:
 
 
 def _access_log_format(config: Config, value: Value) -> dict:
-    try:
-        return {"access-log-format": gunicorn_format.translate(str(value.value))}
-    except ValueError as error:
-        if config["accesslog"] is None and not config["syslog"]:
-            return {}
-        raise fail(value.file, value.line, "access_log_format: %s", error) from None
+    text, unknown = gunicorn_format.translate(str(value.value))
+    if unknown and (config["accesslog"] is not None or config["syslog"]):
+        where = "%s:%d" % (value.file, value.line) if value.line else value.file
+        config.warnings.append("%s: access_log_format: written as -: %s" % (where, ", ".join(unknown)))
+    return {"access-log-format": text}
 
 
 def _loglevel(config: Config, value: Value) -> dict:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 from . import names
 from .result import Setting, where
@@ -52,6 +52,9 @@ FIELDS = {
     "var.REMOTE_PORT": "{port}",
 }
 
+
+# The options whose files are opened before uWSGI goes to `chdir`; d is --daemonize.
+EARLY = ("logto", "logto2", "daemonize", "d")
 
 # Options that have requests logged although logging is off.
 ONLY = {"log-4xx": "", "log-5xx": "", "log-slow": "slow=%dms", "log-big": "big=%d"}
@@ -155,13 +158,15 @@ class Logs:
     def _say(self, setting: Setting, text: str) -> None:
         self.plan.notices.append("%s: %s: %s" % (where(setting.file, setting.line), setting.name, text))
 
-    def settings(self) -> list[tuple]:
-        """What stoker is told."""
+    def settings(self, early: Callable[[str], str] = str) -> list[tuple]:
+        """What stoker is told; `early` makes the names of files that uWSGI opens before it goes to `chdir`."""
         own: list[tuple] = []
         place = self.place
         if place is not None and re.fullmatch(r"[^/]*:\d+", place.value or ""):
             self._say(place, "logs by UDP are not there: they go to standard error")
             place = None
+        if place is not None and place.name in EARLY:
+            place = Setting(place.name, early(place.value or ""), place.file, place.line)
         if self.daemon is not None:
             own.append(("daemon", "true", self.daemon.file, self.daemon.line))
         if place is not None and place.value != "-":

@@ -48,6 +48,13 @@ BUILT_IN = re.compile(
 LANGUAGES = re.compile(r"(psgi|rack|php|lua|jvm|jwsgi|mono|v8|cgi|gccgo|pypy|ruby|fiber|rbthreads|coroae|forkpty)")
 
 
+# Fields that say where a message ends, or belong to the connection.
+FRAMING = frozenset(
+    "status content-length transfer-encoding connection keep-alive te trailer trailers upgrade proxy-authenticate "
+    "proxy-authorization".split()
+)
+
+
 @dataclass
 class Plan:
     """What is done to this process before the engine takes over."""
@@ -74,6 +81,7 @@ class Work:
         self.own: list[Own] = []
         self.seen: dict[str, Setting] = {}
         self.logs = log_rules.Logs(plan)
+        self.paths: list[Own] = []
         self.shared_told: list[Setting] = []
         self.shared_taken: set[int] = set()
 
@@ -120,8 +128,15 @@ class Work:
         for index, setting in enumerate(self.shared_told):
             if index not in self.shared_taken:
                 self.say(setting, "nothing takes it: http-socket = =%d would" % index)
-        self.own.extend(self.logs.settings())
+        self.own.extend(self.logs.settings(self.early))
+        self.own.extend(self.paths)
         return self.own
+
+    def early(self, name: str) -> str:
+        """A file that uWSGI opens before it goes to `chdir`."""
+        if not (self.result.value("chdir") or self.result.value("force-cwd")):
+            return name
+        return os.path.join(os.path.abspath(self.result.value("force-cwd") or "."), name)
 
     def _finish_preload(self) -> None:
         """uWSGI loads the application before it forks, unless lazy-apps says otherwise."""
@@ -296,6 +311,25 @@ class Work:
     def do_lazy(self, option: names.Option, setting: Setting) -> None:
         """finish."""
 
+    def do_chdir(self, option: names.Option, setting: Setting) -> None:
+        """uWSGI goes to force-cwd first, then to chdir."""
+        base = self.result.value("force-cwd")
+        last = self.result.value("chdir")
+        place = setting.value or ""
+        if base is not None and last is not None:
+            place = os.path.join(base, last)
+        self.add("chdir", place, setting)
+
+    def do_pidfile(self, option: names.Option, setting: Setting) -> None:
+        """As `early` says."""
+        self.add("pidfile", self.early(setting.value or ""), setting)
+
+    def do_stats(self, option: names.Option, setting: Setting) -> None:
+        """What has no colon is the path of a unix socket."""
+        text = setting.value or ""
+        plain = ":" not in text and not text.startswith(("/", ".", "@")) and not text.isdigit()
+        self.add("stats", "./" + text if plain and text else text, setting)
+
     def do_procname(self, option: names.Option, setting: Setting) -> None:
         """The name stands in front of what the process does."""
         self.add("name", (setting.value or "").strip(), setting)
@@ -338,9 +372,10 @@ class Work:
         self.plan.home, self.plan.home_setting = setting.value, setting
 
     def do_pythonpath(self, option: names.Option, setting: Setting) -> None:
-        """A directory or a pattern."""
+        """A directory or a pattern: uWSGI puts each in front of the one before."""
         text = setting.value or ""
-        self.add("pythonpath", sorted(glob.glob(text)) or [text], setting)
+        for place in sorted(glob.glob(text)) or [text]:
+            self.paths.insert(0, ("pythonpath", [place], setting.file, setting.line))
 
     def do_autoreload(self, option: names.Option, setting: Setting) -> None:
         """The number is the interval, 0 is off; changes are told by the kernel."""
@@ -431,6 +466,14 @@ class Work:
         if not seconds.isdigit() or "/" not in kind:
             raise fail(setting.file, setting.line, "%s: expected TYPE=SECONDS", setting.name)
         self.add("static-expires", ["%s=%ss" % (kind, seconds)], setting)
+
+    def do_add_header(self, option: names.Option, setting: Setting) -> None:
+        """Name: value; those that frame messages are the server's here."""
+        name = (setting.value or "").partition(":")[0].strip().lower()
+        if name in FRAMING:
+            self.say(setting, "left out: %s is the server's own field, and connections are always kept" % name)
+        else:
+            self.add("header", [setting.value or ""], setting)
 
     def do_del_header(self, option: names.Option, setting: Setting) -> None:
         """A field that leaves."""

@@ -51,7 +51,7 @@ def main(split: detect.Split, core) -> int:
     except hooks.HookError as error:
         sys.stderr.write("%s\n" % error)
         return 1
-    return core.main(split.own, lambda _path: settings, hooks.on_event if hooked else None)
+    return core.main(split.own, lambda _path: settings, hooks.on_event if hooked else None, True)
 
 
 def read(argv: list[str]):
@@ -145,5 +145,5 @@ def _prepare(plan: Plan) -> None:
             sys.stderr.write("warning: the priority cannot be %d: %s\n" % (plan.priority, error))
     for name in plan.unset:
         os.environ.pop(name, None)
-    if plan.argv is not None:
-        sys.argv[1:] = plan.argv
+    # Applications that read a command line find the one that uWSGI shows them.
+    sys.argv[:] = ["uwsgi", *(plan.argv or [])]

@@ -4,6 +4,7 @@ row is in rules.py.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from . import names, rules
@@ -11,6 +12,9 @@ from .result import ConfigError, Result, Setting, fail, where
 
 # Name, value or values, file, line: what the engine reads.
 Own = tuple
+
+# Rules of internal routing that keep clients out.
+GUARDS = re.compile(r"(^|[ \t])(basicauth|ldapauth|radius|spnego|xattr|break:[45]|return:[45])")
 
 
 @dataclass
@@ -34,6 +38,7 @@ def translate(result: Result, options: dict[str, bool]) -> Translation:
             continue  # a placeholder
         if option.fate in without:
             if option.kind != "flag" or names.is_on(setting.value):
+                _check_guard(option, setting)
                 without[option.fate].append(setting)
             continue
         work.note(option, setting)
@@ -44,6 +49,21 @@ def translate(result: Result, options: dict[str, bool]) -> Translation:
     translation.notices = _notices(without) + translation.plan.notices
     translation.settings = _folded(settings)
     return translation
+
+
+def _check_guard(option: names.Option, setting: Setting) -> None:
+    """What is left out must not open what it guards."""
+    guards = option.name == "static-skip-ext" or (
+        option.kind == "route" and GUARDS.search(setting.value or "") is not None
+    )
+    if guards:
+        raise fail(
+            setting.file,
+            setting.line,
+            "%s: not there yet, and left out it would let everybody have what it keeps from them: see `stoker explain %s`",
+            setting.name,
+            option.name,
+        )
 
 
 def _listed(settings: list[Setting]) -> str:
