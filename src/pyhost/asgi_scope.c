@@ -142,6 +142,12 @@ static PyObject *scope_server(const struct stk_endpoint *ep)
     return Py_BuildValue("(s#l)", ep->server_name.ptr, (Py_ssize_t)ep->server_name.len, port);
 }
 
+static void scope_image_clear(struct scope_image *image)
+{
+    Py_CLEAR(image->dict);
+    Py_CLEAR(image->headers);
+}
+
 static STK_COLD int scope_make_image(struct stk_scopes *s, struct scope_image *image,
                                      const struct stk_request *req)
 {
@@ -150,6 +156,7 @@ static STK_COLD int scope_make_image(struct stk_scopes *s, struct scope_image *i
     PyObject *empty = stk_state_name(s->st, STK_NAME_EMPTY);
     int r = dict && headers ? 0 : -1;
 
+    scope_image_clear(image); /* what somebody has found of the last one is his */
     if (r == 0) {
         r |= scope_put(s, dict, STK_NAME_s_type,
                        stk_py_newref(stk_state_name(s->st, STK_NAME_s_http)));
@@ -246,7 +253,7 @@ static int scope_change_headers(struct stk_scopes *s, struct scope_image *image,
     const struct stk_head *head = req->head;
     PyObject *list = image->headers;
 
-    if (!list || PyList_GET_SIZE(list) != (Py_ssize_t)head->nfields) {
+    if (!list || Py_REFCNT(list) != 1 || PyList_GET_SIZE(list) != (Py_ssize_t)head->nfields) {
         list = PyList_New(head->nfields);
         if (!list)
             return -1;
@@ -348,10 +355,9 @@ static inline bool scope_list_is(PyObject *list, PyObject *items)
 
     if (PyList_GET_SIZE(list) != n)
         return false;
-    for (Py_ssize_t i = 0; i < n; i++) {
+    for (Py_ssize_t i = 0; i < n; i++)
         if (PyList_GET_ITEM(list, i) != PyList_GET_ITEM(items, i))
             return false;
-    }
     return true;
 }
 
@@ -411,11 +417,10 @@ static inline int scope_own(struct stk_scopes *s, struct scope_image *image,
         image->parts[SCOPE_STATE].dict = NULL;
         image->state_version = stk_dict_version(sources[SCOPE_STATE]);
     }
-    for (unsigned i = 0; i < SCOPE_PARTS; i++) {
+    for (unsigned i = 0; i < SCOPE_PARTS; i++)
         if (stk_unlikely(!scope_part_serves(&image->parts[i], sources[i]) &&
                          scope_part_set(s, image, i, sources[i]) < 0))
             return -1;
-    }
     /* Every session of TLS has variables. */
     if (stk_unlikely(req->nvars > 0)) {
         PyObject *extensions =
@@ -622,15 +627,10 @@ static inline struct stk_scope_place *scope_place(struct stk_scopes *s,
     }
     place =
         &s->places[(req->app * s->nendpoints + req->endpoint->index) * 2 + (req->scheme.len == 5)];
-    if (stk_unlikely(!place->kept.dict) && scope_make_image(s, &place->kept, req) < 0)
+    if (stk_unlikely(!place->kept.dict || Py_REFCNT(place->kept.dict) != 1) &&
+        scope_make_image(s, &place->kept, req) < 0)
         return NULL;
     return place;
-}
-
-static void scope_image_clear(struct scope_image *image)
-{
-    Py_CLEAR(image->dict);
-    Py_CLEAR(image->headers);
 }
 
 /* Lends a dict that is a copy of the kept one. 0, or -1 with an exception. */

@@ -72,6 +72,17 @@ def test_kept_parts_of_a_scope(server, which):
     server.get("/collect")
 
 
+def test_what_the_collector_finds_stays_as_it_is(server):
+    """The server's own, too, of which scopes are made."""
+    server.get("/collect")
+    for i in range(4):
+        found, same = server.get("/keep_all", headers={"x-number": str(i)}).json()
+        assert same and (found > 0) == (i > 0)
+        for j in range(3):
+            assert server.get("/spoil?%d" % j, headers={"x-number": "%d.%d" % (i, j)}).body == b"spoiled"
+    server.get("/collect")
+
+
 @pytest.mark.parametrize("query", ["", "wait", "sleep", "scope", "scope,wait"])
 def test_what_a_request_puts_into_its_state_ends_with_it(server, query):
     server.get("/collect")
