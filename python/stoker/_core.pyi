@@ -14,6 +14,7 @@ def main(
     read_settings: Callable[[str | None], Sequence[Setting]],
     on_event: Callable[[str, int, int], object] | None = ...,
     foreign: bool = ...,
+    capture: bool = ...,
     /,
 ) -> int: ...
 def options() -> dict[str, bool]: ...

@@ -34,6 +34,7 @@ static struct {
     _Atomic int level;
     _Atomic int tee;          /* -1: none */
     _Atomic uint64_t dropped; /* lines, since the last report */
+    bool captures;            /* standard output and error go where the lines go */
     char process[32];
 } log_state = {
     .sink = {.kind = STK_LOG_SINK_STREAM, .type = STK_LOG_SINK_OTHER, .fd = STDERR_FILENO},
@@ -89,6 +90,22 @@ int stk_log_open(const char *target)
     return 0;
 }
 
+static void log_capture(void)
+{
+    const struct stk_log_sink *sink = &log_state.sink;
+
+    if (!log_state.captures || sink->kind != STK_LOG_SINK_FILE)
+        return;
+    if (dup2(sink->fd, STDOUT_FILENO) < 0 || dup2(sink->fd, STDERR_FILENO) < 0)
+        stk_log_error("what is printed cannot go to the error log: %s", strerror(errno));
+}
+
+void stk_log_capture(void)
+{
+    log_state.captures = true;
+    log_capture();
+}
+
 void stk_log_reopen(void)
 {
     int r = stk_log_sink_reopen(&log_state.sink);
@@ -96,6 +113,8 @@ void stk_log_reopen(void)
     if (r < 0)
         stk_log_error("cannot open the error log %s again, so the old one stays in use: %s",
                       log_state.sink.path, strerror(-r));
+    else
+        log_capture();
 }
 
 void stk_log_tee(int fd)

@@ -34,6 +34,8 @@ int stk_log_open(const char *target) STK_MUST_CHECK;
 /* Opens a file target again by its path (after a rotation); a failure is logged, the old file kept.
  */
 void stk_log_reopen(void);
+/* From now on, what is printed goes to the error log as well, if that is a file. */
+void stk_log_capture(void);
 /* The descriptor that lines are written to. */
 int stk_log_fd(void);
 /* The word between brackets that names this process: "master", "worker 1". At most 31 bytes. */

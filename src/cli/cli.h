@@ -28,13 +28,15 @@ struct stk_cli {
     unsigned nworkers;          /* effective, at least 1 */
     PyObject *on_event;         /* told of what the master does (run.c), borrowed; or NULL */
     bool foreign;               /* the configuration is another server's: only STOKER_* count */
+    bool capture;               /* what is printed goes to the error log */
     struct stk_startup startup; /* of a server (run.c) */
 };
 
 /* The functions that this folder adds to the module (methods.c). */
 extern PyMethodDef stk_cli_methods[];
 
-/* _core.main(argv, read_settings, on_event=None, foreign=False) -> int: the whole command (main.c).
+/* _core.main(argv, read_settings, on_event=None, foreign=False, capture=False) -> int: the whole
+ * command (main.c).
  */
 PyObject *stk_main_entry(PyObject *module, PyObject *args);
 PyObject *stk_options_entry(PyObject *module, PyObject *args);

@@ -222,12 +222,14 @@ PyObject *stk_main_entry(PyObject *module, PyObject *args)
     STK_CLEANUP(main_strings_deinit) struct main_strings argv = {0};
     struct stk_cli cli = {.module = module};
     PyObject *arguments, *read_settings, *on_event = Py_None;
-    int foreign = 0, r;
+    int foreign = 0, capture = 0, r;
 
-    if (!PyArg_ParseTuple(args, "OO|Op:main", &arguments, &read_settings, &on_event, &foreign) ||
+    if (!PyArg_ParseTuple(args, "OO|Opp:main", &arguments, &read_settings, &on_event, &foreign,
+                          &capture) ||
         main_strings_take(arguments, &argv) < 0)
         return NULL;
     cli.foreign = foreign != 0;
+    cli.capture = capture != 0;
     cli.on_event = on_event != Py_None ? on_event : NULL;
     if (stk_fd_fill_standard() < 0) {
         /* There is no /dev/null, and perhaps no standard error to say so. */

@@ -239,6 +239,8 @@ int stk_run_server(struct stk_cli *cli)
             return code;
         code = 0;
     }
+    if (code == 0 && cli->capture)
+        stk_log_capture();
     if (code == 0)
         code = run_serve(cli, &run);
     stk_daemon_report(&run.daemon_fd, code);

@@ -436,6 +436,14 @@ def test_what_is_printed_is_captured(both, tmp_path):
     server.get("/")
     assert "printed" in (tmp_path / "errors").read_text()
     assert "printed" not in server.stdout()
+    (tmp_path / "errors").rename(tmp_path / "old")
+    server.send_signal(signal.SIGUSR1)
+
+    def is_in_the_new_one():
+        server.get("/")
+        return (tmp_path / "errors").exists() and "printed" in (tmp_path / "errors").read_text()
+
+    wait_until(is_in_the_new_one)
 
 
 def test_logging_of_the_application(both, tmp_path):

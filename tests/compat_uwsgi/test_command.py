@@ -1,7 +1,9 @@
 """stoker itself, given what uWSGI would be given."""
 
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -28,6 +30,26 @@ def test_a_command_line_of_uwsgis_is_served(place, serve):
     server.address, server.port = ("127.0.0.1", port), port
     server.start()
     assert server.get("/").body == b"hello"
+
+
+@pytest.mark.parametrize("preload", ["", "processes = 2\n"], ids=["each", "preload"])
+def test_what_is_printed_goes_to_the_log(place, serve, preload):
+    """As in uWSGI, also behind a rotation."""
+    (place / "talk.py").write_text(
+        "import sys\ndef application(environ, start_response):\n    print('printed', flush=True)\n"
+        "    print('complained', file=sys.stderr)\n    start_response('200 OK', [])\n    return [b'ok']\n"
+    )
+    (place / "app.ini").write_text("[uwsgi]\nmodule = talk\nlogto = u.log\n" + preload)
+    server = serve(None, "app.ini")
+    server.get("/")
+    text = (place / "u.log").read_text()
+    assert "printed\n" in text and "complained\n" in text and "printed" not in server.stdout()
+    (place / "u.log").rename(place / "old.log")
+    server.send_signal(signal.SIGUSR1)
+    deadline = time.monotonic() + 20
+    while not (place / "u.log").exists() or "printed\n" not in (place / "u.log").read_text():
+        assert time.monotonic() < deadline
+        server.get("/")
 
 
 def test_options_of_stokers_stand_beside_a_file_and_win(place, serve):

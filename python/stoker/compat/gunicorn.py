@@ -30,4 +30,4 @@ def main(argv: list[str], core) -> int:
             print("%-33s = %s" % (name, config[name]))
         sys.stdout.flush()
     checks = config["check_config"] or config["print_config"]
-    return core.main(["--check"] if checks else [], lambda _path: own, on_event, True)
+    return core.main(["--check"] if checks else [], lambda _path: own, on_event, True, bool(config["capture_output"]))

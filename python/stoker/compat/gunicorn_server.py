@@ -195,8 +195,6 @@ class Server:
         worker.pid = os.getpid()
         worker.ppid = self.pid
         self._booting = None
-        if self.config["capture_output"] and self.config["errorlog"] not in (None, "-"):
-            _capture(str(self.config["errorlog"]))
         _configure_logging(self.config, self.log)
         atexit.register(self._leave_worker, worker, os.getpid())
         self.call("post_fork", self, worker)
@@ -429,13 +427,3 @@ def _configure_by_paste(path: str) -> None:
     if parser.has_section("loggers"):
         defaults = {"__file__": path, "here": os.path.dirname(path)}
         logging.config.fileConfig(path, defaults, disable_existing_loggers=False)
-
-
-def _capture(path: str) -> None:
-    """What the application prints goes where the server's lines go."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)

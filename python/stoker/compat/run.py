@@ -51,7 +51,8 @@ def main(split: detect.Split, core) -> int:
     except hooks.HookError as error:
         sys.stderr.write("%s\n" % error)
         return 1
-    return core.main(split.own, lambda _path: settings, hooks.on_event if hooked else None, True)
+    # What is printed goes to the file of logto, daemonize or logger, too.
+    return core.main(split.own, lambda _path: settings, hooks.on_event if hooked else None, True, True)
 
 
 def read(argv: list[str]):
