@@ -351,6 +351,44 @@ def test_an_upgrade_keeps_what_the_environment_says(both, tmp_path):
         os.kill(int((tmp_path / "p.pid").read_text()), signal.SIGTERM)
 
 
+PROCESSES = """
+    import os, signal, subprocess, time
+
+    def when_ready(server):
+        here, there = os.pipe()
+        forked = os.fork()
+        if forked == 0:
+            os.write(there, b"x")
+            time.sleep(60)
+            os._exit(1)
+        os.read(here, 1)
+        first = subprocess.Popen(["sleep", "60"])
+        second = subprocess.Popen(["sleep", "60"], preexec_fn=os.setsid)
+        for child in (first, second):
+            child.terminate()
+        codes = [child.wait(20) for child in (first, second)]
+        with open("/proc/%d/status" % forked) as file:
+            blocked = [line.split()[1] for line in file if line.startswith("SigBlk")]
+        codes.append(int(blocked[0], 16))
+        os.kill(forked, signal.SIGKILL)
+        os.waitpid(forked, 0)
+        text = "%s %s" % (codes, subprocess.check_output("echo out", shell=True).decode().strip())
+        with open("notes.new", "w") as file:
+            file.write(text)
+        os.rename("notes.new", "notes")
+"""
+
+
+def test_processes_of_hooks(both, tmp_path):
+    """They end when they are told to, whatever signals the server keeps for itself."""
+    (tmp_path / "gunicorn.conf.py").write_text(textwrap.dedent(PROCESSES))
+    notes = tmp_path / "notes"
+    for _server in both.each():
+        wait_until(notes.exists)
+        assert notes.read_text() == "[-15, -15, 0] out"
+        notes.unlink()
+
+
 def test_a_hook_that_fails(both, tmp_path):
     (tmp_path / "gunicorn.conf.py").write_text("def post_fork(server, worker):\n    raise ValueError('so it is')\n")
     server = both.start("stoker")

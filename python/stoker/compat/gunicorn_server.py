@@ -10,6 +10,8 @@ import ast
 import asyncio
 import atexit
 import configparser
+import contextlib
+import functools
 import importlib
 import inspect
 import json
@@ -18,10 +20,12 @@ import logging.config
 import logging.handlers
 import mmap
 import os
+import signal
 import struct
+import subprocess
 import sys
 import traceback
-from typing import Callable
+from typing import Any, Callable, Iterator
 
 from stoker import _core
 
@@ -35,6 +39,43 @@ REQUEST_ARGUMENTS = 4
 MAX_WORKERS = 1024
 
 _server: Server | None = None
+
+_popen = subprocess.Popen.__init__
+
+
+def _unblock() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def _after_fork() -> None:
+    if subprocess.Popen.__init__ is _popen_unblocked:  # else it is a worker
+        subprocess.Popen.__init__ = _popen  # type: ignore[method-assign]
+        _unblock()
+
+
+@functools.wraps(_popen)
+def _popen_unblocked(self: Any, *args: Any, **kwargs: Any) -> None:
+    own = kwargs.get("preexec_fn")
+
+    def prepare() -> None:
+        _unblock()
+        if own is not None:
+            own()
+
+    if len(args) < 7:  # else there is one among them
+        kwargs["preexec_fn"] = prepare
+    _popen(self, *args, **kwargs)
+
+
+@contextlib.contextmanager
+def _unblocked_children() -> Iterator[None]:
+    """While a hook runs in the master, which keeps its signals blocked and reads them: the processes that it starts
+    would inherit that, and could not be ended."""
+    subprocess.Popen.__init__ = _popen_unblocked  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        subprocess.Popen.__init__ = _popen  # type: ignore[method-assign]
 
 
 class Settings:
@@ -136,6 +177,10 @@ class Server:
 
     def on_event(self, event: str, number: int, pid: int) -> None:
         """What the engine tells in the master."""
+        with _unblocked_children():
+            self._on_event(event, number, pid)
+
+    def _on_event(self, event: str, number: int, pid: int) -> None:
         if event == "start":
             self.pid = os.getpid()
             self.call("nworkers_changed", self, self.num_workers, None)
@@ -213,6 +258,7 @@ class Server:
 def start(config: Config) -> Server:
     """Makes the Server of this process."""
     global _server
+    os.register_at_fork(after_in_child=_after_fork)
     _server = Server(config)
     return _server
 
