@@ -1,8 +1,11 @@
 """import uwsgi: what applications and agents find."""
 
 import importlib
+import os
 import shutil
 import textwrap
+import threading
+import time
 
 import pytest
 
@@ -213,3 +216,44 @@ def test_as_in_uwsgi(place, serve):
     assert serve(None, "--ini", "u.ini", cwd=place).get("/").json() == expected
 
 
+
+
+def test_locks_of_several_threads_are_no_deadlock():
+    """Two processes that each hold a lock and wait, in other threads, for that of the other one."""
+    locks = uwsgi_module._Locks(2)
+    holds, told = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            locks.renew()
+            locks.take(1)
+            os.write(holds[1], b"x")
+            os.read(told[0], 1)
+            threading.Timer(0.2, locks.give, (1,)).start()
+            locks.take(0)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    locks.take(0)
+    os.read(holds[0], 1)
+    got = threading.Event()
+
+    def other():
+        locks.take(1)
+        got.set()
+
+    threading.Thread(target=other, daemon=True).start()
+    deadline = time.monotonic() + 20
+    while "%d" % os.getpid() not in waiters():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.write(told[1], b"x")
+    assert got.wait(20)
+    locks.give(0)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def waiters():
+    """Processes that wait for a record lock."""
+    with open("/proc/locks") as file:
+        return [line.split()[5] for line in file if "->" in line]

@@ -7,6 +7,7 @@ are bytes, as in uWSGI on Python 3. Names whose capability is not there yet exis
 from __future__ import annotations
 
 import atexit as _atexit
+import errno
 import fcntl
 import json
 import os
@@ -132,13 +133,24 @@ class _Locks:
         if not self.threads[index].acquire(wait):
             return False
         try:
-            fcntl.lockf(self.file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, index)
+            while not self._take_file(index, wait):
+                time.sleep(0.001)
         except BlockingIOError:
             self.threads[index].release()
             return False
         except BaseException:
             self.threads[index].release()
             raise
+        return True
+
+    def _take_file(self, index: int, wait: bool) -> bool:
+        """False where the kernel takes two threads of a process, each with a lock of its own, for one that waits for itself."""
+        try:
+            fcntl.lockf(self.file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, index)
+        except OSError as error:
+            if error.errno != errno.EDEADLK:
+                raise
+            return False
         return True
 
     def give(self, index: int) -> None:
