@@ -305,6 +305,17 @@ StkRunner *stk_pool_take(struct stk_asgi *a)
 
 /* ---- set-up -------------------------------------------------------------------------------- */
 
+/* Python 3.14 lets a task be the current one of the running loop only, which ours is not yet. */
+static int pool_set_running(PyObject *loop)
+{
+    PyObject *events = PyImport_ImportModule("asyncio.events");
+    PyObject *done = events ? PyObject_CallMethod(events, "_set_running_loop", "O", loop) : NULL;
+
+    Py_XDECREF(done);
+    Py_XDECREF(events);
+    return done ? 0 : -1;
+}
+
 /* What a new task has of references is what the rules of this file are written for; if it is
  * otherwise (another implementation of tasks), none is used twice. */
 static int pool_learn(struct stk_asgi *a)
@@ -316,12 +327,16 @@ static int pool_learn(struct stk_asgi *a)
         return -1;
     a->weakrefs = pool_count_weakrefs(r->task);
     refs = Py_REFCNT(r->task);
-    if (stk_pool_enter(r) < 0) {
+    if (pool_set_running(a->loop) < 0 || stk_pool_enter(r) < 0) {
         Py_DECREF(r);
         return -1;
     }
     a->enter_refs = (unsigned)(Py_REFCNT(r->task) - refs);
     pool_leave(a);
+    if (pool_set_running(Py_None) < 0) {
+        Py_DECREF(r);
+        return -1;
+    }
     a->pooled = stk_pool_clean(r);
     if (a->pooled)
         stk_pool_give_back(r, true);
