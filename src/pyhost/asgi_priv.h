@@ -201,6 +201,9 @@ struct stk_message {
 
 /* What a service returned that is not 0. 0, or -1 with an exception. */
 int stk_send_failed(StkExchange *ex, int r);
+/* Whether code of the application's that ran while a message was read (an iterator, a __bool__) has
+ * ended the response; with an exception then. */
+bool stk_send_is_over(const StkExchange *ex);
 /* That the message `type` is out of order. Returns -1. */
 int stk_send_raise_order(const StkExchange *ex, PyObject *type);
 

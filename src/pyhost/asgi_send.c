@@ -170,7 +170,10 @@ static int send_pair(struct stk_call *call, PyObject *pair)
             PyErr_Clear();
             return send_raise_pair("http.response.start", pair);
         }
-        if (PyTuple_GET_SIZE(fast) == 2)
+        if (!call->req)
+            PyErr_SetString(PyExc_RuntimeError,
+                            "send(): it was called by the iterator of a header");
+        else if (PyTuple_GET_SIZE(fast) == 2)
             r = send_pair(call, fast);
         else
             send_raise_pair("http.response.start", pair);
@@ -259,6 +262,10 @@ int stk_send_start(StkExchange *ex, const struct stk_message *message)
     if (!status || trailers < 0) {
         if (!PyErr_Occurred())
             PyErr_SetString(PyExc_KeyError, "http.response.start has no 'status'");
+        return -1;
+    }
+    if (stk_unlikely(ex->state != STK_ASGI_NEW)) { /* and it may be over */
+        PyErr_SetString(PyExc_RuntimeError, "send(): it was called by the value of 'trailers'");
         return -1;
     }
     ex->call.length = -1;
@@ -374,6 +381,9 @@ int stk_send_body(StkExchange *ex, const struct stk_message *message)
 
     if (stk_unlikely(more < 0))
         return -1;
+    if (stk_unlikely(message->more_body && !PyBool_Check(message->more_body)) &&
+        stk_send_is_over(ex))
+        return -1;
     if (stk_likely(body && PyBytes_Check(body)))
         return send_bytes(ex, PyBytes_AS_STRING(body), (size_t)PyBytes_GET_SIZE(body), !more);
     if (!body)
@@ -385,7 +395,7 @@ int stk_send_body(StkExchange *ex, const struct stk_message *message)
     }
     if (PyObject_GetBuffer(body, &view, PyBUF_SIMPLE) < 0)
         return -1;
-    r = send_bytes(ex, view.buf, (size_t)view.len, !more);
+    r = stk_send_is_over(ex) ? -1 : send_bytes(ex, view.buf, (size_t)view.len, !more);
     PyBuffer_Release(&view);
     return r;
 }

@@ -20,9 +20,7 @@
 
 enum { MORE_SHOWN_MAX = 200, MORE_FIELDS_MAX = 4096 };
 
-/* Whether code of the application's that ran while a message was read has ended the response; with
- * an exception then. */
-static bool more_is_over(const StkExchange *ex)
+bool stk_send_is_over(const StkExchange *ex)
 {
     if (stk_likely(ex->call.req != NULL && ex->state != STK_ASGI_ENDED))
         return false;
@@ -55,6 +53,8 @@ int stk_send_path(StkExchange *ex, PyObject *message)
         PyErr_Format(PyExc_ValueError, "http.response.pathsend: %R is not a regular file", path);
         return -1;
     }
+    if (stk_send_is_over(ex))
+        return -1;
     return stk_send_file(ex, fd, 0, (uint64_t)info.st_size, true);
 }
 
@@ -140,7 +140,7 @@ int stk_send_zerocopy(StkExchange *ex, PyObject *message)
         count = info.st_size > offset ? info.st_size - offset : 0;
     if (follows && zerocopy_seek(st, file, fd, offset + count) < 0)
         return -1;
-    if (more_is_over(ex))
+    if (stk_send_is_over(ex))
         return -1;
     return stk_send_file(ex, fd, offset, (uint64_t)count, !more);
 }
@@ -214,7 +214,7 @@ int stk_send_early_hint(StkExchange *ex, PyObject *message)
         }
     }
     if (r == 0 && ex->state <= STK_ASGI_STARTED)
-        r = more_is_over(ex) ? -1 : hint_send(ex, links, n);
+        r = stk_send_is_over(ex) ? -1 : hint_send(ex, links, n);
     Py_XDECREF(list);
     return r;
 }
@@ -266,8 +266,12 @@ static int trailers_add(StkExchange *ex, PyObject *message)
 
         if (!pair)
             PyErr_Clear();
-        if (pair && PyTuple_GET_SIZE(pair) == 2 && PyBytes_Check(PyTuple_GET_ITEM(pair, 0)) &&
-            PyBytes_Check(PyTuple_GET_ITEM(pair, 1))) {
+        if (stk_unlikely(!ex->trailer)) { /* the iterator of a pair has sent them */
+            PyErr_SetString(PyExc_RuntimeError, "send(): trailers were sent while it was called");
+            r = -1;
+        } else if (pair && PyTuple_GET_SIZE(pair) == 2 &&
+                   PyBytes_Check(PyTuple_GET_ITEM(pair, 0)) &&
+                   PyBytes_Check(PyTuple_GET_ITEM(pair, 1))) {
             r = PyList_Append(ex->trailer, pair);
         } else {
             PyErr_Format(PyExc_TypeError,

@@ -413,3 +413,65 @@ def test_tables():
     for kind in ("accept", "send", "close", "http.response.start", "http.response.body"):
         assert "websocket." + kind in sent
     assert ast.literal_eval(repr(HTTP["nothing but"][0][0][0])) == START
+
+
+NESTED = """
+    import asyncio
+
+    def all_of(send):
+        send({"type": "http.response.start", "status": 200, "headers": []})
+        send({"type": "http.response.body", "body": b"inner"})
+
+    class Value:
+        def __init__(self, call, value):
+            self.call, self.value = call, value
+
+        def __bool__(self):
+            self.call()
+            return self.value
+
+        def __iter__(self):
+            self.call()
+            return iter(self.value)
+
+        def __fspath__(self):
+            self.call()
+            return self.value
+
+    async def app(scope, receive, send):
+        if scope["type"] != "http":
+            return
+        if "wait" in scope["path"]:
+            await asyncio.sleep(0)
+        which = scope["path"].split("/")[-1]
+        whole = lambda: all_of(send)
+        rest = lambda: send({"type": "http.response.body", "body": b"inner"})
+        start = {"type": "http.response.start", "status": 200, "headers": []}
+        try:
+            if which in ("more_body", "path"):
+                await send(start)
+            if which == "more_body":
+                await send({"type": "http.response.body", "body": b"outer", "more_body": Value(rest, False)})
+            elif which == "path":
+                await send({"type": "http.response.pathsend", "path": Value(rest, "app.py")})
+            elif which == "trailers":
+                await send({**start, "trailers": Value(whole, False)})
+            elif which == "headers":
+                await send({**start, "headers": Value(whole, ())})
+            elif which == "header":
+                await send({**start, "headers": [Value(whole, (b"x-a", b"b"))]})
+        except (RuntimeError, ValueError) as error:
+            print("%s: %s" % (scope["path"], error), flush=True)
+"""
+
+
+def test_a_message_that_ends_the_response_while_it_is_read(serve):
+    """By what it has of the application's own code: that is told of it, and nothing else happens."""
+    server = serve(NESTED, "--workers", "1")
+    pids = server.worker_pids()
+    for way in ("/", "/wait/"):
+        for which in ("more_body", "path", "trailers", "headers"):
+            response = server.get(way + which)
+            assert (response.status, response.body) == (200, b"inner"), way + which
+        server.get(way + "header")
+    assert server.worker_pids() == pids
