@@ -200,6 +200,20 @@ def test_a_reload_does_not_undo_the_command_line(both, tmp_path):
     assert "no setting" not in server.log()
 
 
+def test_a_reload_reads_the_file_that_was_read(both, tmp_path):
+    """And not one of its name below `chdir`."""
+    (tmp_path / "below").mkdir()
+    (tmp_path / "app.py").rename(tmp_path / "below" / "app.py")
+    path = tmp_path / "gunicorn.conf.py"
+    path.write_text("chdir = 'below'\ndef post_fork(server, worker): server.log.info('first')\n")
+    server = both.start("stoker")
+    server.wait_log("first")
+    path.write_text("chdir = 'below'\ndef post_fork(server, worker): server.log.info('second')\n")
+    server.send_signal(signal.SIGHUP)
+    server.wait_log("the reload is complete")
+    server.wait_log("second")
+
+
 def test_none_and_classes_in_the_file(both, tmp_path):
     (tmp_path / "gunicorn.conf.py").write_text(
         "class Logger: pass\nlogger_class = Logger\naccesslog = None\nbind = None\nreload = None\nsecure_scheme_headers = None\n"
@@ -395,6 +409,14 @@ def test_a_hook_that_fails(both, tmp_path):
     assert server.get("/").status == 200
     server.wait_log("the hook post_fork has failed")
     server.wait_log("ValueError: so it is")
+
+
+def test_a_start_that_a_hook_refuses(both, tmp_path):
+    (tmp_path / "gunicorn.conf.py").write_text("import sys\ndef on_starting(server):\n    sys.exit('nothing is migrated')\n")
+    for which in ("gunicorn", "stoker"):
+        done = both.fail(which, "-b", "127.0.0.1:%d" % free_port(), "app:app")
+        assert done.returncode == 1
+        assert "nothing is migrated" in done.stderr
 
 
 def test_more_and_less_workers(both, tmp_path):

@@ -29,5 +29,7 @@ def main(argv: list[str], core) -> int:
         for name in sorted(config.rows):
             print("%-33s = %s" % (name, config[name]))
         sys.stdout.flush()
+    if config.path is not None:  # a reload reads it again, in another directory perhaps
+        config.path = os.path.abspath(config.path)
     checks = config["check_config"] or config["print_config"]
     return core.main(["--check"] if checks else [], lambda _path: own, on_event, True, bool(config["capture_output"]))

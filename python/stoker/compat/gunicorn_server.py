@@ -172,6 +172,9 @@ class Server:
             return
         try:
             hook(*arguments)
+        except SystemExit as error:
+            self.log.critical("the hook %s wants to end: %s", name, error)
+            raise
         except Exception:
             self.log.error("the hook %s has failed:\n%s", name, traceback.format_exc().rstrip())
 
