@@ -468,6 +468,7 @@ NESTED = """
 def test_a_message_that_ends_the_response_while_it_is_read(serve):
     """By what it has of the application's own code: that is told of it, and nothing else happens."""
     server = serve(NESTED, "--workers", "1")
+    assert server.get("/more_body").body == b"inner"  # now there is a worker
     pids = server.worker_pids()
     for way in ("/", "/wait/"):
         for which in ("more_body", "path", "trailers", "headers"):

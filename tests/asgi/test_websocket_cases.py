@@ -261,8 +261,8 @@ def test_a_process_that_stood_still_answers_before_the_end(serve, tmp_path):
     app = GATE + textwrap.dedent(ECHO).replace("message = await receive()", block)
     with Gate(tmp_path) as gate:
         server = serve(app, "--workers", "1")
-        (worker,) = server.worker_pids()
         with WebSocket(server) as blocks, WebSocket(server) as ws:
+            (worker,) = server.worker_pids()
             blocks.send(TEXT, b"block")
             ws.conn.send(f(TEXT, b"before") + f(PING, b"read") + f(CLOSE, b"\x03\xe8"))
             found = {ws.message()}  # by the other thread, as a rule
