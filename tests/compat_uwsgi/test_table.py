@@ -250,6 +250,18 @@ def test_imports_come_first(place, serve):
     assert server.get("/").body == b"yes!"
 
 
+@pytest.mark.parametrize("option", ["wsgi-file = app.wsgi\n", "file = bin/json.wsgi\nchdir = %d\n", "wsgi-file = %d/start\n"])
+def test_a_file_of_any_name(place, serve, option):
+    (place / "bin").mkdir()
+    for name in ("app.wsgi", "bin/json.wsgi", "start"):
+        (place / name).write_text(
+            "import json\ndef make(environ, start_response):\n    start_response('200 OK', [])\n"
+            "    return [json.dumps(%r).encode()]\n" % name
+        )
+    (place / "u.ini").write_text("[uwsgi]\nthreads = 0\ncallable = make\n" + option)
+    assert serve(None, "--ini", "u.ini", cwd=place).get("/").body.decode().strip('"') in option
+
+
 def test_variables_of_a_directory(place, serve):
     (place / "vars").mkdir()
     (place / "vars" / "TEST_ONE").write_text("a b \nmore\n")

@@ -63,6 +63,7 @@ RULES = {
     "@chdir": "chdir",
     "@pidfile": "pidfile",
     "@stats": "stats",
+    "@threads": "threads",
     "@socket": "bind",
     "@shared_socket": "bind",
     "@https": "bind, tls-cert, tls-key, tls-client-ca",

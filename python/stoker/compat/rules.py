@@ -266,6 +266,10 @@ class Work:
 
     # numbers
 
+    def do_threads(self, option: names.Option, setting: Setting) -> None:
+        """0 is one."""
+        self.add("threads", str(max(names.number(setting.value), 1)), setting)
+
     def do_number(self, option: names.Option, setting: Setting, target: str) -> None:
         """0 is none."""
         number = names.number(setting.value)
@@ -364,8 +368,12 @@ class Work:
     # Python
 
     def do_app(self, option: names.Option, setting: Setting) -> None:
-        """Module or file."""
-        self.add("app", setting.value or "", setting)
+        """Module or file; a file may be called anything, as in app.wsgi."""
+        text = setting.value or ""
+        if option.name == "wsgi-file" and text and not text.endswith(".py"):
+            self.plan.hosted.append(setting)
+            text = os.path.join(".", text)
+        self.add("app", text, setting)
 
     def do_home(self, option: names.Option, setting: Setting) -> None:
         """Another interpreter: run.py goes there."""

@@ -5,8 +5,10 @@ paste.
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
 import importlib.util
 import os
+import re
 import runpy
 import sys
 
@@ -58,6 +60,8 @@ def _application() -> object:
         elif "paste" in setting.name:
             paste = value
             logs = logs or setting.name == "ini-paste-logged"
+        elif setting.name in ("wsgi-file", "file"):
+            continue  # the application itself
         elif setting.name == "eval":
             exec(compile(value, "<eval of %s>" % setting.file, "exec"), {"__name__": "__uwsgi__"})
         else:
@@ -79,7 +83,7 @@ def _import(target: str) -> None:
 def _load(target: str) -> object:
     name, _, attribute = target.partition(":")
     if name.endswith(".py") or "/" in name:
-        spec = importlib.util.spec_from_file_location(os.path.splitext(os.path.basename(name))[0], name)
+        spec = _specification(name)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules.setdefault(spec.name, module)
@@ -90,6 +94,15 @@ def _load(target: str) -> object:
     if attribute.endswith("()"):
         return getattr(module, attribute[:-2])()
     return getattr(module, attribute)
+
+
+def _specification(path: str) -> importlib.machinery.ModuleSpec | None:
+    """Of a file's module; where the ending does not say that it is Python, the option does."""
+    if path.endswith(".py"):
+        return importlib.util.spec_from_file_location(os.path.splitext(os.path.basename(path))[0], path)
+    name = "uwsgi_file_" + re.sub(r"\W", "_", path)  # django.wsgi is not django
+    loader = importlib.machinery.SourceFileLoader(name, path)
+    return importlib.util.spec_from_file_location(name, path, loader=loader)
 
 
 def _load_paste(uri: str, name: str, logs: bool) -> object:
