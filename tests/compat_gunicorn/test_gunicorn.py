@@ -310,6 +310,7 @@ def test_hooks_at_a_reload(both, tmp_path, preload):
     path = tmp_path / "gunicorn.conf.py"
     path.write_text(textwrap.dedent(HOOKS))
     server = both.start("stoker", "-w", "2", *preload)
+    server.wait_log("ready after")  # a worker that still begins is killed by a reload, without hooks of its own
     path.write_text(textwrap.dedent(HOOKS).replace('note("post_fork"', 'note("new_post_fork"'))
     server.send_signal(signal.SIGHUP)
     server.wait_log("the reload is complete")
