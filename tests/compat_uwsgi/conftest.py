@@ -1,6 +1,7 @@
 """Reading uWSGI's configuration, from the sources: nothing of this needs the engine."""
 
 import importlib
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -13,10 +14,21 @@ from tests.lib.server import test_command as command_of_tests
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
-# The package by itself, so that these tests do not need an installed stoker.
-sys.path.insert(0, str(ROOT / "python" / "stoker"))
-language = importlib.import_module("compat.language")
-result = importlib.import_module("compat.result")
+
+def load_package():
+    """stoker.compat by itself, under a name of its own: these tests do not need an installed stoker."""
+    if "compat_sources" not in sys.modules:
+        folder = ROOT / "python" / "stoker" / "compat"
+        spec = importlib.util.spec_from_file_location(
+            "compat_sources", folder / "__init__.py", submodule_search_locations=[str(folder)]
+        )
+        sys.modules["compat_sources"] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+
+
+load_package()
+language = importlib.import_module("compat_sources.language")
+result = importlib.import_module("compat_sources.result")
 
 
 class Configuration:

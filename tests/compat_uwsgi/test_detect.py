@@ -6,7 +6,7 @@ import pytest
 
 from tests.compat_uwsgi import conftest  # noqa: F401  (makes the package importable)
 
-detect = importlib.import_module("compat.detect")
+detect = importlib.import_module("compat_sources.detect")
 
 # A part of stoker's own options: does it need a value?
 OWN = dict(

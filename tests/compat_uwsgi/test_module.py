@@ -12,7 +12,7 @@ import pytest
 
 from tests.lib.server import Server, free_port
 
-uwsgi_module = importlib.import_module("compat.uwsgi_module")
+uwsgi_module = importlib.import_module("compat_sources.uwsgi_module")
 
 APP = """
     import json, os, time

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.compat_uwsgi import conftest
 
-names = importlib.import_module("compat.names")
+names = importlib.import_module("compat_sources.names")
 TABLE = names.table()
 
 

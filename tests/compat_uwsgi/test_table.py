@@ -10,10 +10,10 @@ import pytest
 
 from tests.compat_uwsgi.conftest import ROOT
 
-names = importlib.import_module("compat.names")
-rules = importlib.import_module("compat.rules")
-explain = importlib.import_module("compat.explain")
-log_rules = importlib.import_module("compat.log_rules")
+names = importlib.import_module("compat_sources.names")
+rules = importlib.import_module("compat_sources.rules")
+explain = importlib.import_module("compat_sources.explain")
+log_rules = importlib.import_module("compat_sources.log_rules")
 
 ROWS = names.table().rows
 OPTIONS = (ROOT / "docs" / "options.md").read_text()
