@@ -1,7 +1,7 @@
 """Upgrades and the control socket in bad moments: odd orders, lost processes, nonsense."""
 
-import json
 import contextlib
+import json
 import os
 import random
 import signal
