@@ -127,8 +127,8 @@ char *stk_help_text(bool all)
         }
     }
     fprintf(t.file,
-            "%sCommands to a running server (stoker COMMAND --help):\n"
-            "  status, top, ping, reload, upgrade, stop, scale, recycle, stack, logs, config\n",
+            "%sCommands (stoker COMMAND --help): status, top, ping, reload, upgrade, stop,\n"
+            "scale, recycle, stack, logs, config, curl, gunicorn, convert, explain\n",
             all ? "\n" : "");
     return help_end(&t);
 }

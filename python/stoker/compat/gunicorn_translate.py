@@ -271,10 +271,6 @@ def _syslog(config: Config, value: Value) -> dict:
     return {"error-log": "syslog"} if value.value else {}
 
 
-def _syslog_addr(config: Config, value: Value) -> dict:
-    return {}
-
-
 def _control_socket_disable(config: Config, value: Value) -> dict:
     return {"control": "off"} if value.value else {}
 
