@@ -47,7 +47,8 @@ static void test_short_help_is_one_screen(void **state)
             assert_non_null(strstr(text, name));
     }
     assert_null(strstr(text, "--body-timeout"));
-    assert_non_null(strstr(text, "  status, top, ping, reload,"));
+    assert_non_null(strstr(text, ": status, top, ping, reload,"));
+    assert_non_null(strstr(text, " curl, gunicorn, convert, explain\n"));
     free(text);
 }
 
