@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <strings.h>
 #include <sys/socket.h>
@@ -211,11 +212,14 @@ static struct client open_with(struct server_fixture *f, int rcvbuf)
                               .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     struct timeval patience = {.tv_sec = CLIENT_PATIENCE_S};
     struct client c = {.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+    int nodelay = 1;
 
     assert_true(c.fd >= 0);
     if (rcvbuf > 0)
         assert_int_equal(setsockopt(c.fd, SOL_SOCKET, SO_RCVBUF, &rcvbuf, sizeof rcvbuf), 0);
     assert_int_equal(setsockopt(c.fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience), 0);
+    /* Pieces of a request leave at once, not when the piece before them has been acknowledged. */
+    assert_int_equal(setsockopt(c.fd, IPPROTO_TCP, TCP_NODELAY, &nodelay, sizeof nodelay), 0);
     assert_int_equal(connect(c.fd, (struct sockaddr *)&sin, sizeof sin), 0);
     return c;
 }

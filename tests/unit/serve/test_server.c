@@ -513,6 +513,7 @@ static void draining_finishes_what_was_begun(struct server_fixture *f)
     struct client idle, fresh, busy, half, slow;
     struct reply r;
 
+    f->config.graceful_timeout = 4000; /* idle connections have half of it for one more request */
     server_fixture_start(f);
     idle = client_open(f);
     client_puts(&idle, HELLO);
@@ -590,6 +591,7 @@ static void term_and_a_lost_master_drain(struct server_fixture *f)
     struct client c;
     int channel;
 
+    f->config.graceful_timeout = 4000;
     server_fixture_start(f);
     c = client_open(f);
     client_puts(&c, "GET /sleep HTTP/1.1\r\nHost: t\r\n\r\n");
