@@ -17,9 +17,11 @@ COLUMNS = {  # metric: (heading, decimals)
     "p99_ratio": ("p99 with ÷ without", 2), "max_ms": ("longest ms", 1),
     "closed": ("connections closed", 0), "ms": ("ms beyond the import", 1),
     "total_ms": ("ms in all", 1), "uss_mb": ("private MB", 1), "tree_mb": ("tree PSS MB", 1),
-    "bare_mb": ("bare PSS MB", 1),
+    "bare_mb": ("bare PSS MB", 1), "beyond_ms": ("ms late at most", 2),
+    "idle_ms": ("ms late without load", 2), "ready_ms": ("1,000 connections ready", 2),
+    "piece_ms": ("1,000 requests in one piece", 2), "spin_ms": ("of 0.1 ms each", 2),
 }
-FIRST = ("cpu_us", "percent", "first_ms", "bytes", "p99_ratio", "ms", "pss_mb")
+FIRST = ("cpu_us", "percent", "first_ms", "bytes", "p99_ratio", "beyond_ms", "ms", "pss_mb")
 MANY_ERRORS = 0.001
 SHORT = "**SHORT**"
 TARGET_COLUMNS = 5
@@ -136,8 +138,8 @@ def judge(target, results, meta):
     alike = None
     family = servers.FAMILIES[peer.split("+")[0]]
     quiet = _find(here, target.ours + "+nolog", threads)
-    if quiet and peer.split("+")[0] not in servers.OWN and \
-            not (family.has_log and meta.get("peer_log") == "on"):
+    has_log = family.has_log and meta.get("peer_log") == "on" and "nolog" not in peer.split("+")
+    if quiet and peer.split("+")[0] not in servers.OWN and not has_log:
         alike = compare(quiet, theirs, target.metric)
     verdict = alike or strict
     if not verdict:

@@ -17,6 +17,7 @@ FILES = "stoker,stoker+nolog,nginx,nginx+nolog"
 ASGI = "stoker+asyncio,stoker+asyncio+nolog,stoker+uvloop,stoker+uvloop+nolog," \
        "uvicorn+uvloop,uvicorn+asyncio,granian-asgi,hypercorn,fastpysgi-asgi,gunicorn-asgi," \
        "peregrine-asgi"
+QUIET = ",epoll,uvicorn+uvloop+nolog,uvicorn+asyncio+nolog"
 WEBSOCKET = ASGI.replace("uvicorn+asyncio", "uvicorn-wsproto+uvloop").replace(
     "gunicorn-asgi,", "")
 GEVENT = "stoker+gevent,stoker+gevent+nolog,gunicorn-gevent,pywsgi,uwsgi-gevent"
@@ -124,7 +125,7 @@ SCENARIOS = {
     "tls-handshake": Scenario("14 bytes over TLS, a connection and a full handshake per request",
                               servers=FILES, tls=True, wrk=("close=1",)),
     **{f"asgi-{name}": Scenario(f"ASGI: {title}", app=f"apps_asgi:{app}",
-                                servers=ASGI + (",epoll" if app == "hello" else ""), **more)
+                                servers=ASGI + (QUIET if app == "hello" else ""), **more)
        for name, title, app, more in [
            ("hello", "14 bytes", "hello", {}),
            ("context", "14 bytes, a context variable is set", "context", {}),
@@ -136,6 +137,8 @@ SCENARIOS = {
            ("sleep1ms", "await asyncio.sleep(0.001)", "sleep1ms", {"pin": "none"}),
            ("compute2ms", "the application computes 2 ms", "compute2ms", {"pin": "none"}),
            ("c1", "14 bytes, 1 connection", "hello", {"connections": 1}),
+           ("timer", "how late a timer of the event loop is beside 1,000 ready requests, less the "
+            "handlers' own time", "timer", {"kind": "timer", "pin": "none", "connections": 1000}),
        ]},
     "ws-echo": Scenario("64 WebSockets, each sends 64 bytes and awaits their echo",
                         app="apps_asgi:websocket", kind="ws_echo", body=64, servers=WEBSOCKET),
@@ -237,13 +240,15 @@ TARGETS = [
     *[Target(f"static-{name}", "cpu_us", limit, "nginx" + log, ours="stoker" + log)
       for name, limit in [("1k", 1.00), ("10k", 1.00), ("100k", 1.05), ("10m", 1.05)]
       for log in ("", "+nolog")],
-    *[Target("asgi-hello", "cpu_us", 0.40, f"uvicorn+{loop}", ours=f"stoker+{loop}")
-      for loop in ("asyncio", "uvloop")],
+    *[Target("asgi-hello", "cpu_us", 0.40, f"uvicorn+{loop}{log}", ours=f"stoker+{loop}")
+      for loop in ("asyncio", "uvloop") for log in ("", "+nolog")],
     *[Target("asgi-hello", "cpu_us", 1.45, "epoll", ours=f"stoker+{loop}")
       for loop in ("asyncio", "uvloop")],
     *[Target(name, "cpu_us", 1.00, "best", ours="stoker+uvloop")
       for name in ("asgi-hello", "asgi-json", "asgi-echo10k", "asgi-body100k", "asgi-stream",
                    "asgi-sleep0", "fastapi")],
+    *[Target("asgi-timer", "beyond_ms", 5.0, ours=f"stoker+{loop}")
+      for loop in ("asyncio", "uvloop")],
     *[Target("ws-echo", "cpu_us", 0.667, "best", ours=f"stoker+{loop}")  # 1.5 times the messages
       for loop in ("asyncio", "uvloop")],
     *[Target("ws-idle", "bytes", 3072, ours=f"stoker+{loop}") for loop in ("asyncio", "uvloop")],

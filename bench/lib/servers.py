@@ -227,6 +227,7 @@ class Family:
     keeps_alive: bool = True
     one_each: bool = False  # a keep-alive connection occupies a thread until it closes
     roads: tuple = ("http",)  # what it speaks behind a front end, the usual one first
+    loop: str = ""  # the event loop that it has in any case
 
     def road(self, front):
         """The protocol behind a front end that would like to speak `front`."""
@@ -258,9 +259,11 @@ FAMILIES = {
     "waitress": Family("waitress", _waitress, "waitress-serve", "waitress", threaded=True),
 }
 GEVENT_FAMILIES = {
-    "gunicorn-gevent": Family("gunicorn gevent", _gunicorn, "gunicorn", "gunicorn", has_log=True),
+    "gunicorn-gevent": Family("gunicorn gevent", _gunicorn, "gunicorn", "gunicorn", has_log=True,
+                              loop="gevent"),
     "pywsgi": Family("gevent.pywsgi", _launch("pywsgi"), "import gevent", "gevent"),
-    "uwsgi-gevent": Family("uwsgi gevent, http11-socket", _uwsgi, "uwsgi", "uwsgi", has_log=True),
+    "uwsgi-gevent": Family("uwsgi gevent, http11-socket", _uwsgi, "uwsgi", "uwsgi", has_log=True,
+                           loop="gevent"),
 }
 FAMILIES.update(GEVENT_FAMILIES)
 ASGI_FAMILIES = {
@@ -277,9 +280,9 @@ PYTHON_PEERS = [name for name, family in FAMILIES.items()
                 if name not in OWN and not family.constant]
 
 
-def missing(name, venv, state):
-    """Why a family cannot be started here, or ''; `state` is what bench/setup found."""
-    family = FAMILIES[name]
+def missing(spec, venv, state):
+    """Why a server cannot be started here, or ''; `state` is what bench/setup found."""
+    name, family = spec.family, FAMILIES[spec.family]
     if name == "nginx":
         return "" if nginx.program() else "nginx is not installed"
     if name == BASE:
@@ -289,9 +292,11 @@ def missing(name, venv, state):
             f"{BASE_VARIABLE} has no bin/stoker"
     if not family.needs:
         return ""
-    problem = state.get(family.package, ["", "not installed: run bench/setup"])[1]
-    if problem:
-        return problem
+    loop = spec.loop or family.loop
+    for package in [family.package, *([loop] if loop in ("gevent", "uvloop") else [])]:
+        problem = state.get(package, ["", "not installed: run bench/setup"])[1]
+        if problem:
+            return problem if package == family.package else f"{package}: {problem}"
     if not family.needs.startswith("import ") and \
             not os.path.exists(os.path.join(venv, "bin", family.needs)):
         return "not installed: run bench/setup"

@@ -21,7 +21,8 @@ LOG_KEPT = 1 << 20
 EXPECTED = {  # bytes of body that each application answers with; None: by its own head
     "apps:hello": 14, "apps:document": None, "apps:body100k": 100_000, "apps:stream": 65_536,
     "apps:upload": None, "apps:two_blocks": 2048, "apps:sleep1ms": 14,
-    "apps_asgi:hello": 14, "apps_asgi:context": 14, "apps_asgi:document": None,
+    "apps_asgi:hello": 14, "apps_asgi:context": 14, "apps_asgi:timer": 14,
+    "apps_asgi:document": None,
     "apps_asgi:body100k": 100_000, "apps_asgi:stream": 65_536, "apps_asgi:echo": None,
     "apps_asgi:upload": None, "apps_asgi:sleep0": 14, "apps_asgi:sleep1ms": 14,
     "apps_asgi:compute2ms": 14, "app_fastapi:app": None, "apps_asgi:websocket": 14,

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 
-from . import paths
+from . import paths, timer
 from .procs import memory_kb
 from .rounds import Outcome
 from .session import START_TIMEOUT, StartError, first_answer
@@ -443,5 +443,16 @@ def _beyond(server, bare_pid):
             "tree_mb": server.process.pss_kb() / 1024, "bare_mb": bare["Pss"] / 1024}
 
 
+def timers(session, scenario, specs, rounds, say):
+    """How late a timer of the application's event loop is while 1,000 requests are ready."""
+    outcome = Outcome()
+    running = _started(session, scenario, specs, outcome, say)
+    _in_rounds(session, running, rounds, outcome, say,
+               lambda server: timer.measure(server, scenario.connections),
+               lambda figures: f"{figures['beyond_ms']:9.2f} ms late")
+    _stop_all(session, running)
+    return outcome
+
+
 KINDS = {"ws_echo": ws_echo, "ws_idle": ws_idle, "rate": rate, "idle": idle, "idle10k": idle10k, "first_block": first_block,
-         "slowloris": slowloris, "fair": fair, "startup": startup, "memory": memory}
+         "slowloris": slowloris, "fair": fair, "startup": startup, "memory": memory, "timer": timers}
