@@ -1,6 +1,7 @@
 """max-concurrency: how many requests ASGI applications have at a time, and what becomes of the others."""
 
 import json
+import re
 import time
 
 import pytest
@@ -92,7 +93,7 @@ class Control:
 @pytest.fixture(params=LOOPS)
 def start(request, serve):
     def run(*args):
-        server = serve(APP, "-w1", "--loop", request.param, *args)
+        server = serve(APP, "-w1", "--loop", request.param, "--metrics", "/metrics", *args)
         return server, Control(server)
 
     return run
@@ -102,6 +103,17 @@ def ask(server, target):
     conn = server.connect()
     conn.send(get(target=target))
     return conn
+
+
+def until_queued(server, count):
+    """Until so many complete requests wait, and no more."""
+    end = time.monotonic() + 20
+    while True:
+        found = re.search(r"^stoker_requests_queued (\d+)$", server.get("/metrics").text, re.MULTILINE)
+        if int(found.group(1)) == count:
+            return
+        assert time.monotonic() < end, found.group()
+        time.sleep(0.005)
 
 
 def hold(server, control, *names):
@@ -115,7 +127,7 @@ def test_the_others_wait(start):
     server, control = start("--max-concurrency", "2")
     first, second = hold(server, control, "a", "b")
     others = [ask(server, "/order?%d" % number) for number in range(3)]
-    assert others[0].is_quiet()
+    until_queued(server, 3)
     assert control.ask()["called"][-2:] == ["/hold?a", "/hold?b"]
     control.ask("a")
     assert first.read_response().body == b"a"
@@ -133,7 +145,7 @@ def test_they_come_in_their_order(start):
     others = []
     for number in range(5):
         others.append(ask(server, "/order?%d" % number))
-        assert others[-1].is_quiet(0.05)  # it has been read
+        until_queued(server, number + 1)
     control.ask("a")
     assert [conn.read_response().body for conn in others] == [b"%d" % number for number in range(5)]
     assert control.ask()["called"][-5:] == ["/order?%d" % number for number in range(5)]
@@ -162,7 +174,7 @@ def test_bodies(start):
         conn.send("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size)
         conn.send(b"x" * min(size, 100000))
         conns.append(conn)
-    assert conns[0].is_quiet()
+    until_queued(server, 3)
     control.ask("a")
     conns[2].send(b"x" * 200000)
     assert [conn.read_response().body for conn in conns] == [b"10", b"1000", b"300000"]
@@ -173,7 +185,7 @@ def test_max_queue(start):
     server, control = start("--max-concurrency", "1", "--max-queue", "2")
     (first,) = hold(server, control, "a")
     waiting = [ask(server, "/?%d" % number) for number in range(2)]
-    assert waiting[1].is_quiet()
+    until_queued(server, 2)
     more = ask(server, "/?2")
     refused = more.read_response()
     assert (refused.status, refused.header("retry-after"), refused.will_close) == (503, "1", False)
@@ -211,7 +223,7 @@ def test_clients_that_leave(start):
     control.until(lambda found: found["now"] == 1)
     waiting = ask(server, "/?1")
     given_up = ask(server, "/?2")
-    assert waiting.is_quiet()
+    until_queued(server, 2)
     given_up.reset()
     leaving.reset()
     assert waiting.read_response().body == b"1"
@@ -226,7 +238,7 @@ def test_websockets(start):
     late = server.connect()
     late.send(handshake("/late"))
     waiting = ask(server, "/?2")
-    assert waiting.is_quiet()
+    until_queued(server, 1)
     control.ask("late")
     assert late.read_head().status == 101
     assert waiting.read_response().body == b"2"
@@ -236,7 +248,7 @@ def test_websockets(start):
     control.until(lambda found: found["now"] == 1)
     behind = server.connect()
     behind.send(handshake("/control"))
-    assert behind.is_quiet()
+    until_queued(server, 1)
     control.ask("a")
     assert behind.read_head().status == 101 and refused.read_response().status == 200
 
@@ -254,7 +266,7 @@ def test_a_reload_leaves_nobody_waiting(start):
     server, control = start("--max-concurrency", "1", "--graceful-timeout", "20s")
     (first,) = hold(server, control, "a")
     waiting = [ask(server, "/?%d" % number) for number in range(3)]
-    assert waiting[-1].is_quiet()
+    until_queued(server, 3)
     server.send_signal(1)  # closes the WebSocket, which opens the gate
     assert [conn.read_response().body for conn in (first, *waiting)] == [b"a", b"0", b"1", b"2"]
     server.wait_log("the reload is complete")
