@@ -176,7 +176,9 @@ def _uwsgi(spec, at):
         return argv + ["--socket", at.listen, "--chmod-socket=666"]
     if spec.family == "uwsgi-http":
         return argv + ["--http", f"127.0.0.1:{at.port}", "--http-keepalive", "--http-auto-chunked"]
-    return argv + ["--http11-socket", f"127.0.0.1:{at.port}"]
+    # With gevent it forgets a connection of http11-socket behind its first answer.
+    kind = "--http-socket" if spec.family == "uwsgi-gevent" else "--http11-socket"
+    return argv + [kind, f"127.0.0.1:{at.port}"]
 
 
 def _gunicorn(spec, at):
@@ -225,6 +227,7 @@ class Family:
     constant: bool = False  # answers without an application
     threaded: bool = False
     keeps_alive: bool = True
+    survives_close: bool = True  # a request with Connection: close
     one_each: bool = False  # a keep-alive connection occupies a thread until it closes
     roads: tuple = ("http",)  # what it speaks behind a front end, the usual one first
     loop: str = ""  # the event loop that it has in any case
@@ -262,8 +265,8 @@ GEVENT_FAMILIES = {
     "gunicorn-gevent": Family("gunicorn gevent", _gunicorn, "gunicorn", "gunicorn", has_log=True,
                               loop="gevent"),
     "pywsgi": Family("gevent.pywsgi", _launch("pywsgi"), "import gevent", "gevent"),
-    "uwsgi-gevent": Family("uwsgi gevent, http11-socket", _uwsgi, "uwsgi", "uwsgi", has_log=True,
-                           loop="gevent"),
+    "uwsgi-gevent": Family("uwsgi gevent, http-socket", _uwsgi, "uwsgi", "uwsgi", has_log=True,
+                           keeps_alive=False, loop="gevent"),
 }
 FAMILIES.update(GEVENT_FAMILIES)
 ASGI_FAMILIES = {
@@ -271,7 +274,8 @@ ASGI_FAMILIES = {
     "uvicorn-wsproto": Family("uvicorn wsproto", _uvicorn, "uvicorn", "wsproto", has_log=True),
     "granian-asgi": Family("granian", _granian, "granian", "granian", has_log=True),
     "hypercorn": Family("hypercorn", _hypercorn, "hypercorn", "hypercorn", has_log=True),
-    "fastpysgi-asgi": Family("fastpysgi", _launch("fastpysgi"), "import fastpysgi", "fastpysgi"),
+    "fastpysgi-asgi": Family("fastpysgi", _launch("fastpysgi"), "import fastpysgi", "fastpysgi",
+                             survives_close=False),
     "gunicorn-asgi": Family("gunicorn asgi", _gunicorn, "gunicorn", "gunicorn", has_log=True),
     "peregrine-asgi": Family("peregrine", _peregrine, "peregrine", "peregrine", has_log=True),
 }

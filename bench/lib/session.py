@@ -192,7 +192,7 @@ class Session:
         """Returns when a GET is answered with 200."""
         deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline:
-            if first_answer(running.port, scenario.path, scenario.tls):
+            if first_answer(running.port, scenario.path, scenario.tls, closes(running)):
                 return
             if not running.process.alive():
                 break
@@ -211,7 +211,7 @@ class Session:
                                                  context=unverified())
         try:
             client.request("POST" if body else "GET", scenario.path, body=body,
-                           headers={"Connection": "close"})
+                           headers={"Connection": "close"} if closes(running) else {})
             answer = client.getresponse()
             content = answer.read()
         except (OSError, http.client.HTTPException) as error:
@@ -265,14 +265,19 @@ def unverified():
     return context
 
 
-def first_answer(port, path="/", tls=False):
+def closes(running):
+    """Whether it can be asked to close a connection."""
+    return servers.FAMILIES[running.spec.family].survives_close
+
+
+def first_answer(port, path="/", tls=False, close=True):
     """Whether something on this port answers a GET with 200 now."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
             if tls:
                 client = unverified().wrap_socket(client)
-            client.sendall(b"GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
-                           % path.encode())
+            client.sendall(b"GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\n%s\r\n"
+                           % (path.encode(), b"Connection: close\r\n" if close else b""))
             return client.recv(65536).startswith((b"HTTP/1.1 200", b"HTTP/1.0 200"))
     except OSError:
         return False
