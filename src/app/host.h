@@ -117,6 +117,11 @@ struct stk_host_engine {
      * something. Returns as turn. Whoever has called it once does not call turn.
      */
     bool (*wait)(void *arg, int own_fd, stk_nsec timeout, bool *ret_own);
+    /*
+     * Several requests are about to go on one behind the other (true, and now and then among them),
+     * or have (false): what they send on WebSockets may leave together, at false the latest.
+     */
+    void (*gather)(void *arg, bool on);
 };
 
 /* The worker that a host is in; all of it lives as long as the process. */
@@ -157,6 +162,13 @@ struct stk_host_ops {
      * waits for. All services of the request may be called, finish too.
      */
     void (*wake)(void *host, void *thread, struct stk_request *req, unsigned what);
+    /*
+     * A message has come on a WebSocket whose request has asked for STK_WAKE_INPUT, and none waits
+     * before it. True: it is taken, and the request goes on asking for more. False: it is kept for
+     * ws_peek, and the request asks for nothing. The view ends with the call. As wake; may be NULL.
+     */
+    bool (*message)(void *host, void *thread, struct stk_request *req,
+                    const struct stk_ws_view *view);
     /* Releases, and takes again, the interpreter on this thread. */
     void (*unlock)(void *host, void *thread);
     void (*lock)(void *host, void *thread);

@@ -207,12 +207,17 @@ struct stk_request_ops {
      */
     int (*ws_send)(struct stk_request *req, const char *data, size_t len, bool text);
     /*
-     * Shows the next whole message, or that there will be none. 0; -EAGAIN: none yet, ask by want
-     * for STK_WAKE_INPUT. The view is valid until the next call of anything for this request;
-     * ws_skip ends it, and is not to be called for a view that is the end.
+     * Shows the next whole message, or that there will be none. 0; -EAGAIN: none yet, and
+     * STK_WAKE_INPUT is asked for. The view is valid until the next call of anything for this
+     * request; ws_skip ends it, and is not to be called for a view that is the end.
      */
     int (*ws_peek)(struct stk_request *req, struct stk_ws_view *ret_view);
     void (*ws_skip)(struct stk_request *req);
+    /*
+     * In the place of a ws_peek that would say -EAGAIN, while STK_WAKE_INPUT is asked for: the
+     * application has dealt with the messages that it got, and waits for more.
+     */
+    void (*ws_wait)(struct stk_request *req);
     /*
      * Ends it: the client is told the code (1000 ...) and a reason in UTF-8, of 123 bytes at most,
      * which are cut there. 0; STK_RESPONSE_E_WS_CODE: not one that may be sent; -EPIPE: it is

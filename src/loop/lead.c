@@ -46,7 +46,8 @@ enum {
     LEAD_PUT_OFF_EVERY_NS = 500 * 1000, /* at most so often */
     LEAD_RETAKE_JOBS = 16,        /* so many jobs in less than a short tick each: lead again */
     LEAD_SINGLY = 16,             /* calls after a long one behind which events come one by one */
-    LEAD_HOSTED_NS = 1000 * 1000, /* of a turn within an event loop of the application's */
+    LEAD_HOSTED_NS = 1000 * 1000, /* of a turn within an event loop of the application's ... */
+    LEAD_HOSTED_SHORT = 8,        /* ... which is looked at behind so many short events */
     LEAD_ARMS_PER_MS = 4,         /* more bursts a millisecond than this: leave the tick on */
 };
 
@@ -173,6 +174,18 @@ void stk_lead_rouse(struct stk_lead *lead)
     }
 }
 
+void stk_lead_mind(struct stk_lead *lead, bool on)
+{
+    if (!on) {
+        atomic_store_explicit(&lead->minded, false, memory_order_release);
+        return;
+    }
+    /* A stand-by that goes to sleep says so first, and looks at this then. */
+    atomic_store(&lead->minded, true);
+    if (stk_unlikely(atomic_load(&lead->watch) == STK_LEAD_ASLEEP))
+        stk_lead_rouse(lead);
+}
+
 void stk_lead_note_call(struct stk_lead *lead)
 {
     stk_msec before = lead->loop->now;
@@ -239,11 +252,16 @@ void stk_lead_dispatch(struct stk_lead_thread *t, struct epoll_event *events, in
         stk_unlikely(t->lead->hosted != NULL) ? stk_time_mono_ns() + LEAD_HOSTED_NS : 0;
 
     for (int i = 0; i < n; i++) {
+        uint64_t word = t->word;
+
         stk_loop_dispatch(&events[i], t);
         if (!t->own)
             return;
-        /* The event loop's own callbacks get their turn; what is left is reported again. */
-        if (stk_unlikely(until != 0) && stk_time_mono_ns() > until)
+        /* The event loop's own callbacks get their turn; what is left is reported again. An event
+         * that has not called the application was short. */
+        if (stk_unlikely(until != 0) &&
+            (t->word != word || i % LEAD_HOSTED_SHORT == LEAD_HOSTED_SHORT - 1) &&
+            stk_time_mono_ns() > until)
             break;
     }
     stk_loop_run_timers(t->lead->loop, t);

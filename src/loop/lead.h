@@ -156,6 +156,12 @@ unsigned stk_lead_spare(const struct stk_lead *lead);
 /* Makes sure that on_tick is called within a tick, wherever the stand-by sleeps. From any thread.
  */
 void stk_lead_rouse(struct stk_lead *lead);
+/*
+ * on_tick is needed within a tick (5 ms while calls are short) if the calling thread, which turns
+ * the loop, is kept by the application; until it says otherwise. Cheaper than rousing: nothing is
+ * done where the stand-by watches anyhow, and a thread that gets on is not watched more closely.
+ */
+void stk_lead_mind(struct stk_lead *lead, bool on);
 
 /*
  * Without a stand-by, by the owner of the loop after a call: brings the loop's clock up to date,

@@ -81,6 +81,7 @@ struct stk_lead {
     _Atomic bool quitting;
     _Atomic bool wanted;    /* a parked thread would lead */
     _Atomic bool roused;    /* on_tick has to be called soon: do not disarm */
+    _Atomic bool minded;    /* on_tick may have to be called: stk_lead_mind */
     _Atomic bool computing; /* a thread computes: others leave the interpreter to it */
     _Atomic bool pending;   /* on_tick has something to look after: no tick is put off */
     _Atomic bool put_off;   /* ticks were, since the last one */

@@ -160,7 +160,7 @@ static void standby_rest(struct stk_lead *lead, struct standby_view *view, uint6
     if (pending || ++view->quiet < STANDBY_QUIET_TICKS || STK_LEAD_STATE(word) == STK_LEAD_TURNING)
         return;
     atomic_store(&lead->watch, STK_LEAD_ASLEEP);
-    if (stk_lead_seen(lead) != word || atomic_load(&lead->roused)) {
+    if (stk_lead_seen(lead) != word || atomic_load(&lead->roused) || atomic_load(&lead->minded)) {
         int asleep = STK_LEAD_ASLEEP;
 
         /* The leader may have armed the timer already, and then that is as good. */
@@ -229,7 +229,7 @@ static void standby_doze(struct stk_lead *lead, struct standby_view *view, uint6
 {
     view->dozing = true;
     atomic_store(&lead->watch, STK_LEAD_ASLEEP);
-    if (stk_lead_seen(lead) != word || atomic_load(&lead->roused)) {
+    if (stk_lead_seen(lead) != word || atomic_load(&lead->roused) || atomic_load(&lead->minded)) {
         int asleep = STK_LEAD_ASLEEP;
 
         view->dozing = false;

@@ -24,11 +24,12 @@ int stk_asgi_startup(void *host);
  * started. */
 void stk_asgi_shutdown(struct stk_pyhost *host);
 
-/* host_ops.has_loop, is_async, wake, and the body of run and call where the application is
+/* host_ops.has_loop, is_async, wake, message, and the body of run and call where the application is
  * asynchronous. */
 bool stk_asgi_has_loop(void *host);
 bool stk_asgi_is_async(void *host, unsigned app);
 void stk_asgi_wake(void *host, void *thread, struct stk_request *req, unsigned what);
+bool stk_asgi_message(struct stk_request *req, const struct stk_ws_view *view);
 /* host_ops.tasks */
 bool stk_asgi_tasks(void *host, uint64_t call, int fd);
 int stk_asgi_run(struct stk_pyhost *host, struct stk_pythread *thread,

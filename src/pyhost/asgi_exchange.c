@@ -66,6 +66,7 @@ StkSend *stk_exchange_acquire(struct stk_asgi *a, struct stk_request *req)
     ex->state = STK_ASGI_NEW;
     ex->detached = ex->body_done = ex->left = ex->trailers = ex->trailing = false;
     ex->websocket = req->websocket;
+    ex->asks = false;
     ex->ws_state = 0;
     ex->in_call = true;
     req->host_data = ex;

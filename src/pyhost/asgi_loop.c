@@ -374,6 +374,7 @@ void stk_asgi_shutdown(struct stk_pyhost *host)
         Py_DECREF(a->spare[--a->nspare]);
     Py_CLEAR(a->type_start);
     Py_CLEAR(a->type_body);
+    Py_CLEAR(a->type_ws_send);
     Py_CLEAR(a->create_future);
     Py_CLEAR(a->select);
     Py_CLEAR(a->selector);

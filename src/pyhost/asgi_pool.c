@@ -10,7 +10,9 @@
  * context, all have that).
  *
  * Declaring a task the current one costs two calls. So it stays that until another one is, or until
- * the turn ends: between two requests of a turn nothing runs that could ask.
+ * the turn ends: between two requests of a turn nothing runs that could ask. Where asyncio keeps
+ * the current tasks in a dict that it shows (until Python 3.13), one takes the place of the other
+ * there.
  */
 #include "pyhost/asgi_runner.h"
 
@@ -105,18 +107,30 @@ static void pool_leave(struct stk_asgi *a)
     Py_XDECREF(task);
 }
 
+/* Puts a task in the place of the current one, if that is ours. 0, or -1 with an exception or not:
+ * nothing has changed. */
+static inline int pool_replace(struct stk_asgi *a, PyObject *task)
+{
+    if (!a->current_tasks || PyDict_GetItemWithError(a->current_tasks, a->loop) != a->entered_task)
+        return -1;
+    return PyDict_SetItem(a->current_tasks, a->loop, task);
+}
+
 int stk_pool_enter(StkRunner *r)
 {
     struct stk_asgi *a = r->asgi;
 
     if (stk_likely(a->entered == (PyObject *)r))
         return 0;
-    if (a->entered_task)
-        pool_leave(a);
-    if (pool_swap(a, a->enter_task, r->task) < 0)
-        return -1;
+    if (!a->entered_task || pool_replace(a, r->task) < 0) {
+        PyErr_Clear();
+        if (a->entered_task)
+            pool_leave(a);
+        if (pool_swap(a, a->enter_task, r->task) < 0)
+            return -1;
+    }
     a->entered = (PyObject *)r;
-    a->entered_task = stk_py_newref(r->task); /* what the runner has may change */
+    Py_XSETREF(a->entered_task, stk_py_newref(r->task)); /* what the runner has may change */
     return 0;
 }
 
@@ -332,7 +346,11 @@ static int pool_learn(struct stk_asgi *a)
         return -1;
     }
     a->enter_refs = (unsigned)(Py_REFCNT(r->task) - refs);
+    if (a->current_tasks && PyDict_GetItemWithError(a->current_tasks, a->loop) != r->task)
+        Py_CLEAR(a->current_tasks);
     pool_leave(a);
+    if (a->current_tasks && PyDict_GET_SIZE(a->current_tasks) != 0)
+        Py_CLEAR(a->current_tasks);
     if (pool_set_running(Py_None) < 0) {
         Py_DECREF(r);
         return -1;
@@ -359,6 +377,11 @@ int stk_runner_init(struct stk_asgi *a)
         a->current_task = PyObject_GetAttrString(tasks, "current_task");
         a->enter_task = PyObject_GetAttrString(tasks, "_enter_task");
         a->leave_task = PyObject_GetAttrString(tasks, "_leave_task");
+        a->current_tasks = PyObject_GetAttrString(tasks, "_current_tasks");
+        if (!a->current_tasks)
+            PyErr_Clear();
+        else if (!PyDict_CheckExact(a->current_tasks))
+            Py_CLEAR(a->current_tasks);
         Py_DECREF(tasks);
     }
     a->context = PyContext_CopyCurrent();
@@ -392,6 +415,7 @@ void stk_runner_deinit(struct stk_asgi *a)
     a->pooled = false;
     Py_CLEAR(a->settle);
     Py_CLEAR(a->current_task);
+    Py_CLEAR(a->current_tasks);
     Py_CLEAR(a->task_type);
     Py_CLEAR(a->enter_task);
     Py_CLEAR(a->leave_task);

@@ -49,7 +49,8 @@ typedef struct stk_exchange {
     bool left;        /* the client has ended its side */
     bool trailers;    /* http.response.start has announced trailers, which have not come */
     bool trailing;    /* and they are sent: the request takes them */
-    bool websocket;   /* asgi_ws.c, as the next two */
+    bool websocket;   /* asgi_ws.c, as the next three */
+    bool asks;        /* the server knows that the next message is wanted, and has none */
     uint8_t ws_state;
     PyObject *ready;   /* what receive() returns next, or NULL */
     PyObject *trailer; /* the list of those fields so far, or NULL */
@@ -94,9 +95,10 @@ struct stk_asgi {
     /* asgi_runner.c */
     PyObject *task_type;
     PyObject *enter_task, *leave_task;
-    PyObject *entered;      /* the runner whose task is the current one, borrowed; or NULL */
-    PyObject *entered_task; /* that one */
-    unsigned enter_refs;    /* that a task has more while it is the current one */
+    PyObject *entered;       /* the runner whose task is the current one, borrowed; or NULL */
+    PyObject *entered_task;  /* that one */
+    PyObject *current_tasks; /* asyncio's dict of them, by loop; NULL: it is somewhere else */
+    unsigned enter_refs;     /* that a task has more while it is the current one */
     struct stk_tasks tasks;
     PyObject *unswept;   /* a list of runners whose contexts are to be restored */
     PyObject *resumable; /* likewise, of those that can go on; and the last one */
@@ -116,7 +118,8 @@ struct stk_asgi {
     unsigned weakrefs; /* that a task has for itself */
     size_t running;    /* coroutines that have waited and not ended */
 
-    PyObject *type_start, *type_body; /* strs that messages of these types had last, or NULL */
+    /* strs that messages of these types had last, or NULL */
+    PyObject *type_start, *type_body, *type_ws_send;
     StkSend *spare[STK_ASGI_SPARE];
     size_t nspare;
     StkExchange *detached; /* the first */
@@ -229,9 +232,12 @@ int stk_send_zerocopy(StkExchange *ex, PyObject *message);
 int stk_ws_scope(struct stk_asgi *a, PyObject *scope, const struct stk_request *req);
 /* As stk_receive_next. */
 int stk_ws_receive_next(StkExchange *ex, PyObject **ret_message);
+/* A websocket.send like the last one: *ret_result is as of the next. False: it is something else.
+ */
+bool stk_ws_try_send(StkExchange *ex, PyObject *message, int *ret_result);
 /* A message of the type `type`. 0, or -1 with an exception. */
 int stk_ws_send_message(StkExchange *ex, PyObject *message, PyObject *type);
-/* Input is there: takes a message for the receive() that waits. */
+/* Input is there, or has been refused: takes a message for the receive() that waits. */
 void stk_ws_woken(StkExchange *ex);
 /* The application has ended. */
 void stk_ws_end(StkExchange *ex, bool failed);

@@ -20,6 +20,8 @@
 #include "pyhost/cancel.h"
 #include "pyhost/report.h"
 
+enum { RUNNER_GATHER = 8 }; /* steps between two looks at what they have sent */
+
 /* The truth of an attribute; -1 without an exception where that fails. */
 static int runner_ask(PyObject *obj, PyObject *name)
 {
@@ -186,16 +188,21 @@ static void runner_drive_one(StkRunner *r)
 void stk_runner_drive(struct stk_asgi *a)
 {
     StkRunner *r = (StkRunner *)stk_steal(&a->resumable);
+    const struct stk_host_engine *engine = r->next_resumable ? a->engine : NULL;
 
     a->resumable_last = NULL;
-    while (r) {
+    for (unsigned i = 0; r; i++) {
         StkRunner *next = (StkRunner *)stk_steal(&r->next_resumable);
 
+        if (engine && i % RUNNER_GATHER == 0)
+            engine->gather(engine->arg, true);
         r->resumable = false;
         runner_drive_one(r);
         Py_DECREF(r);
         r = next;
     }
+    if (engine)
+        engine->gather(engine->arg, false);
 }
 
 void stk_runner_resume(PyObject *runner)

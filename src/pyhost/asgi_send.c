@@ -549,7 +549,10 @@ static int send_message(StkExchange *ex, PyObject *dict)
 {
     struct stk_message message = {NULL};
     enum send_type what;
+    int r;
 
+    if (stk_unlikely(ex->websocket) && PyDict_Check(dict) && stk_ws_try_send(ex, dict, &r))
+        return r;
     if (stk_unlikely(!PyDict_Check(dict) ||
                      stk_message_read(ex->call.host->st, dict, &message) < 0 || !message.type))
         return send_raise_message(dict);

@@ -4,7 +4,8 @@
  * websocket.http.response has it, by a response of the application's own.
  *
  * A message that comes while receive() waits becomes its dict in the event that brought it, out of
- * the server's read buffer; the task gets it when its turn comes.
+ * the server's read buffer; the task gets it when its turn comes. As long as that goes on the
+ * server need not be asked again: who waits next just waits.
  */
 #include "pyhost/asgi_priv.h"
 
@@ -99,32 +100,41 @@ static PyObject *ws_disconnect(StkExchange *ex, long code, const char *reason, s
     return message;
 }
 
+/* The dict of a message, or NULL with an exception. */
+static PyObject *ws_received(const struct stk_state *st, const struct stk_ws_view *view)
+{
+    PyObject *message = ws_message(st, STK_NAME_websocket_receive);
+    int r;
+
+    if (!message)
+        return NULL;
+    if (view->text)
+        r = ws_put(st, message, STK_NAME_s_text,
+                   PyUnicode_DecodeUTF8(view->ptr, (Py_ssize_t)view->len, NULL));
+    else
+        r = ws_put(st, message, STK_NAME_s_bytes,
+                   PyBytes_FromStringAndSize(view->ptr, (Py_ssize_t)view->len));
+    if (r < 0)
+        Py_CLEAR(message);
+    return message;
+}
+
 /* What has come: 1 and *ret_message, 0: nothing yet, -1 with an exception. */
 static int ws_take(StkExchange *ex, PyObject **ret_message)
 {
-    const struct stk_state *st = ex->call.host->st;
     struct stk_request *req = ex->call.req;
     struct stk_ws_view view;
     PyObject *message;
     int r = req->ops->ws_peek(req, &view);
 
-    if (r == -EAGAIN)
+    ex->asks = r == -EAGAIN;
+    if (ex->asks)
         return 0;
     if (view.end) {
         *ret_message = ws_disconnect(ex, view.code, view.ptr, view.len);
         return *ret_message ? 1 : -1;
     }
-    message = ws_message(st, STK_NAME_websocket_receive);
-    if (message) {
-        if (view.text)
-            r = ws_put(st, message, STK_NAME_s_text,
-                       PyUnicode_DecodeUTF8(view.ptr, (Py_ssize_t)view.len, NULL));
-        else
-            r = ws_put(st, message, STK_NAME_s_bytes,
-                       PyBytes_FromStringAndSize(view.ptr, (Py_ssize_t)view.len));
-        if (r < 0)
-            Py_CLEAR(message);
-    }
+    message = ws_received(ex->call.host->st, &view);
     if (!message)
         return -1;
     req->ops->ws_skip(req);
@@ -136,7 +146,6 @@ int stk_ws_receive_next(StkExchange *ex, PyObject **ret_message)
 {
     const struct stk_state *st = ex->call.host->st;
     struct stk_request *req = ex->call.req;
-    int r;
 
     if (ex->ready) {
         *ret_message = ex->ready;
@@ -155,22 +164,58 @@ int stk_ws_receive_next(StkExchange *ex, PyObject **ret_message)
     }
     if (ex->ws_state == WS_CONNECT)
         return 0; /* it is the application's turn */
-    r = ws_take(ex, ret_message);
-    if (r == 0)
-        req->ops->want(req, STK_WAKE_INPUT);
-    return r;
+    if (stk_likely(ex->asks)) {
+        req->ops->ws_wait(req);
+        return 0;
+    }
+    return ws_take(ex, ret_message);
+}
+
+/* Whether a message can be handed to a receive() that waits. */
+static bool ws_takes(const StkExchange *ex)
+{
+    return !ex->ready && ex->waits && (ex->ws_state == WS_OPEN || ex->ws_state == WS_CLOSED);
 }
 
 void stk_ws_woken(StkExchange *ex)
 {
     PyObject *message = NULL;
 
-    if (ex->ready || !ex->waits || ex->ws_state < WS_OPEN || ex->ws_state > WS_CLOSED)
+    ex->asks = false;
+    if (!ws_takes(ex))
         return;
     if (ws_take(ex, &message) > 0)
         ex->ready = message;
     else if (PyErr_Occurred())
         PyErr_Clear(); /* receive() tries again */
+}
+
+bool stk_asgi_message(struct stk_request *req, const struct stk_ws_view *view)
+{
+    StkExchange *ex = req->host_data;
+    PyObject *message;
+    bool taken = false;
+
+    if (!ex || ex->call.req != req)
+        return false;
+    if (stk_unlikely(!ws_takes(ex))) {
+        ex->asks = false;
+        return false;
+    }
+    Py_INCREF(ex);
+    message = ws_received(ex->call.host->st, view);
+    /* Finalizers may have run meanwhile. */
+    if (stk_likely(message && ex->call.req == req && ws_takes(ex))) {
+        ex->ready = message;
+        taken = true;
+    } else {
+        Py_XDECREF(message);
+        PyErr_Clear(); /* receive() tries again */
+        ex->asks = false;
+    }
+    stk_exchange_wake(ex, STK_WAIT_RECEIVE);
+    Py_DECREF(ex);
+    return taken;
 }
 
 /* ---- send() -------------------------------------------------------------------------------- */
@@ -326,11 +371,10 @@ static int ws_sent(StkExchange *ex, int r)
     return -1;
 }
 
-static int ws_send(StkExchange *ex, PyObject *message)
+/* Either may be NULL. */
+static int ws_send(StkExchange *ex, PyObject *text, PyObject *bytes)
 {
     struct stk_request *req = ex->call.req;
-    PyObject *bytes = ws_get(ex, message, STK_NAME_s_bytes);
-    PyObject *text = PyErr_Occurred() ? NULL : ws_get(ex, message, STK_NAME_s_text);
     Py_buffer view;
     int r;
 
@@ -347,8 +391,6 @@ static int ws_send(StkExchange *ex, PyObject *message)
     if (bytes && PyBytes_Check(bytes))
         return ws_sent(ex, req->ops->ws_send(req, PyBytes_AS_STRING(bytes),
                                              (size_t)PyBytes_GET_SIZE(bytes), false));
-    if (PyErr_Occurred())
-        return -1;
     if (!bytes || !PyObject_CheckBuffer(bytes)) {
         PyErr_SetString(PyExc_TypeError,
                         "websocket.send needs a 'bytes' of bytes or a 'text' of str");
@@ -359,6 +401,44 @@ static int ws_send(StkExchange *ex, PyObject *message)
     r = req->ops->ws_send(req, view.buf, (size_t)view.len, false);
     PyBuffer_Release(&view);
     return ws_sent(ex, r);
+}
+
+bool stk_ws_try_send(StkExchange *ex, PyObject *message, int *ret_result)
+{
+    PyObject *const *names = ex->call.host->st->names;
+    PyObject *type = NULL, *text = NULL, *bytes = NULL;
+    PyObject *key, *value;
+    Py_ssize_t at = 0;
+
+    if (ex->ws_state != WS_OPEN || !ex->call.req)
+        return false;
+    while (PyDict_Next(message, &at, &key, &value)) {
+        if (key == names[STK_NAME_s_type])
+            type = value;
+        else if (key == names[STK_NAME_s_text])
+            text = value == Py_None ? NULL : value;
+        else if (key == names[STK_NAME_s_bytes])
+            bytes = value == Py_None ? NULL : value;
+        else
+            return false;
+    }
+    if (!type || type != ex->asgi->type_ws_send)
+        return false;
+    *ret_result = ws_send(ex, text, bytes);
+    return true;
+}
+
+/* The same, in the long way. */
+static int ws_look_up_send(StkExchange *ex, PyObject *message, PyObject *type)
+{
+    PyObject *bytes = ws_get(ex, message, STK_NAME_s_bytes);
+    PyObject *text = PyErr_Occurred() ? NULL : ws_get(ex, message, STK_NAME_s_text);
+
+    if (PyErr_Occurred())
+        return -1;
+    if (PyUnicode_CheckExact(type))
+        Py_XSETREF(ex->asgi->type_ws_send, stk_py_newref(type));
+    return ws_send(ex, text, bytes);
 }
 
 static int ws_close(StkExchange *ex, PyObject *message)
@@ -476,7 +556,7 @@ int stk_ws_send_message(StkExchange *ex, PyObject *message, PyObject *type)
     name = stk_span_make(name.ptr + 10, len - 10);
     if (stk_likely(ws_type_is(name, "send") && ex->ws_state == WS_OPEN)) {
         if (stk_likely(ex->call.req != NULL))
-            return ws_send(ex, message);
+            return ws_look_up_send(ex, message, type);
         stk_send_raise_gone();
         return -1;
     }

@@ -119,6 +119,12 @@ static void host_wake(void *host, void *thread, struct stk_request *req, unsigne
         stk_asgi_wake(host, thread, req, what);
 }
 
+static bool host_message(void *host, void *thread, struct stk_request *req,
+                         const struct stk_ws_view *view)
+{
+    return stk_asgi_message(req, view);
+}
+
 static const struct stk_host_ops host_ops = {
     .name = "wsgi",
     .load = stk_loader_load,
@@ -128,6 +134,7 @@ static const struct stk_host_ops host_ops = {
     .has_loop = host_has_loop,
     .is_async = host_is_async,
     .wake = host_wake,
+    .message = host_message,
     .unlock = stk_threads_unlock,
     .lock = stk_threads_lock,
     .check_signals = stk_threads_check_signals,

@@ -35,6 +35,7 @@
 #include "serve/http1.h"
 #include "serve/outq.h"
 #include "serve/websocket.h"
+#include "serve/websocket_priv.h"
 
 /* ---- making one ---------------------------------------------------------------------------- */
 
@@ -350,11 +351,12 @@ void stk_detach_on_event(struct stk_conn *conn, struct stk_lead_thread *thread, 
 {
     struct stk_detach *det = conn->server->detach;
     struct stk_detached *d;
+    bool shows = false;
 
     pthread_mutex_lock(&det->mutex);
     d = conn->detached;
     if (d != NULL && conn->ws != NULL) {
-        stk_websocket_on_event(conn, thread, events);
+        shows = stk_websocket_on_event(conn, thread, events);
     } else if (d != NULL && !d->hung) {
         if (events & EPOLLOUT)
             stk_detach_drain_output(det, d);
@@ -373,6 +375,8 @@ void stk_detach_on_event(struct stk_conn *conn, struct stk_lead_thread *thread, 
         stk_detach_listen(conn);
     }
     pthread_mutex_unlock(&det->mutex);
+    if (shows)
+        stk_websocket_show(conn, d, thread);
 }
 
 /* ---- time ---------------------------------------------------------------------------------- */
@@ -562,6 +566,7 @@ void stk_detach_deinit(struct stk_server *server)
         free(d);
     }
     det->ws_shared = stk_ws_shared_free(det->ws_shared);
+    det->ws_held = stk_ws_held_free(det->ws_held);
     server->detach = NULL;
     pthread_mutex_destroy(&det->t.gather_mutex);
     pthread_mutex_destroy(&det->t.interfere_mutex);

@@ -42,6 +42,7 @@ struct stk_detach {
     struct stk_serve_thread t;       /* the buffers that they share; of the event loop's thread */
     struct stk_detached *holder;     /* whose head may be in t.out */
     struct stk_ws_shared *ws_shared; /* NULL: none was needed */
+    struct stk_ws_held *ws_held;     /* NULL: nothing is held */
     unsigned napps;
     bool *async; /* by application */
 };

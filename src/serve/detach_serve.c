@@ -398,6 +398,7 @@ const struct stk_request_ops stk_detached_ops = {
     .ws_send = stk_websocket_send,
     .ws_peek = stk_websocket_peek,
     .ws_skip = stk_websocket_skip,
+    .ws_wait = stk_websocket_wait,
     .ws_close = stk_websocket_close,
     .finish = detached_finish,
 };

@@ -21,6 +21,7 @@
 #include "serve/conn.h"
 #include "serve/request.h"
 #include "serve/server.h"
+#include "serve/websocket.h"
 
 enum {
     GATHER_AGE_NS = 200 * 1000,
@@ -173,9 +174,10 @@ bool stk_server_flush_gathered(struct stk_server *server)
     stk_nsec now;
     bool left = false;
 
-    if (atomic_load(&server->gathering) == 0)
+    if (atomic_load(&server->gathering) == 0 && !stk_websocket_has_held(server))
         return false;
     now = stk_time_mono_ns();
+    left = stk_websocket_flush_held(server, now);
     for (unsigned i = 0; i < server->nthreads; i++)
         left = gather_flush(&server->threads[i], now,
                             &server->threads[server->nthreads - 1].bytes_out) ||

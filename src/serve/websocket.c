@@ -4,7 +4,10 @@
  * A message that comes while the application waits for one is shown to it out of the read buffer,
  * in the event that brought it; others wait in the inbox, and when enough do the connection is not
  * read any more, until the application has caught up. What is sent leaves at once, as far as the
- * socket takes it.
+ * socket takes it, or behind the turn (ws_held.c).
+ *
+ * An application that takes each message as it comes asks for the next one just once: what is shown
+ * to it need not be asked for again. So a message and its answer lock the mutex once each.
  *
  * Who closes first sends a close frame, and then waits for the other's before the connection ends
  * (RFC 6455 section 7.1): the client's is answered at once; ours is answered by the client while
@@ -146,14 +149,24 @@ static void websocket_lost(struct stk_conn *conn)
 
 static int websocket_send_iov(struct stk_conn *conn, struct iovec *iov, int n, size_t len)
 {
-    int r = stk_conn_send(conn, iov, n);
+    int r;
 
+    if (stk_unlikely(conn->ws->held))
+        stk_ws_held_flush(conn->server->detach);
+    r = stk_conn_send(conn, iov, n);
     if (r < 0) { /* a part of the frame may have left: nothing can follow it */
         websocket_lost(conn);
         return -EPIPE;
     }
     conn->server->detach->t.bytes_out += len;
     return 0;
+}
+
+int stk_websocket_send_bytes(struct stk_conn *conn, char *buf, size_t len)
+{
+    struct iovec iov = {buf, len};
+
+    return websocket_send_iov(conn, &iov, 1, len);
 }
 
 /* Sends a whole frame, or bytes of one behind its head. */
@@ -221,11 +234,16 @@ static void websocket_end_input(struct stk_conn *conn, unsigned code, stk_span r
 
     ws->deaf = true;
     websocket_note_end(ws, code, reason);
-    ws->pending = ws->busy && !ws->sent_close && !ws->ended;
+    ws->pending =
+        (atomic_load_explicit(&ws->busy, memory_order_relaxed) || ws->inbox.waiting > 0) &&
+        !ws->sent_close && !ws->ended;
     ws->pending_from = stk_loop_now(conn->server->loop);
     ws->pending_late = false;
     if (!ws->pending)
         websocket_settle(conn);
+    else if (conn->detached) /* it may have begun to wait, without a word */
+        stk_detach_tell(conn->server->detach, conn->detached,
+                        conn->detached->want & STK_WAKE_INPUT);
 }
 
 /* The client has broken the protocol, or a limit (section 7.1.7). */
@@ -254,47 +272,82 @@ static void websocket_on_close(struct stk_conn *conn, stk_span payload)
 
 /* ---- input --------------------------------------------------------------------------------- */
 
-/*
- * Shows a whole message to an application that waits for one. True: it has been taken, or the
- * request has ended; else it is to be kept. The mutex is let go of meanwhile.
- */
-static bool websocket_show(struct stk_conn *conn, struct stk_lead_thread *thread)
+/* Whether a message may be shown to the application in this event. */
+static bool websocket_may_show(const struct stk_conn *conn, const struct stk_lead_thread *thread)
 {
-    struct stk_server *server = conn->server;
-    struct stk_detach *det = server->detach;
-    struct stk_detached *d = conn->detached;
-    struct stk_websocket *ws = conn->ws;
-    bool taken;
-
-    if (!thread || thread->standby || ws->inbox.waiting > 0 || !(d->want & STK_WAKE_INPUT))
-        return false;
-    d->want &= (uint8_t)~STK_WAKE_INPUT;
-    ws->direct = true;
-    pthread_mutex_unlock(&det->mutex);
-    server->host_ops->wake(server->host, thread->host_thread, &d->rq.base, STK_WAKE_INPUT);
-    pthread_mutex_lock(&det->mutex);
-    taken = !ws->direct || conn->detached != d;
-    ws->direct = false;
-    return taken;
+    return thread && !thread->standby && conn->ws->inbox.waiting == 0 &&
+           conn->detached->want & STK_WAKE_INPUT && conn->server->host_ops->message;
 }
 
-static void websocket_on_message(struct stk_conn *conn, struct stk_lead_thread *thread)
+/* Without the mutex; as host_ops.message. */
+static inline bool websocket_show(struct stk_conn *conn, struct stk_detached *d,
+                                  struct stk_lead_thread *thread)
+{
+    const struct stk_ws_item *item = &conn->ws->inbox.item;
+    struct stk_ws_view view = {
+        .ptr = item->data.ptr, .len = item->data.len, .text = item->opcode == STK_WS_TEXT};
+
+    return conn->server->host_ops->message(conn->server->host, thread->host_thread, &d->rq.base,
+                                           &view);
+}
+
+/* Lets the inbox's item wait for the application. */
+static void websocket_keep(struct stk_conn *conn)
 {
     struct stk_detached *d = conn->detached;
     struct stk_websocket *ws = conn->ws;
 
-    stk_scoreboard_add(conn->server->row, STK_COUNTER_websocket_messages_in, 1);
-    ws->busy = true;
-    if (ws->sent_close || websocket_show(conn, thread)) {
-        stk_ws_inbox_drop(&ws->inbox);
-        return;
-    }
     if (!stk_ws_inbox_keep(&ws->inbox)) {
         websocket_fail(conn, STK_WS_CODE_INTERNAL, "no memory for the message");
         return;
     }
     stk_detach_tell(conn->server->detach, d, d->want & STK_WAKE_INPUT);
     ws->paused = stk_ws_inbox_size(&ws->inbox) > WEBSOCKET_INBOX_HIGH;
+}
+
+/* `last`: nothing has come behind it. */
+static void websocket_on_message(struct stk_conn *conn, struct stk_lead_thread *thread, bool last)
+{
+    struct stk_detached *d = conn->detached;
+    struct stk_detach *det = conn->server->detach;
+    struct stk_websocket *ws = conn->ws;
+    bool taken = ws->sent_close;
+
+    stk_scoreboard_bump(&conn->server->row->shared[STK_COUNTER_websocket_messages_in], 1);
+    atomic_store_explicit(&ws->busy, true, memory_order_relaxed);
+    if (!taken && websocket_may_show(conn, thread)) {
+        if (stk_likely(last && ws->inbox.apart)) {
+            ws->shows = true;
+            return;
+        }
+        pthread_mutex_unlock(&det->mutex);
+        taken = websocket_show(conn, d, thread);
+        pthread_mutex_lock(&det->mutex);
+        if (conn->detached != d)
+            return;
+        if (!taken)
+            d->want &= (uint8_t)~STK_WAKE_INPUT;
+    }
+    if (taken)
+        stk_ws_inbox_drop(&ws->inbox);
+    else
+        websocket_keep(conn);
+}
+
+void stk_websocket_show(struct stk_conn *conn, struct stk_detached *d,
+                        struct stk_lead_thread *thread)
+{
+    struct stk_detach *det = conn->server->detach;
+
+    if (stk_likely(websocket_show(conn, d, thread)))
+        return;
+    pthread_mutex_lock(&det->mutex);
+    if (conn->detached == d) {
+        d->want &= (uint8_t)~STK_WAKE_INPUT;
+        websocket_keep(conn);
+        stk_detach_listen(conn);
+    }
+    pthread_mutex_unlock(&det->mutex);
 }
 
 static void websocket_on_control(struct stk_conn *conn, const struct stk_ws_item *item)
@@ -332,7 +385,7 @@ static void websocket_input(struct stk_conn *conn, struct stk_lead_thread *threa
             stk_conn_forget(conn);
             return;
         case STK_WS_INBOX_MESSAGE:
-            websocket_on_message(conn, thread);
+            websocket_on_message(conn, thread, len == 0);
             break;
         case STK_WS_INBOX_CONTROL:
             websocket_on_control(conn, &ws->inbox.item);
@@ -389,14 +442,15 @@ static void websocket_read(struct stk_conn *conn, struct stk_lead_thread *thread
     }
 }
 
-void stk_websocket_on_event(struct stk_conn *conn, struct stk_lead_thread *thread, uint32_t events)
+bool stk_websocket_on_event(struct stk_conn *conn, struct stk_lead_thread *thread, uint32_t events)
 {
     struct stk_detach *det = conn->server->detach;
     struct stk_detached *d = conn->detached;
     struct stk_websocket *ws = conn->ws;
+    bool shows;
 
     if (d->hung)
-        return;
+        return false;
     if (events & EPOLLOUT)
         stk_detach_drain_output(det, d);
     if (events & ~(uint32_t)EPOLLOUT || stk_conn_io_hides(conn)) {
@@ -405,7 +459,7 @@ void stk_websocket_on_event(struct stk_conn *conn, struct stk_lead_thread *threa
         else if (events & EPOLLRDHUP)
             stk_detach_tell(det, d, STK_WAKE_GONE);
         if (conn->detached != d)
-            return;
+            return false;
         if (events & (EPOLLHUP | EPOLLERR) && !websocket_reads(conn))
             stk_detach_hang(det, d);
     }
@@ -413,6 +467,9 @@ void stk_websocket_on_event(struct stk_conn *conn, struct stk_lead_thread *threa
         stk_timer_set(conn->server->loop, &conn->timer, WEBSOCKET_PENDING_MS);
     websocket_shut(conn);
     stk_detach_listen(conn);
+    shows = ws->shows;
+    ws->shows = false;
+    return shows;
 }
 
 uint32_t stk_websocket_events(const struct stk_conn *conn)
@@ -426,7 +483,7 @@ bool stk_websocket_has_input(const struct stk_conn *conn)
 {
     const struct stk_websocket *ws = conn->ws;
 
-    return ws->direct || ws->inbox.waiting > 0 || ws->pending || ws->ended;
+    return ws->inbox.waiting > 0 || ws->pending || ws->ended;
 }
 
 /* ---- time ---------------------------------------------------------------------------------- */
@@ -466,7 +523,7 @@ stk_msec stk_websocket_on_timer(struct stk_conn *conn, stk_msec most)
                             : ws->heard + config->websocket_ping_interval) -
            now;
     if (left <= 0) {
-        ws->busy = false;
+        atomic_store_explicit(&ws->busy, false, memory_order_relaxed);
         websocket_fail(conn, STK_WS_CODE_INTERNAL, "no answer to a ping");
         stk_detach_listen(conn);
         return most;
@@ -491,6 +548,8 @@ void stk_websocket_end(struct stk_serve_request *rq)
 {
     struct stk_conn *conn = rq->conn;
 
+    if (conn->ws->held)
+        stk_ws_held_flush(conn->server->detach);
     if (conn->ws->pending)
         websocket_settle(conn);
     if (!rq->gone)
@@ -578,8 +637,18 @@ static int websocket_send_packed(struct stk_conn *conn, enum stk_ws_opcode opcod
     packed = stk_try_alloc(cap);
     if (!packed)
         return -ENOMEM;
-    return websocket_send_frame(conn, opcode, true, packed,
-                                stk_ws_deflate(z, data, len, packed, cap));
+    len = stk_ws_deflate(z, data, len, packed, cap);
+    return stk_ws_hold(conn, opcode, true, packed, len)
+               ? 0
+               : websocket_send_frame(conn, opcode, true, packed, len);
+}
+
+static int websocket_send_plain(struct stk_conn *conn, enum stk_ws_opcode opcode, const char *data,
+                                size_t len)
+{
+    return stk_ws_hold(conn, opcode, false, data, len)
+               ? 0
+               : websocket_send_frame(conn, opcode, false, data, len);
 }
 
 int stk_websocket_send(struct stk_request *req, const char *data, size_t len, bool text)
@@ -593,10 +662,10 @@ int stk_websocket_send(struct stk_request *req, const char *data, size_t len, bo
         size_t least = ws->params.server_takeover ? WEBSOCKET_TAKEOVER_MIN : WEBSOCKET_DEFLATE_MIN;
 
         r = ws->compresses && len >= least ? websocket_send_packed(conn, opcode, data, len)
-                                           : websocket_send_frame(conn, opcode, false, data, len);
+                                           : websocket_send_plain(conn, opcode, data, len);
         if (r == 0) {
             conn->detached->rq.body_bytes += len;
-            stk_scoreboard_add(conn->server->row, STK_COUNTER_websocket_messages_out, 1);
+            stk_scoreboard_bump(&conn->server->row->shared[STK_COUNTER_websocket_messages_out], 1);
         }
     }
     websocket_leave(conn);
@@ -610,11 +679,9 @@ int stk_websocket_peek(struct stk_request *req, struct stk_ws_view *ret_view)
     struct stk_ws_item item;
     int r = 0;
 
-    if (ws && ws->pending && !ws->direct && ws->inbox.waiting == 0)
+    if (ws && ws->pending && ws->inbox.waiting == 0)
         websocket_settle(conn);
-    if (ws && (ws->direct || stk_ws_inbox_first(&ws->inbox, &item))) {
-        if (ws->direct)
-            item = ws->inbox.item;
+    if (ws && stk_ws_inbox_first(&ws->inbox, &item)) {
         *ret_view = (struct stk_ws_view){
             .ptr = item.data.ptr, .len = item.data.len, .text = item.opcode == STK_WS_TEXT};
     } else if (ws && ws->ended) {
@@ -624,11 +691,22 @@ int stk_websocket_peek(struct stk_request *req, struct stk_ws_view *ret_view)
         *ret_view = (struct stk_ws_view){.ptr = "", .end = true, .code = STK_WS_CODE_ABNORMAL};
     } else {
         r = -EAGAIN;
+        conn->detached->want |= STK_WAKE_INPUT;
         if (ws)
-            ws->busy = false;
+            atomic_store_explicit(&ws->busy, false, memory_order_relaxed);
+        stk_detach_listen(conn);
     }
     websocket_leave(conn);
     return r;
+}
+
+void stk_websocket_wait(struct stk_request *req)
+{
+    struct stk_websocket *ws = stk_serve_request_of(req)->conn->ws;
+
+    /* One that comes at the same time is in the inbox then, which counts as busy, too. */
+    if (ws)
+        atomic_store_explicit(&ws->busy, false, memory_order_relaxed);
 }
 
 void stk_websocket_skip(struct stk_request *req)
@@ -636,10 +714,9 @@ void stk_websocket_skip(struct stk_request *req)
     struct stk_conn *conn = websocket_enter(req);
     struct stk_websocket *ws = conn->ws;
 
-    if (ws->direct)
-        ws->direct = false;
-    else if (ws->inbox.waiting > 0)
+    if (ws->inbox.waiting > 0)
         stk_ws_inbox_pop(&ws->inbox);
+    atomic_store_explicit(&ws->busy, true, memory_order_relaxed);
     if (ws->paused && stk_ws_inbox_size(&ws->inbox) < WEBSOCKET_INBOX_LOW) {
         ws->paused = false;
         if (conn->in_len > 0)

@@ -22,6 +22,7 @@ struct stk_detached;
 struct stk_head;
 struct stk_lead_thread;
 struct stk_serve_request;
+struct stk_server;
 struct stk_websocket;
 struct stk_ws_shared;
 
@@ -37,12 +38,14 @@ int stk_websocket_accept(struct stk_request *req, stk_span subprotocol,
 int stk_websocket_send(struct stk_request *req, const char *data, size_t len, bool text);
 int stk_websocket_peek(struct stk_request *req, struct stk_ws_view *ret_view);
 void stk_websocket_skip(struct stk_request *req);
+void stk_websocket_wait(struct stk_request *req);
 int stk_websocket_close(struct stk_request *req, unsigned code, stk_span reason);
 
 /* What follows: mutex held, of a connection with conn->ws and conn->detached. */
 
-/* An event, by the owner of the loop. The request may have ended when it returns. */
-void stk_websocket_on_event(struct stk_conn *conn, struct stk_lead_thread *thread, uint32_t events);
+/* An event, by the owner of the loop. The request may have ended when it returns. True: it has left
+ * a message to be shown. */
+bool stk_websocket_on_event(struct stk_conn *conn, struct stk_lead_thread *thread, uint32_t events);
 /* The epoll events that it needs, but for output. */
 uint32_t stk_websocket_events(const struct stk_conn *conn);
 /* Looks at the time; milliseconds until the next look, at most `most`. */
@@ -55,6 +58,15 @@ void stk_websocket_drain(struct stk_conn *conn, bool restart);
 void stk_websocket_end(struct stk_serve_request *rq);
 
 /* Without the mutex. */
+/* Shows the message to the application that an event has left, `d` being the request then. */
+void stk_websocket_show(struct stk_conn *conn, struct stk_detached *d,
+                        struct stk_lead_thread *thread);
+/* As struct stk_host_engine says. */
+void stk_websocket_gather(struct stk_server *server, bool on);
+/* Whether something is held; from any thread. */
+bool stk_websocket_has_held(const struct stk_server *server);
+/* Sends what has been held for a while, by the stand-by; true: something still is. */
+bool stk_websocket_flush_held(struct stk_server *server, stk_nsec now);
 /* Bytes that came behind the request are kept by the connection now, or there was no memory. */
 void stk_websocket_take_kept(struct stk_conn *conn);
 /* After the request's end, by the owner of the loop. Has the connection linger for what closes it

@@ -2,10 +2,13 @@
  * The inside of WebSockets:
  *   ws_accept.c   the opening handshake
  *   websocket.c   messages, closing, events and time
+ *   ws_held.c     frames that leave a little later, together
  */
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "serve/websocket.h"
@@ -38,10 +41,11 @@ struct stk_websocket {
     stk_msec heard;  /* when something has come last, by the loop's clock */
     stk_msec pinged; /* when a ping was sent that nothing has come behind; 0: none */
     bool compresses;
-    bool direct;     /* the inbox's item may be taken; it lies in the read buffer */
-    bool paused;     /* enough waits for the application: nothing more is read */
-    bool busy;       /* the application has got messages, and has not asked for more since */
-    bool sent_close; /* nothing more is sent */
+    bool shows;  /* the inbox's item is to be shown, behind the event; it is in the read buffer */
+    bool held;   /* frames of it lie in det->ws_held */
+    bool paused; /* enough waits for the application: nothing more is read */
+    _Atomic bool busy; /* the application has got messages, and has not asked for more since */
+    bool sent_close;   /* nothing more is sent */
     bool got_close;
     bool deaf;         /* what the client sends does not count any more */
     bool lost;         /* it is gone: nothing can be sent */
@@ -56,7 +60,24 @@ struct stk_websocket {
     stk_msec pending_from; /* with pending */
 };
 
+/* Sends bytes of whole frames, behind those that are held. 0, or -EPIPE. Mutex held. */
+int stk_websocket_send_bytes(struct stk_conn *conn, char *buf, size_t len);
 /* Takes bytes that the connection has kept as input. Mutex held. */
 void stk_websocket_take_kept_locked(struct stk_conn *conn);
 /* The inflater for a message of this WebSocket, for its inbox; NULL: no memory. */
 struct stk_ws_inflater *stk_websocket_inflater(void *arg);
+
+/* ---- ws_held.c, mutex held ----------------------------------------------------------------- */
+
+struct stk_detach;
+struct stk_ws_held;
+
+/* Makes det->ws_held, where frames can be held and there is memory. */
+void stk_ws_held_init(struct stk_detach *det);
+/* Accepts NULL; returns NULL. */
+struct stk_ws_held *stk_ws_held_free(struct stk_ws_held *held);
+/* Holds a frame of a small message; false: it is to be sent. On the thread of the event loop. */
+bool stk_ws_hold(struct stk_conn *conn, enum stk_ws_opcode opcode, bool compressed,
+                 const char *data, size_t len);
+/* Sends all that is held. */
+void stk_ws_held_flush(struct stk_detach *det);

@@ -213,6 +213,7 @@ static int accept_locked(struct stk_detached *d, stk_span subprotocol, const str
     if (r < 0)
         return r;
     ws->counts = true;
+    stk_ws_held_init(server->detach);
     stk_scoreboard_add(server->row, STK_COUNTER_websockets_open, 1);
     ws->heard = stk_time_mono_coarse_ms();
     stk_websocket_take_kept_locked(rq->conn);

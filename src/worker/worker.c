@@ -41,6 +41,7 @@
 #include "serve/move.h"
 #include "serve/secure.h"
 #include "serve/server.h"
+#include "serve/websocket.h"
 #include "services/stats.h"
 #include "worker/crash.h"
 #include "worker/crew.h"
@@ -455,6 +456,13 @@ static bool worker_engine_wait(void *arg, int own_fd, stk_nsec timeout, bool *re
     return stk_lead_hosted_wait(stk_lead_thread_get(w->lead, 0), own_fd, timeout, ret_own);
 }
 
+static void worker_engine_gather(void *arg, bool on)
+{
+    struct worker *w = arg;
+
+    stk_websocket_gather(w->server, on);
+}
+
 /* Runs the application's threads, or its event loop, to the end. 0 or a negative errno. */
 static int worker_run(struct worker *w)
 {
@@ -467,6 +475,7 @@ static int worker_run(struct worker *w)
         .end = worker_engine_end,
         .turn = worker_engine_turn,
         .wait = worker_engine_wait,
+        .gather = worker_engine_gather,
     };
     int r;
 

@@ -15,10 +15,11 @@ enum { ASGI_BATCH = 64 }; /* requests of a turn */
 struct asgi_request {
     struct fake_request fake; /* first */
     struct fake_asgi *run;
-    bool busy;      /* detached, and not at its end */
-    bool has_input; /* a message of the WebSocket is there */
-    unsigned want;
+    bool busy; /* detached, and not at its end */
+    bool asks; /* a message of the WebSocket is wanted */
 };
+
+static const struct stk_ws_view asgi_message = {.ptr = "Hello, World!", .len = 13, .text = true};
 
 static struct asgi_request *asgi_of(struct stk_request *req)
 {
@@ -35,7 +36,6 @@ static struct stk_request *asgi_detach(struct stk_request *req)
 
 static void asgi_want(struct stk_request *req, unsigned what)
 {
-    asgi_of(req)->want |= what;
 }
 
 static bool asgi_is_congested(struct stk_request *req)
@@ -72,15 +72,16 @@ static int asgi_ws_send(struct stk_request *req, const char *data, size_t len, b
 
 static int asgi_ws_peek(struct stk_request *req, struct stk_ws_view *ret_view)
 {
-    if (!asgi_of(req)->has_input)
-        return -EAGAIN;
-    *ret_view = (struct stk_ws_view){.ptr = "Hello, World!", .len = 13, .text = true};
-    return 0;
+    asgi_of(req)->asks = true;
+    return -EAGAIN;
 }
 
 static void asgi_ws_skip(struct stk_request *req)
 {
-    asgi_of(req)->has_input = false;
+}
+
+static void asgi_ws_wait(struct stk_request *req)
+{
 }
 
 static int asgi_ws_close(struct stk_request *req, unsigned code, stk_span reason)
@@ -135,11 +136,9 @@ static bool asgi_turn_message(struct fake_asgi *run)
 
     if (run->n == 0 || !r->busy)
         return false;
-    if (r->want & STK_WAKE_INPUT) {
-        r->want = 0;
-        r->has_input = true;
+    if (r->asks) {
         run->n--;
-        run->host_ops->wake(run->host, run->thread, &r->fake.base, STK_WAKE_INPUT);
+        r->asks = run->host_ops->message(run->host, run->thread, &r->fake.base, &asgi_message);
     }
     return true;
 }
@@ -154,6 +153,10 @@ static bool asgi_wait(void *arg, int own_fd, stk_nsec timeout, bool *ret_own)
     return asgi_turn_requests(run);
 }
 
+static void asgi_gather(void *arg, bool on)
+{
+}
+
 void fake_asgi_run(struct fake_asgi *run)
 {
     const struct stk_host_engine engine = {.arg = run,
@@ -162,7 +165,8 @@ void fake_asgi_run(struct fake_asgi *run)
                                            .begin = asgi_begin,
                                            .end = asgi_end,
                                            .turn = asgi_turn,
-                                           .wait = asgi_wait};
+                                           .wait = asgi_wait,
+                                           .gather = asgi_gather};
 
     run->ops = fake_request_ops;
     run->ops.detach = asgi_detach;
@@ -174,6 +178,7 @@ void fake_asgi_run(struct fake_asgi *run)
     run->ops.ws_send = asgi_ws_send;
     run->ops.ws_peek = asgi_ws_peek;
     run->ops.ws_skip = asgi_ws_skip;
+    run->ops.ws_wait = asgi_ws_wait;
     run->ops.ws_close = asgi_ws_close;
     run->requests = stk_new0_array(struct asgi_request, ASGI_BATCH);
     for (unsigned i = 0; i < ASGI_BATCH; i++)
