@@ -277,6 +277,10 @@ struct stk_scopes *stk_scopes_new(struct stk_pyhost *host, const struct stk_endp
 void stk_scopes_free(struct stk_scopes *scopes);
 /* Whether the client takes trailers (TE: trailers), and there is room for them. */
 bool stk_scope_takes_trailers(const struct stk_head *head);
+/* `server` of a scope: (host, port), or (path, None) of a unix socket. A new reference or NULL. */
+PyObject *stk_scope_server(const struct stk_endpoint *ep);
+/* What a front end or a PROXY header tells in its place; NULL with no exception: nothing. */
+PyObject *stk_scope_told_server(const struct stk_request *req);
 /* Sets the extension tls in a dict of extensions where the client speaks TLS with this server. 0,
  * or -1 with an exception. */
 int stk_scope_add_tls(struct stk_scopes *scopes, PyObject *extensions,

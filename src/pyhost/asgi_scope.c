@@ -69,6 +69,7 @@ struct scope_image {
     PyObject *method, *raw_path, *query;
     PyObject *root_path;
     bool trailers; /* the client takes them */
+    bool told;     /* the server's address is not the endpoint's */
     bool is_apart; /* the path did not come out of raw_path */
     uint8_t version_minor;
     uint16_t port;
@@ -125,23 +126,6 @@ static PyObject *scope_bytes(stk_span text)
 
 /* ---- the template -------------------------------------------------------------------------- */
 
-/* (host, port), or (path, None) of a unix socket. */
-static PyObject *scope_server(const struct stk_endpoint *ep)
-{
-    long port = 0;
-
-    for (size_t i = 0; i < ep->server_port.len; i++)
-        port = port * 10 + (ep->server_port.ptr[i] - '0');
-    if (ep->path.len > 0)
-        return Py_BuildValue(
-            "(NO)", PyUnicode_DecodeFSDefaultAndSize(ep->path.ptr, (Py_ssize_t)ep->path.len),
-            Py_None);
-    if (ep->is_unix || ep->server_port.len == 0)
-        return Py_BuildValue("(s#O)", ep->server_name.ptr, (Py_ssize_t)ep->server_name.len,
-                             Py_None);
-    return Py_BuildValue("(s#l)", ep->server_name.ptr, (Py_ssize_t)ep->server_name.len, port);
-}
-
 static void scope_image_clear(struct scope_image *image)
 {
     Py_CLEAR(image->dict);
@@ -163,7 +147,7 @@ static STK_COLD int scope_make_image(struct stk_scopes *s, struct scope_image *i
         r |= scope_put(s, dict, STK_NAME_s_asgi, stk_py_newref(Py_None));
         r |= scope_put(s, dict, STK_NAME_s_http_version,
                        stk_py_newref(stk_state_name(s->st, STK_NAME_one_one)));
-        r |= scope_put(s, dict, STK_NAME_s_server, scope_server(req->endpoint));
+        r |= scope_put(s, dict, STK_NAME_s_server, stk_scope_server(req->endpoint));
         r |= scope_put(s, dict, STK_NAME_s_client, stk_py_newref(Py_None));
         r |= scope_put(s, dict, STK_NAME_s_scheme, stk_strings_get(s->words, req->scheme));
         r |= scope_put(s, dict, STK_NAME_s_method,
@@ -402,6 +386,19 @@ static inline bool scope_part_serves(const struct scope_part *part, PyObject *so
            scope_part_is(part);
 }
 
+/* The address of the server, where a connection tells it, or has told it for the last request. */
+static STK_COLD int scope_change_server(struct stk_scopes *s, struct scope_image *image,
+                                        const struct stk_request *req)
+{
+    PyObject *server = stk_scope_told_server(req);
+
+    if (!server && (PyErr_Occurred() || !image->told))
+        return PyErr_Occurred() ? -1 : 0;
+    image->told = server != NULL;
+    return scope_put(s, image->dict, STK_NAME_s_server,
+                     server ? server : stk_scope_server(req->endpoint));
+}
+
 /* Sees to it that list and dicts of a scope belong to nobody else. */
 static inline int scope_own(struct stk_scopes *s, struct scope_image *image,
                             const struct stk_request *req)
@@ -430,6 +427,8 @@ static inline int scope_own(struct stk_scopes *s, struct scope_image *image,
         if (!extensions || stk_scope_add_tls(s, extensions, req) < 0)
             return -1;
     }
+    if (stk_unlikely((req->nvars > 0) | image->told) && scope_change_server(s, image, req) < 0)
+        return -1;
     if (stk_unlikely(!image->list || Py_REFCNT(image->list) != 1 ||
                      !scope_list_is(image->list, image->headers))) {
         image->list = PyList_GetSlice(image->headers, 0, PyList_GET_SIZE(image->headers));
