@@ -14,6 +14,7 @@
 #include "master/master.h"
 #include "net/listen.h"
 #include "pyhost/pyhost.h"
+#include "services/caches.h"
 #include "worker/worker.h"
 
 struct run {
@@ -26,6 +27,7 @@ struct run {
     int daemon_fd;                  /* to the command that waits, or -1 */
     struct stk_endpoint *endpoints; /* of the listeners, for an application loaded ahead */
     size_t nendpoints;
+    struct stk_caches *caches; /* the master's */
 };
 
 static void run_listening(void *arg, struct stk_listener *const *listeners, size_t n)
@@ -43,6 +45,15 @@ static void run_listening(void *arg, struct stk_listener *const *listeners, size
             .is_unix = listeners[i]->is_unix,
         };
     stk_banner_log(run->config, run->nworkers, run->python, listeners, n);
+    stk_caches_log(run->caches);
+}
+
+static void run_caches(void *arg, struct stk_caches *caches)
+{
+    struct run *run = arg;
+
+    run->caches = caches;
+    stk_pyhost_set_caches(run->host, caches);
 }
 
 static void run_ready(void *arg)
@@ -173,6 +184,7 @@ static int run_master(struct stk_cli *cli, struct run *run)
         .template_arg = run,
         .on_listening = run_listening,
         .on_listening_arg = run,
+        .on_caches = run_caches,
         .on_ready = run_ready,
         .on_load_failed = run_load_failed,
         .on_start_arg = run,

@@ -18,6 +18,7 @@
 #include "serve/compress.h"
 #include "serve/router.h"
 #include "serve/static.h"
+#include "services/caches.h"
 #include "wire/uri.h"
 
 enum { VERIFY_PATH_MAX = 512 };
@@ -335,6 +336,7 @@ void stk_verify_values(struct stk_load *load)
     verify_refresh(load, config);
     stk_statics_verify(config, config->chdir, verify_on_mistake, load);
     verify_compress(load, config);
+    stk_caches_verify(config, verify_on_mistake, load);
     verify_address(load, STK_OPTION_ID_STATS, config->stats);
     verify_path(load, STK_OPTION_ID_HEALTH_PATH, config->health_path);
     if (config->metrics != NULL && config->metrics[0] == '/')

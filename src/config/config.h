@@ -174,6 +174,12 @@ struct stk_config {
     int64_t compress_min_size;
     struct stk_strv compress_level;
 
+    /* caches; read by services/caches.c */
+    struct stk_strv cache; /* "name=...,items=..." */
+    struct stk_strv add_cache_item;
+    struct stk_strv load_file_in_cache;
+    struct stk_strv load_file_in_cache_gzip;
+
     /* WebSockets */
     int64_t websocket_max_message;    /* bytes, inflated */
     stk_msec websocket_ping_interval; /* 0: no pings */

@@ -209,6 +209,7 @@ const char *stk_options_group_name(enum stk_option_group group)
         [STK_OPTION_GROUP_PROXIES] = "Proxies",
         [STK_OPTION_GROUP_STATIC] = "Static files",
         [STK_OPTION_GROUP_RESPONSES] = "Responses",
+        [STK_OPTION_GROUP_CACHE] = "Cache",
         [STK_OPTION_GROUP_WEBSOCKETS] = "WebSockets",
         [STK_OPTION_GROUP_LOGGING] = "Logging",
         [STK_OPTION_GROUP_METRICS] = "Health and metrics",

@@ -10,6 +10,7 @@
 
 #include "config/config.h"
 
+struct stk_caches;
 struct stk_listener;
 struct stk_scoreboard;
 struct stk_scoreboard_row;
@@ -26,6 +27,7 @@ struct stk_heritage {
     struct stk_transfer *transfer;  /* inboxes of all rows; NULL: connections do not move */
     struct stk_tls_store *tls;      /* certificates; NULL: none. The worker takes it */
     struct stk_tls_tickets *tickets;
+    const struct stk_caches *caches; /* NULL: none */
     unsigned slot; /* 0 .. workers-1; listener->slots[slot] is this worker's own socket */
     unsigned nworkers;
     uint32_t generation; /* counts reloads */

@@ -27,6 +27,7 @@
 #include "master/master_priv.h"
 #include "master/startup.h"
 #include "master/watch.h"
+#include "services/caches.h"
 
 /* From STOP to SIGKILL when the server is to stop now. */
 #define MASTER_STOP_NOW_MS 1000
@@ -412,6 +413,7 @@ static int master_build(struct stk_master *m)
     if (r < 0)
         return r;
     stk_notify_init(m);
+    stk_master_sweep_caches(m);
     r = stk_tls_watch(m);
     return r < 0 ? r : stk_reload_init(m);
 }
@@ -469,6 +471,7 @@ static void master_destroy(struct stk_master *m)
         master_give_signals_back(m);
     m->scoreboard = stk_scoreboard_free(m->scoreboard);
     m->transfer = stk_transfer_free(m->transfer);
+    m->caches = stk_caches_free(m->caches);
     m->loop = stk_loop_free(m->loop);
     free(m->slots);
     free(m->prior);
@@ -501,6 +504,8 @@ int stk_master_run(const struct stk_master_params *params)
         code = stk_tls_open(m);
     if (code == 0)
         code = stk_privilege_drop(m->config);
+    if (code == 0)
+        code = stk_master_open_caches(m);
     if (code == 0) {
         r = master_build(m);
         if (r < 0) {

@@ -35,6 +35,7 @@ enum stk_master_event {
     STK_MASTER_EVENT_EXIT,   /* all workers are gone */
 };
 
+struct stk_caches;
 struct stk_listener;
 struct stk_startup;
 
@@ -79,6 +80,9 @@ struct stk_master_params {
      * be NULL. */
     void (*on_listening)(void *arg, struct stk_listener *const *listeners, size_t n);
     void *on_listening_arg;
+    /* Before that, as soon as they are there (NULL: none is configured); alive as long as this
+     * process and those that it forks. May be NULL; the same argument. */
+    void (*on_caches)(void *arg, struct stk_caches *caches);
 
     /* All workers serve for the first time; a worker could not load the application before that,
      * and has logged `text`. Each may be NULL. */

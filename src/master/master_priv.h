@@ -133,6 +133,8 @@ struct stk_master {
     struct stk_listen_set stats_listeners;
     struct stk_stats_server *stats_server; /* NULL: there is none */
     struct stk_master_tls tls;
+    struct stk_caches *caches; /* NULL: there are none */
+    struct stk_timer sweep;    /* of them */
 
     struct stk_list procs;
     struct stk_list dead;
@@ -219,6 +221,14 @@ void stk_spawn_child_setup(struct stk_master *m, int keep, const char *name);
 void stk_spawn_set_name(const struct stk_config *config, const char *name);
 /* In a child: lives a worker's life and ends the process. */
 STK_NORETURN void stk_spawn_run_worker(struct stk_master *m, const struct stk_heritage *heritage);
+
+/* caches.c */
+/* Makes the caches. 0, or the exit code, the reason logged. */
+int stk_master_open_caches(struct stk_master *m) STK_MUST_CHECK;
+/* Begins to sweep them. */
+void stk_master_sweep_caches(struct stk_master *m);
+/* As stk_tls_hand_over. */
+char *stk_master_hand_caches_over(const struct stk_master *m, char *text);
 
 /* refresh.c */
 /* A worker has imported what its template has not. */

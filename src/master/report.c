@@ -29,6 +29,7 @@ void stk_report_stats(const struct stk_master *m, struct stk_stats *ret_stats)
         .nworkers = m->params->nworkers,
         .listeners = m->listeners.items,
         .nlisteners = m->listeners.n,
+        .caches = m->caches,
         .reason_name = stk_close_reason_name,
         .nreasons = STK_CLOSE_REASONS,
         .state = report_state(m),

@@ -26,6 +26,7 @@
 #include "master/control.h"
 #include "master/master_priv.h"
 #include "master/watch.h"
+#include "services/caches.h"
 
 static void spawn_on_ignored(int sig)
 {
@@ -80,6 +81,7 @@ void stk_spawn_child_setup(struct stk_master *m, int keep, const char *name)
     stk_upgrade_close(m);
     stk_control_forget(m);
     stk_report_leave(m);
+    stk_caches_leave(m->caches);
     m->loop = stk_loop_free(m->loop);
     spawn_restore_signals(m);
     stk_spawn_set_name(m->config, name);
@@ -127,6 +129,7 @@ STK_NORETURN static void spawn_become_worker(struct stk_master *m, unsigned slot
         .row = &m->scoreboard->rows[row],
         .tls = m->tls.store,
         .tickets = m->tls.tickets,
+        .caches = m->caches,
         .slot = slot,
         .nworkers = m->params->nworkers,
         .generation = m->generation,

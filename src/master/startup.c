@@ -165,6 +165,25 @@ static int startup_fd(const char *value)
     return fd >= 0 && stk_fd_set_cloexec(fd, true) == 0 ? fd : -1;
 }
 
+/* "MEMORY,STORE" */
+static void startup_add_cache(struct stk_startup *s, const char *value)
+{
+    STK_CLEANUP(stk_mem_freep) char *copy = stk_mem_strdup(value);
+    struct stk_cache_fds *more = stk_new0_array(struct stk_cache_fds, s->ncaches + 1);
+    char *store = strchr(copy, ',');
+
+    if (store != NULL)
+        *store++ = '\0';
+    if (s->ncaches > 0)
+        memcpy(more, s->caches, s->ncaches * sizeof *more);
+    more[s->ncaches++] = (struct stk_cache_fds){
+        .memory = startup_fd(copy),
+        .store = store != NULL ? startup_fd(store) : -1,
+    };
+    free(s->caches);
+    s->caches = more;
+}
+
 static void startup_take_word(struct stk_startup *s, const char *word, pid_t *ret_to)
 {
     const char *value = strchr(word, '=');
@@ -184,6 +203,8 @@ static void startup_take_word(struct stk_startup *s, const char *word, pid_t *re
         s->tls_tickets = startup_fd(value);
     else if (startup_is_named(word, STK_STARTUP_TLS_FILES))
         s->tls_files = startup_fd(value);
+    else if (startup_is_named(word, STK_STARTUP_CACHE))
+        startup_add_cache(s, value);
     else if (startup_is_named(word, "socket") && stk_inherit_add_text(&s->sockets, value) < 0)
         s->predecessor = -1;
 }
@@ -337,6 +358,12 @@ void stk_startup_deinit(struct stk_startup *startup)
         stk_fd_close(&startup->tls_tickets);
         stk_fd_close(&startup->tls_files);
     }
+    for (size_t i = 0; i < startup->ncaches; i++) {
+        stk_fd_close(&startup->caches[i].memory);
+        stk_fd_close(&startup->caches[i].store);
+    }
+    free(stk_steal(&startup->caches));
+    startup->ncaches = 0;
     startup_free_strings(&startup->argv);
     startup_free_strings(&startup->environ);
     free(stk_steal(&startup->notify_socket));

@@ -8,6 +8,7 @@
 
 #include "base/macros.h"
 #include "base/time.h"
+#include "ipc/cache.h"
 #include "net/inherit.h"
 
 /* The variable by which a server hands itself to its successor, and the version of its text. */
@@ -16,6 +17,7 @@
 /* Words of that text: descriptors, and in which form what they hold is. */
 #define STK_STARTUP_TLS_TICKETS "tls-tickets-1"
 #define STK_STARTUP_TLS_FILES   "tls-files-1"
+#define STK_STARTUP_CACHE       "cache-1" /* memory, and store or -1 */
 
 struct stk_startup {
     struct stk_inherit sockets;
@@ -35,6 +37,8 @@ struct stk_startup {
     int pidfile;       /* open and locked, else -1 */
     int tls_tickets;   /* of net/tls_store.h, as the next; else -1 */
     int tls_files;
+    struct stk_cache_fds *caches; /* [ncaches]; whoever takes them sets them to -1 */
+    size_t ncaches;
 };
 
 /* The variables that stk_startup_take reads: nobody below this process should see them. */

@@ -319,7 +319,7 @@ static char *upgrade_text(struct stk_master *m, pid_t from, int control)
     }
     text = upgrade_add_sockets(text, &m->listeners);
     text = upgrade_add_sockets(text, &m->stats_listeners);
-    return stk_tls_hand_over(m, text);
+    return stk_master_hand_caches_over(m, stk_tls_hand_over(m, text));
 }
 
 static int upgrade_keep_set(const struct stk_listen_set *set)

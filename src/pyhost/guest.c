@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "pyhost/cache.h"
 #include "pyhost/context.h"
 
 /* The attribute of stoker._core, new; NULL without an exception: there is none. */
@@ -114,6 +115,8 @@ PyMethodDef *stk_guest_methods(void)
         {"_statistics", guest_statistics, METH_NOARGS,
          "_statistics(): the statistics of all workers as JSON, in a worker."},
         {"_log", guest_log, METH_O, "_log(text): one line in the error log."},
+        {"_cache_functions", stk_pycache_functions, METH_NOARGS,
+         "_cache_functions(): the functions of caches, by name."},
         {NULL, NULL, 0, NULL},
     };
 

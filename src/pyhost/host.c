@@ -195,6 +195,14 @@ void *stk_pyhost_new(PyObject *module)
     return host;
 }
 
+void stk_pyhost_set_caches(void *host, const struct stk_caches *caches)
+{
+    struct stk_pyhost *h = host;
+
+    STK_CHECK_MAGIC(h, STK_PYHOST_MAGIC);
+    h->caches = caches;
+}
+
 void stk_pyhost_free(void *host)
 {
     struct stk_pyhost *h = host;

@@ -13,6 +13,7 @@
 #include "pyhost/state.h"
 
 struct stk_asgi;
+struct stk_caches;
 struct stk_cancel;
 struct stk_environ;
 struct stk_green;
@@ -50,7 +51,8 @@ struct stk_pyhost {
     uint8_t loop_kind;         /* as struct stk_host_params has them */
     uint8_t lifespan;
     stk_msec task_grace;
-    struct stk_greens *greens; /* green*.c; NULL: without gevent */
+    const struct stk_caches *caches; /* cache.c; NULL: there are none */
+    struct stk_greens *greens;       /* green*.c; NULL: without gevent */
 
     /*
      * One byte in a page that the kernel wipes in every child of a fork (MADV_WIPEONFORK): 1 in

@@ -14,5 +14,8 @@ const struct stk_host_ops *stk_pyhost_ops(void);
  * held. NULL with a Python exception.
  */
 void *stk_pyhost_new(PyObject *module);
+/* The caches of the server, for applications; alive as long as the host. May be NULL. */
+struct stk_caches;
+void stk_pyhost_set_caches(void *host, const struct stk_caches *caches);
 /* Drops the application and all caches, with the GIL held. Accepts NULL. */
 void stk_pyhost_free(void *host);

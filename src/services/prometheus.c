@@ -22,6 +22,7 @@
 
 #include "base/assert.h"
 #include "ipc/scoreboard.h"
+#include "services/caches.h"
 #include "services/memory.h"
 
 enum {
@@ -244,6 +245,43 @@ static void prometheus_workers(FILE *f, const struct stk_prometheus *p)
     prometheus_value(f, "reloads_failed_total", prometheus_load(&sb->reloads_failed));
 }
 
+/* One metric of all caches. */
+static void prometheus_cache(FILE *f, const struct stk_caches *caches, const char *name,
+                             const char *type, const char *help, size_t field)
+{
+    prometheus_head(f, name, type, help);
+    for (size_t i = 0; i < caches->n; i++) {
+        struct stk_cache_stats st;
+
+        stk_cache_stat(caches->items[i], &st);
+        prometheus_labelled(f, name, "cache", st.name,
+                            *(const uint64_t *)(const void *)((const char *)&st + field));
+    }
+}
+
+static void prometheus_caches(FILE *f, const struct stk_caches *caches)
+{
+    static const struct {
+        const char *name, *type, *help;
+        size_t field;
+    } rows[] = {
+#define ROW(name, type, field, help) {name, type, help, offsetof(struct stk_cache_stats, field)}
+        ROW("cache_items", "gauge", items, "Entries of a cache."),
+        ROW("cache_items_max", "gauge", max_items, "Entries that a cache has room for."),
+        ROW("cache_blocks", "gauge", blocks_used, "Blocks of a cache that are in use."),
+        ROW("cache_blocks_max", "gauge", blocks, "Blocks of a cache."),
+        ROW("cache_hits_total", "counter", hits, "Entries that were found."),
+        ROW("cache_misses_total", "counter", miss, "Entries that were not found."),
+        ROW("cache_full_total", "counter", full, "Entries that met a full cache."),
+        ROW("cache_evicted_total", "counter", evicted, "Entries that made room for others."),
+        ROW("cache_expired_total", "counter", expired, "Entries that were freed after their time."),
+#undef ROW
+    };
+
+    for (size_t i = 0; caches != NULL && i < STK_ARRAY_LEN(rows); i++)
+        prometheus_cache(f, caches, rows[i].name, rows[i].type, rows[i].help, rows[i].field);
+}
+
 static void prometheus_memory(FILE *f, const struct stk_prometheus *p)
 {
     prometheus_head(f, "worker_resident_memory_bytes", "gauge",
@@ -310,6 +348,7 @@ char *stk_prometheus_text(struct stk_prometheus *p, size_t *ret_len)
     prometheus_reasons(f, p);
     prometheus_workers(f, p);
     prometheus_memory(f, p);
+    prometheus_caches(f, p->caches);
     failed = ferror(f) != 0;
     if (fclose(f) != 0 || failed) {
         free(text);

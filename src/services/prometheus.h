@@ -12,11 +12,13 @@
 #include "base/macros.h"
 #include "base/time.h"
 
+struct stk_caches;
 struct stk_scoreboard;
 
 /* `arg` of the handler; alive as long as it. */
 struct stk_prometheus {
     struct stk_scoreboard *scoreboard;
+    const struct stk_caches *caches; /* NULL: none */
     unsigned nworkers;
     const char *runtime;                         /* version of Python; NULL: not known */
     const char *(*reason_name)(unsigned reason); /* of closed connections */

@@ -24,6 +24,7 @@
 #include "config/config.h"
 #include "ipc/scoreboard.h"
 #include "net/listen.h"
+#include "services/caches.h"
 #include "services/memory.h"
 
 /* What all writers need. */
@@ -121,9 +122,7 @@ static void stats_put_head(const struct stats_ctx *c)
     stk_json_name(c->j, "locks");
     stk_json_array_begin(c->j);
     stk_json_array_end(c->j);
-    stk_json_name(c->j, "caches");
-    stk_json_array_begin(c->j);
-    stk_json_array_end(c->j);
+    stk_caches_write(c->j, c->s->caches);
 }
 
 /* "NAME=value", an item of an array. */

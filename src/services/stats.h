@@ -11,6 +11,7 @@
 #include "base/macros.h"
 #include "base/time.h"
 
+struct stk_caches;
 struct stk_config;
 struct stk_listener;
 struct stk_scoreboard;
@@ -22,6 +23,7 @@ struct stk_stats {
     unsigned nworkers;
     struct stk_listener *const *listeners; /* with open descriptors */
     size_t nlisteners;
+    const struct stk_caches *caches;             /* NULL: none */
     const char *(*reason_name)(unsigned reason); /* of closed connections */
     unsigned nreasons;
     const char *state; /* "serving", "stopping" ... */

@@ -52,6 +52,7 @@ void stk_services_init(struct stk_services *s, const struct stk_heritage *herita
     if (config->metrics == NULL)
         return;
     s->prometheus.scoreboard = heritage->scoreboard;
+    s->prometheus.caches = heritage->caches;
     s->prometheus.nworkers = heritage->nworkers;
     s->prometheus.runtime = runtime;
     s->prometheus.reason_name = stk_close_reason_name;

@@ -534,6 +534,7 @@ static int worker_statistics(void *arg, char **ret_text, size_t *ret_len)
         .scoreboard = w->heritage->scoreboard,
         .config = w->config,
         .nworkers = w->heritage->nworkers,
+        .caches = w->heritage->caches,
         .state = "serving",
     };
 

@@ -27,7 +27,6 @@ NEXT = "0.2"
 
 # By the first word of a name.
 LATER = {
-    "cache": "the cache",
     "spool": "the spooler",
     "spooler": "the spooler",
     "send": "the spooler",
@@ -66,8 +65,7 @@ LATER = {
 }
 
 NOT_YET = """
-    add_cron add_file_monitor add_rb_timer add_timer alarm async_connect async_sleep cache_clear cache_dec cache_del
-    cache_div cache_exists cache_get cache_inc cache_keys cache_mul cache_num cache_set cache_update call chunked_read
+    add_cron add_file_monitor add_rb_timer add_timer alarm async_connect async_sleep call chunked_read
     chunked_read_nb connection_fd embedded_data extract farm_get_msg farm_msg green_schedule lord_scroll mule_get_msg
     mule_msg offload parsefile queue_get queue_last queue_pop queue_pull queue_pull_slot queue_push queue_set queue_slot
     register_rpc register_signal request_context route rpc scrolls send_to_spooler sendfile set_spooler_frequency
@@ -579,6 +577,8 @@ def install(core, opt: dict | None = None, magic: dict | None = None, metrics: l
     here = globals()
     for name in FUNCTIONS:
         setattr(module, name, here[name])
+    for name, function in core._cache_functions().items():
+        setattr(module, name, function)
     for name in NOT_YET:
         if _is_there(name, state.opt):
             setattr(module, name, _not_yet(name))
