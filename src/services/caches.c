@@ -34,11 +34,15 @@ struct caches_fail {
 /* --- the options -------------------------------------------------------------------------------
  */
 
-/* The cache that a text begins with, "NAME REST"; without a name the first. */
+/* The cache that a text begins with, "NAME REST"; without a name all of them. */
 static const char *caches_target(const char *text, char name[STK_CACHE_NAME_MAX + 1])
 {
-    const char *blank = strchr(text, ' ');
-    size_t len = blank != NULL ? (size_t)(blank - text) : 0;
+    const char *blank = strpbrk(text, " =");
+    size_t len;
+
+    if (blank != NULL && *blank == '=')
+        blank = NULL;
+    len = blank != NULL ? (size_t)(blank - text) : 0;
 
     name[0] = '\0';
     if (blank == NULL || len > STK_CACHE_NAME_MAX)
@@ -198,18 +202,12 @@ static int caches_gzip(char **data, size_t *len)
 #endif
 }
 
-static void caches_load_file(const struct stk_caches *caches, const char *text, bool gzip)
+static void caches_load_file(const struct stk_cache *c, const char *path, bool gzip)
 {
     STK_CLEANUP(stk_mem_freep) char *data = NULL;
-    char name[STK_CACHE_NAME_MAX + 1];
-    const char *path = caches_target(text, name);
-    const struct stk_cache *c = stk_caches_find(caches, name);
     size_t len = 0;
-    int r;
+    int r = caches_read(path, gzip ? UINT32_MAX : stk_cache_max(c), &data, &len);
 
-    if (c == NULL)
-        return;
-    r = caches_read(path, gzip ? UINT32_MAX : stk_cache_max(c), &data, &len);
     if (r == 0 && gzip)
         r = caches_gzip(&data, &len);
     if (r < 0)
@@ -218,21 +216,29 @@ static void caches_load_file(const struct stk_caches *caches, const char *text, 
         caches_put(c, path, strlen(path), data, len);
 }
 
-static void caches_fill(const struct stk_caches *caches, const struct stk_config *config)
+/* Of a list what is for one cache. */
+static void caches_fill_from(const struct stk_cache *c, const struct stk_strv *list,
+                             enum stk_option_id id)
 {
-    for (size_t i = 0; i < config->load_file_in_cache.n; i++)
-        caches_load_file(caches, config->load_file_in_cache.items[i], false);
-    for (size_t i = 0; i < config->load_file_in_cache_gzip.n; i++)
-        caches_load_file(caches, config->load_file_in_cache_gzip.items[i], true);
-    for (size_t i = 0; i < config->add_cache_item.n; i++) {
+    for (size_t i = 0; i < list->n; i++) {
         char name[STK_CACHE_NAME_MAX + 1];
-        const char *key = caches_target(config->add_cache_item.items[i], name);
-        const char *value = strchr(key, '=');
-        const struct stk_cache *c = stk_caches_find(caches, name);
+        const char *rest = caches_target(list->items[i], name);
+        const char *value = strchr(rest, '=');
 
-        if (c != NULL && value != NULL)
-            caches_put(c, key, (size_t)(value - key), value + 1, strlen(value + 1));
+        if (*name != '\0' && strcmp(name, stk_cache_name(c)) != 0)
+            continue;
+        if (id != STK_OPTION_ID_ADD_CACHE_ITEM)
+            caches_load_file(c, rest, id == STK_OPTION_ID_LOAD_FILE_IN_CACHE_GZIP);
+        else if (value != NULL)
+            caches_put(c, rest, (size_t)(value - rest), value + 1, strlen(value + 1));
     }
+}
+
+static void caches_fill(const struct stk_cache *c, const struct stk_config *config)
+{
+    caches_fill_from(c, &config->load_file_in_cache, STK_OPTION_ID_LOAD_FILE_IN_CACHE);
+    caches_fill_from(c, &config->load_file_in_cache_gzip, STK_OPTION_ID_LOAD_FILE_IN_CACHE_GZIP);
+    caches_fill_from(c, &config->add_cache_item, STK_OPTION_ID_ADD_CACHE_ITEM);
 }
 
 /* --- their life --------------------------------------------------------------------------------
@@ -269,8 +275,8 @@ int stk_caches_new(const struct stk_config *config, struct stk_cache_fds *old, s
         stk_caches_free(caches);
         return r;
     }
-    if (caches != NULL)
-        caches_fill(caches, config);
+    for (size_t i = 0; caches != NULL && i < caches->n; i++)
+        caches_fill(caches->items[i], config);
     *ret_caches = caches;
     return 0;
 }

@@ -60,6 +60,7 @@ def _gunicorn(word: str) -> list[str]:
 # Where a rule leads, as far as the rule's word does not say it.
 RULES = {
     "@add_header": "header",
+    "@cache": "cache",
     "@chdir": "chdir",
     "@pidfile": "pidfile",
     "@stats": "stats",

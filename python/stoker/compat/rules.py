@@ -11,7 +11,7 @@ import os
 import re
 from dataclasses import dataclass, field
 
-from . import log_rules, names
+from . import cache_rules, log_rules, names
 from .hooks import Hook
 from .result import Result, Setting, display, fail, where
 
@@ -81,6 +81,7 @@ class Work:
         self.own: list[Own] = []
         self.seen: dict[str, Setting] = {}
         self.logs = log_rules.Logs(plan)
+        self.caches = cache_rules.Caches()
         self.paths: list[Own] = []
         self.shared_told: list[Setting] = []
         self.shared_taken: set[int] = set()
@@ -129,6 +130,7 @@ class Work:
             if index not in self.shared_taken:
                 self.say(setting, "nothing takes it: http-socket = =%d would" % index)
         self.own.extend(self.logs.settings(self.early))
+        self.own.extend(self.caches.settings(self.say))
         self.own.extend(self.paths)
         return self.own
 
@@ -486,6 +488,12 @@ class Work:
     def do_del_header(self, option: names.Option, setting: Setting) -> None:
         """A field that leaves."""
         self.add("header", ["remove=%s" % setting.value], setting)
+
+    # caches
+
+    def do_cache(self, option: names.Option, setting: Setting) -> None:
+        """finish."""
+        self.caches.note(option.name, setting)
 
     # logs
 
