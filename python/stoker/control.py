@@ -356,6 +356,19 @@ def _some(count: int, noun: str) -> str:
     return "%s %s%s" % (format_count(count), noun, "" if count == 1 else "s")
 
 
+def _cache_text(cache: Answer) -> str:
+    looks = cache["hits"] + cache["miss"]
+    text = "cache %s: %s of %s, %s" % (
+        clean(cache["name"]),
+        format_count(cache["items"]),
+        _some(cache["max_items"], "item"),
+        _some(looks, "look"),
+    )
+    if looks:
+        text += " (%d %% found)" % (100 * cache["hits"] // looks)
+    return text + (", was full for %s" % format_count(cache["full"]) if cache["full"] else "")
+
+
 def status_lines(answer: Answer) -> list[str]:
     """`stoker status` for people: at most 80 columns, but for what has no limit of its own."""
     totals = answer["totals"]
@@ -382,6 +395,7 @@ def status_lines(answer: Answer) -> list[str]:
     if isinstance(last, dict) and not last.get("ok", True):
         text = "the last reload: %s" % clean(last.get("text", ""))
         lines.extend(textwrap.wrap(text, 79, initial_indent="  ", subsequent_indent="  "))
+    lines.extend("  %s" % _cache_text(cache) for cache in answer.get("caches", []))
     lines.append("")
     lines.append(_row([name for name, _ in COLUMNS]))
     for worker in answer["workers"]:

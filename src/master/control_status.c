@@ -8,6 +8,7 @@
 #include "ipc/scoreboard.h"
 #include "master/control.h"
 #include "master/master_priv.h"
+#include "services/caches.h"
 #include "services/memory.h"
 
 /* Seconds since a point of the monotonic clock, to the millisecond. */
@@ -224,4 +225,5 @@ void stk_control_put_status(struct stk_json *j, struct stk_master *m)
     stk_json_object_end(j);
     status_put_bounds(j);
     status_put_workers(j, m, now);
+    stk_caches_write(j, m->caches);
 }

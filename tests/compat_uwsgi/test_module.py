@@ -65,7 +65,7 @@ APP = """
             "logvar": repr(uwsgi.get_logvar("who")), "version": repr(environ["uwsgi.version"]),
             "opt": {key: repr(value) for key, value in uwsgi.opt.items()}, "numproc": uwsgi.numproc,
             "workers": [one["id"] for one in uwsgi.workers()], "total": uwsgi.total_requests(), "mem": uwsgi.mem(),
-            "cache": raised(uwsgi.cache_get, "x"), "lock9": raised(uwsgi.lock, 9), "names": dir(uwsgi),
+            "cache": raised(uwsgi.mule_get_msg), "lock9": raised(uwsgi.lock, 9), "names": dir(uwsgi),
             "requests": uwsgi.metric_get("worker.0.requests"),
         }).encode()]
 """
@@ -103,7 +103,7 @@ def test_what_an_application_sees(uwsgi, place, more):
         assert answer["opt"]["module"] == "b'app'" and answer["opt"]["processes"] == "b'2'"
         assert answer["numproc"] == 2 and answer["workers"] == [1, 2]
         assert answer["mem"][0] > 1 << 20 and answer["mem"][1] > answer["mem"][0]
-        assert "NotYet: uwsgi.cache_get: the cache: not there yet, stoker" in answer["cache"]
+        assert "NotYet: uwsgi.mule_get_msg: mules: not there yet, stoker" in answer["cache"]
         assert answer["lock9"] == "ValueError: Invalid lock number"
         assert not {"spool", "queue_get", "sharedarea_read", "snmp_set_gauge"} & set(answer["names"])
     last = server.get("/").json()
