@@ -123,7 +123,7 @@ early = [run('u.cache_get("given")'), run('u.cache_get("given", "small")'), run(
 def application(environ, start_response):
     start_response("200 OK", [("Content-Type", "application/json")])
     lines = [line for line in ROUTINES.splitlines() if line]
-    lines = lines if environ["PATH_INFO"] == "/" else ['u.cache_get("early", "lru")', 'u.cache_keys("lru")']
+    lines = lines if environ["PATH_INFO"] == "/" else ['u.cache_get("early", "lru")', 'sorted(u.cache_keys("lru"))']
     return [json.dumps([early] + [(line, run(line)) for line in lines]).encode()]
 """
 
