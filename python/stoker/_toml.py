@@ -107,7 +107,7 @@ def _settings(path, text, project):
             for name, item in value.items():
                 where = lines.get(prefix + (key, name), line)
                 settings.append((key, "%s=%s" % (name, _text(path, where, key, item)), path, where))
-        elif key in ("route", "header") and isinstance(value, list):
+        elif key in ("route", "header", "program", "cron") and isinstance(value, list):
             for number, item in enumerate(value):
                 where = lines.get(prefix + (key, str(number)), line)
                 if isinstance(item, dict):
@@ -153,9 +153,10 @@ def _unknown_table(path, line, key, project):
         import difflib
 
         tables = {"env": "[env]", "mount": "[mount]", "route": "[[route]]", "header": "[[header]]"}
+        tables.update({"program": "[[program]]", "cron": "[[cron]]"})
         close = difflib.get_close_matches(key, list(tables), 1)
         near = "did you mean %s? " % tables[close[0]] if close else ""
-        what = near + "only [env], [mount], [[route]] and [[header]] are tables; "
+        what = near + "only [env], [mount], [[route]], [[header]], [[program]] and [[cron]] are tables; "
         what += "options stand at %s" % top
     return "%s: unknown table '%s'; %s" % (_where(path, line), key, what)
 

@@ -369,6 +369,38 @@ def _cache_text(cache: Answer) -> str:
     return text + (", was full for %s" % format_count(cache["full"]) if cache["full"] else "")
 
 
+def _beside_lines(answer: Answer) -> list[str]:
+    """What runs beside the workers."""
+    lines = []
+    programs, crons = answer.get("programs") or [], answer.get("crons") or []
+    if programs:
+        lines += ["", "PROGRAM              PID  STATE         UP RESTARTS"]
+    for program in programs:
+        lines.append(
+            "%-16s %7s  %-9s %6s %8d"
+            % (
+                clean(program["name"])[:16],
+                program["pid"] or "-",
+                clean(program["state"]),
+                format_age(program["uptime"]) if program["pid"] else "-",
+                program["restarts"],
+            )
+        )
+    if crons:
+        lines += ["", "CRON                 PID  RUNS  TIME"]
+    for cron in crons:
+        pids = cron["pids"]
+        line = "%-16s %7s %5d  %s  %s" % (
+            clean(cron["name"])[:16],
+            pids[-1] if pids else "-",
+            cron["started"],
+            " ".join(clean(word) for word in cron["time"]),
+            clean(cron["command"]),
+        )
+        lines.append(line if len(line) < 80 else line[:76] + "...")
+    return lines + [""] if lines else []
+
+
 def status_lines(answer: Answer) -> list[str]:
     """`stoker status` for people: at most 80 columns, but for what has no limit of its own."""
     totals = answer["totals"]
@@ -418,6 +450,7 @@ def status_lines(answer: Answer) -> list[str]:
                 )
             )
         )
+    lines.extend(_beside_lines(answer))
     for worker in answer["workers"]:
         for request in sorted(worker["running"], key=lambda r: -r["age"])[:3]:
             line = "worker %d, request %d: %s %s %s %s" % (

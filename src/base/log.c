@@ -32,9 +32,10 @@
 static struct {
     struct stk_log_sink sink;
     _Atomic int level;
-    _Atomic int tee;          /* -1: none */
-    _Atomic uint64_t dropped; /* lines, since the last report */
-    bool captures;            /* standard output and error go where the lines go */
+    _Atomic int tee;                             /* -1: none */
+    _Atomic uint64_t dropped;                    /* lines, since the last report */
+    void (*watch)(const char *text, size_t len); /* or NULL */
+    bool captures; /* standard output and error go where the lines go */
     char process[32];
 } log_state = {
     .sink = {.kind = STK_LOG_SINK_STREAM, .type = STK_LOG_SINK_OTHER, .fd = STDERR_FILENO},
@@ -120,6 +121,11 @@ void stk_log_reopen(void)
 void stk_log_tee(int fd)
 {
     atomic_store_explicit(&log_state.tee, fd, memory_order_relaxed);
+}
+
+void stk_log_watch(void (*fn)(const char *text, size_t len))
+{
+    log_state.watch = fn;
 }
 
 int stk_log_tee_fd(void)
@@ -302,6 +308,8 @@ static void log_emit(enum stk_log_level level, const char *text, size_t len)
     int tee = atomic_load_explicit(&log_state.tee, memory_order_relaxed);
     struct log_batch b;
 
+    if (stk_unlikely(log_state.watch != NULL))
+        log_state.watch(text, len);
     if (tee >= 0 && level >= STK_LOG_ERROR &&
         (stk_fd_write_all(tee, text, len) < 0 || stk_fd_write_all(tee, "\n", 1) < 0))
         stk_log_tee(-1); /* what follows would make no sense without this */

@@ -48,6 +48,11 @@ void stk_log_set_process(const char *name);
 void stk_log_tee(int fd);
 /* That descriptor, or -1. */
 int stk_log_tee_fd(void);
+/*
+ * Has a function look at each message, before it is written; NULL: none does. It may be called from
+ * any thread, and logs nothing itself.
+ */
+void stk_log_watch(void (*fn)(const char *text, size_t len));
 /* A line while there is no log yet: bare to standard error, and to the tee. */
 void stk_log_plain(const char *text);
 

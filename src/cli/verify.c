@@ -10,12 +10,14 @@
 #include "base/mem.h"
 #include "base/owner.h"
 #include "cli/cli.h"
+#include "config/programs.h"
 #include "config/site.h"
 #include "net/addr.h"
 #include "net/cidr.h"
 #include "serve/access_filter.h"
 #include "serve/access_format.h"
 #include "serve/compress.h"
+#include "serve/regex.h"
 #include "serve/router.h"
 #include "serve/static.h"
 #include "services/caches.h"
@@ -319,11 +321,53 @@ static void verify_site(struct stk_load *load, const struct stk_config *config)
                       host);
 }
 
+/* A user or group of a program's own. */
+static void verify_program_owner(struct stk_load *load, const struct stk_config *config,
+                                 const struct stk_program_spec *spec)
+{
+    STK_CLEANUP(stk_owner_deinit) struct stk_owner user = {0};
+    gid_t gid;
+
+    if (spec->user && stk_owner_find_user(spec->user, &user) < 0)
+        stk_load_fail(load, verify_origin(load, verify_row(STK_OPTION_ID_PROGRAM), 0),
+                      "program: %s: there is no user \"%s\"", spec->name, spec->user);
+    if (spec->group && stk_owner_find_group(spec->group, &gid) < 0)
+        stk_load_fail(load, verify_origin(load, verify_row(STK_OPTION_ID_PROGRAM), 0),
+                      "program: %s: there is no group \"%s\"", spec->name, spec->group);
+    if ((spec->user || spec->group) && (config->user || config->group))
+        stk_load_fail(load, verify_origin(load, verify_row(STK_OPTION_ID_PROGRAM), 0),
+                      "program: %s: once the server is user %s it cannot start a program as "
+                      "another one: leave out one of the two",
+                      spec->name, config->user ? config->user : config->group);
+}
+
+/* What runs beside the workers, and the users that it is to have. */
+static void verify_programs(struct stk_load *load, const struct stk_config *config)
+{
+    STK_CLEANUP(stk_programs_freep)
+    struct stk_programs *programs = stk_programs_new(config, verify_on_mistake, load);
+
+    for (size_t i = 0; programs && i < programs->nrules; i++) {
+        STK_CLEANUP(stk_mem_freep) char *error = NULL;
+        struct stk_regex *regex = stk_regex_new(programs->rules[i].pattern, &error);
+        size_t negated = config->not_alarm_log.n;
+
+        if (!regex)
+            verify_on_mistake(load,
+                              i < negated ? STK_OPTION_ID_NOT_ALARM_LOG : STK_OPTION_ID_ALARM_LOG,
+                              i < negated ? i : i - negated, error);
+        stk_regex_free(regex);
+    }
+    for (size_t i = 0; programs && i < programs->nprograms; i++)
+        verify_program_owner(load, config, &programs->programs[i]);
+}
+
 void stk_verify_values(struct stk_load *load)
 {
     const struct stk_config *config = stk_load_config(load);
 
     verify_site(load, config);
+    verify_programs(load, config);
     verify_bind(load, config);
     verify_tls(load, config);
     verify_forwarded(load, config);

@@ -191,6 +191,20 @@ struct stk_config {
     char *metrics;     /* an address, or a path on the application's sockets */
     char *stats;       /* an address */
     bool stats_http;   /* with a response head in front */
+
+    /* programs beside the server; see config/programs.h */
+    struct stk_strv attach_daemon; /* commands */
+    struct stk_strv program;       /* rows */
+    struct stk_strv cron;          /* entries or rows, as of the next */
+    struct stk_strv unique_cron;
+    stk_msec cron_timeout;     /* 0: none */
+    struct stk_strv alarm;     /* "name method:argument" */
+    struct stk_strv alarm_log; /* "name[,name] pattern", as of the next */
+    struct stk_strv not_alarm_log;
+    struct stk_strv alarm_segfault; /* names, as of the next */
+    struct stk_strv alarm_backlog;
+    stk_msec alarm_freq;
+    int64_t alarm_msg_size; /* bytes */
 };
 
 /* What the server is called where there is room for one application. */

@@ -213,6 +213,7 @@ const char *stk_options_group_name(enum stk_option_group group)
         [STK_OPTION_GROUP_WEBSOCKETS] = "WebSockets",
         [STK_OPTION_GROUP_LOGGING] = "Logging",
         [STK_OPTION_GROUP_METRICS] = "Health and metrics",
+        [STK_OPTION_GROUP_PROGRAMS] = "Programs beside the server",
         [STK_OPTION_GROUP_HELP] = "Help",
     };
 

@@ -226,4 +226,5 @@ void stk_control_put_status(struct stk_json *j, struct stk_master *m)
     status_put_bounds(j);
     status_put_workers(j, m, now);
     stk_caches_write(j, m->caches);
+    stk_beside_put_status(j, m);
 }

@@ -71,6 +71,12 @@ static void death_log(const struct stk_proc *p, int status, const char *then)
             "%s %s%s after %.1f s and %llu request%s, with %llu connection%s open%s; %s", name, how,
             hint, death_uptime(p), requests, requests == 1 ? "" : "s", (unsigned long long)p->cut,
             p->cut == 1 ? "" : "s", in, then);
+    if (status >= 0 && WIFSIGNALED(status)) {
+        STK_CLEANUP(stk_mem_freep)
+        char *text = stk_mem_printf("%s %s%s after %.1f s%s", name, how, hint, death_uptime(p), in);
+
+        stk_alarm_on_crash(p->master, text);
+    }
 }
 
 static void death_log_ordered_end(const struct stk_proc *p, int status)

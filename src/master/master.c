@@ -99,6 +99,7 @@ void stk_master_stop(struct stk_master *m, bool now)
     stk_reload_on_stop(m);
     stk_scale_on_stop(m);
     master_stop_procs(m, now);
+    stk_beside_on_stop(m, now);
     /* What the workers hold stays open until they have taken what is queued. */
     stk_listen_set_close(&m->listeners);
     stk_report_close(m);
@@ -414,7 +415,9 @@ static int master_build(struct stk_master *m)
         return r;
     stk_notify_init(m);
     stk_master_sweep_caches(m);
-    r = stk_tls_watch(m);
+    r = stk_beside_init(m);
+    if (r == 0)
+        r = stk_tls_watch(m);
     return r < 0 ? r : stk_reload_init(m);
 }
 
@@ -434,8 +437,10 @@ static void master_free_dead(struct stk_master *m)
 static void master_serve(struct stk_master *m)
 {
     stk_master_tell(m, STK_MASTER_EVENT_START, 0, 0);
+    stk_beside_start(m);
     stk_slot_fill(m);
-    while (m->stopping == 0 || !stk_list_is_empty(&m->procs) || stk_upgrade_holds(m)) {
+    while (m->stopping == 0 || !stk_list_is_empty(&m->procs) || stk_upgrade_holds(m) ||
+           stk_beside_holds(m)) {
         int r = stk_loop_run_once(m->loop, -1, m);
 
         if (r < 0) {
@@ -445,6 +450,7 @@ static void master_serve(struct stk_master *m)
         }
         stk_upgrade_reap(m);
         stk_reap_all(m);
+        stk_beside_on_turn(m);
         stk_upgrade_on_turn(m);
         stk_control_settle(m);
         master_free_dead(m);
@@ -460,6 +466,7 @@ static void master_destroy(struct stk_master *m)
     stk_control_close(m);
     stk_fifo_close(m);
     stk_report_close(m);
+    stk_beside_close(m);
     m->watch = stk_watch_free(m->watch);
     stk_tls_close(m);
     stk_reload_deinit(m);
@@ -495,6 +502,8 @@ int stk_master_run(const struct stk_master_params *params)
     m->fifo.source.fd = -1;
     stk_list_init(&m->procs);
     stk_list_init(&m->dead);
+    stk_list_init(&m->children);
+    m->beside.lines.fd = m->beside.guard_ours = m->beside.guard_theirs = -1;
     stk_spawn_set_name(m->config, "master");
     master_hold_signals(m);
     code = master_listen(m);

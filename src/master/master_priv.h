@@ -18,6 +18,7 @@
  *   notify.c    the service manager, and its watchdog
  *   privilege.c from root to a user
  *   upgrade.c   a new master in the place of this one
+ *   beside.h    programs beside the workers, with a list of its files
  */
 #pragma once
 
@@ -31,6 +32,7 @@
 #include "base/macros.h"
 #include "base/time.h"
 #include "loop/loop.h"
+#include "master/beside.h"
 #include "master/fifo.h"
 #include "master/master.h"
 #include "master/pidfile.h"
@@ -138,6 +140,8 @@ struct stk_master {
 
     struct stk_list procs;
     struct stk_list dead;
+    struct stk_list children; /* commands beside the workers (child.h) */
+    struct stk_beside beside;
     struct stk_slot *slots; /* nslots of them */
     uint32_t generation;
     uint64_t oom_kills;        /* as last seen: oom.c */

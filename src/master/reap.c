@@ -98,7 +98,7 @@ static bool reap_is_ours(struct stk_master *m, pid_t pid)
         if (p->pid == pid || p->pid == 0)
             return true;
     }
-    return stk_upgrade_is_ours(m, pid);
+    return stk_child_is_ours(m, pid) || stk_upgrade_is_ours(m, pid);
 }
 
 static void reap_strangers(struct stk_master *m)
@@ -146,6 +146,7 @@ void stk_reap_all(struct stk_master *m)
 
     while ((p = reap_next(m, &status)) != NULL)
         stk_proc_exited(p, status);
+    stk_child_reap(m);
     if (m->reaps_strangers)
         reap_strangers(m);
 }

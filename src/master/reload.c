@@ -312,6 +312,7 @@ void stk_reload_rolling(struct stk_master *m)
         return;
     atomic_fetch_add_explicit(&m->scoreboard->reloads, 1, memory_order_relaxed);
     stk_tls_reload(m);
+    stk_beside_on_reload(m);
     if (m->config->autoreload || !m->ever_ready) {
         stk_reload_fresh(m);
         return;

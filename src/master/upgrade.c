@@ -14,7 +14,7 @@
  * it could not start, or not load the application); "successor PID" (it has handed over itself, to
  * be heard by a process 1 that waits for its end); "takes connections 1" old to new   "go";
  * "abort"; "connection served", "connection new": with a descriptor, if taken; "no more
- * connections", at their end
+ * connections", at their end; and what beside.c says of programs that have to end
  *
  * As process 1 the old master cannot go: it stays, serving nobody, passes signals on, and ends with
  * the exit code of the last successor.
@@ -220,6 +220,11 @@ static void upgrade_on_hearing(struct stk_timer *timer, void *who)
     upgrade_close(u, &u->predecessor);
 }
 
+static void upgrade_tell_successor(struct stk_master *m, const char *word)
+{
+    upgrade_send(m->upgrade->control.fd, word);
+}
+
 static void upgrade_hand_over(struct stk_upgrade *u)
 {
     struct stk_master *m = u->master;
@@ -235,6 +240,7 @@ static void upgrade_hand_over(struct stk_upgrade *u)
     stk_listen_set_own(&m->listeners, false);
     stk_listen_set_own(&m->stats_listeners, false);
     stk_notify_successor(m, u->pid);
+    stk_beside_hand_over(m, upgrade_tell_successor);
     upgrade_send(u->control.fd, "go");
     upgrade_send(u->predecessor.fd, next);
     if (u->predecessor.fd >= 0 && getpid() != 1)
@@ -503,6 +509,8 @@ void stk_upgrade_on_turn(struct stk_master *m)
 {
     struct stk_upgrade *u = m->upgrade;
 
+    if (u->state == UPGRADE_HANDED)
+        stk_beside_tell(m, upgrade_tell_successor);
     if (u->state != UPGRADE_HANDED || u->emptied || !stk_list_is_empty(&u->master->procs) ||
         u->out.n > 0 || upgrade_passes_on(u))
         return;
@@ -637,6 +645,7 @@ static void upgrade_take_over(struct stk_upgrade *u, bool handed)
                         (int)u->predecessor_pid);
         stk_pidfile_hand_over(&m->pidfile, getpid());
     }
+    stk_beside_take_over(m);
     if (u->told)
         stk_notify_ready(m);
     if (u->wanted) {
@@ -666,11 +675,14 @@ static void upgrade_on_predecessor(struct stk_source *src, uint32_t events, void
         } else if (strcmp(buf, "abort") == 0 && u->waiting && m->stopping == 0) {
             stk_log_warning("the old server (%d) goes on: this one ends", (int)u->predecessor_pid);
             stk_master_stop(m, false);
+        } else {
+            stk_beside_hear(m, buf);
         }
     }
     if (r >= 0)
         return;
     upgrade_close(u, src);
+    stk_beside_hear(m, NULL);
     if (u->waiting && m->stopping == 0)
         upgrade_take_over(u, false);
 }
