@@ -45,10 +45,13 @@ static char *gen_document(void)
         "\n## Fields of the access log\n\n"
         "In a template, `{name}`; in `json:name,name`, the keys. A field that has no value is `-`, "
         "in\n"
-        "JSON `null`. `{header:NAME}` is a field of the request's head.\n\n"
+        "JSON `null`. NAME stands for a parameter, as in `{header:x-request-id}`.\n\n"
         "| field | what |\n|---|---|\n"
 #define X(id, name, kind, help) "| `" name "` | " help " |\n"
-        STK_ACCESS_FIELDS(X);
+        STK_ACCESS_FIELDS(X)
+#undef X
+#define X(id, prefix, kind, help) "| `" prefix ":NAME` | " help " |\n"
+            STK_ACCESS_FAMILIES(X);
 #undef X
     STK_CLEANUP(stk_mem_freep) char *options = stk_help_markdown();
 

@@ -176,6 +176,12 @@ struct stk_request_ops {
     /* Gives the request so many milliseconds from now on, in place of request-timeout; 0: no limit.
      * 0, or -ENOTSUP where nobody watches. */
     int (*set_timeout)(struct stk_request *req, stk_msec timeout);
+    /* Sets a variable of the request for the access log, at most 64 of 1 KiB (more is cut). 0, or
+     * -EINVAL, -ENOSPC, -ENOMEM. Then: copies its value to dst; the length, 0: there is none. */
+    int (*set_logvar)(struct stk_request *req, stk_span name, stk_span value);
+    size_t (*get_logvar)(const struct stk_request *req, stk_span name, char *dst, size_t size);
+    /* The request is to be in the access log, whatever access-log-only says. */
+    void (*log_this)(struct stk_request *req);
 
     /*
      * For hosts with an event loop (stk_host_ops.has_loop). Makes a request outlive its call: the

@@ -24,6 +24,7 @@
 
 #include "base/fd.h"
 #include "base/log_clock.h"
+#include "base/log_date.h"
 #include "base/log_sink.h"
 #include "base/mem.h"
 #include "base/time.h"
@@ -35,7 +36,8 @@ static struct {
     _Atomic int tee;                             /* -1: none */
     _Atomic uint64_t dropped;                    /* lines, since the last report */
     void (*watch)(const char *text, size_t len); /* or NULL */
-    bool captures; /* standard output and error go where the lines go */
+    bool captures;    /* standard output and error go where the lines go */
+    const char *date; /* NULL: the usual one */
     char process[32];
 } log_state = {
     .sink = {.kind = STK_LOG_SINK_STREAM, .type = STK_LOG_SINK_OTHER, .fd = STDERR_FILENO},
@@ -51,7 +53,7 @@ struct log_batch {
     uint64_t lines; /* complete ones in buf, and those that a report in buf speaks of */
     size_t len;     /* bytes of complete lines */
     size_t prefix_len;
-    char prefix[128];
+    char prefix[192];
     char buf[STK_LOG_LINE_MAX];
 };
 
@@ -89,6 +91,33 @@ int stk_log_open(const char *target)
     stk_log_sink_close(&log_state.sink);
     log_state.sink = sink;
     return 0;
+}
+
+void stk_log_divert(struct stk_log_sink *ret_sink)
+{
+    *ret_sink = log_state.sink;
+    log_state.sink = (struct stk_log_sink){.kind = STK_LOG_SINK_STREAM, .fd = STDERR_FILENO};
+    stk_log_sink_probe(&log_state.sink);
+}
+
+void stk_log_restore(const struct stk_log_sink *sink)
+{
+    log_state.sink = *sink;
+}
+
+int stk_log_chmod(mode_t mode)
+{
+    return stk_log_sink_chmod(&log_state.sink, mode);
+}
+
+bool stk_log_is_file(void)
+{
+    return log_state.sink.kind == STK_LOG_SINK_FILE && log_state.sink.type == STK_LOG_SINK_REGULAR;
+}
+
+void stk_log_set_date(const char *format)
+{
+    log_state.date = format;
 }
 
 static void log_capture(void)
@@ -175,6 +204,14 @@ static void log_make_prefix(struct log_batch *b)
 
     if (b->sink.kind == STK_LOG_SINK_SYSLOG) { /* which adds time and pid itself */
         n = snprintf(b->prefix, sizeof b->prefix, "[%s] %s: ", log_state.process, name);
+    } else if (log_state.date != NULL) {
+        char date[64];
+
+        clock_gettime(CLOCK_REALTIME, &now);
+        stk_log_date(date, sizeof date, log_state.date, now.tv_sec);
+        n = snprintf(b->prefix, sizeof b->prefix, "%s [%s %d] %s%s%s: ", date, log_state.process,
+                     (int)getpid(), colour ? log_levels[b->level].colour : "", name,
+                     colour ? "\033[0m" : "");
     } else {
         clock_gettime(CLOCK_REALTIME, &now);
         stk_log_clock_local(now.tv_sec, &clock);

@@ -9,8 +9,11 @@
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 
 #include "base/macros.h"
+
+struct stk_log_sink;
 
 enum stk_log_level {
     STK_LOG_DEBUG,
@@ -36,6 +39,19 @@ int stk_log_open(const char *target) STK_MUST_CHECK;
 void stk_log_reopen(void);
 /* From now on, what is printed goes to the error log as well, if that is a file. */
 void stk_log_capture(void);
+/*
+ * Lines go to standard error from now on, which is a pipe to somebody who knows where they belong.
+ * The sink that they went to is the caller's until he gives it back.
+ */
+void stk_log_divert(struct stk_log_sink *ret_sink);
+void stk_log_restore(const struct stk_log_sink *sink);
+/* The permissions of the file, whenever it is opened; 0: as it is made. 0 or a negative errno. */
+int stk_log_chmod(mode_t mode) STK_MUST_CHECK;
+/* How lines begin, as strftime (base/log_date.h); the text stays the caller's. NULL: date, time and
+ * milliseconds. */
+void stk_log_set_date(const char *format);
+/* Whether lines go to a file that was opened by its path. */
+bool stk_log_is_file(void);
 /* The descriptor that lines are written to. */
 int stk_log_fd(void);
 /* The word between brackets that names this process: "master", "worker 1". At most 31 bytes. */

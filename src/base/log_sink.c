@@ -7,6 +7,9 @@
  * 6.4), and otherwise a poll before the write, which leaves a window as small as the race of two
  * processes for the last free page of a pipe. Regular files are simply written.
  *
+ * Datagrams go to an address that is not connected: a reader that comes later, or again, is found
+ * without anybody looking for it.
+ *
  * Syslog is spoken here rather than by syslog(3): libc keeps one identity and one lock a process.
  * The application may openlog() under another name, and a fork may inherit the lock taken; neither
  * may change or stop our log. And syslog(3) waits for a stalled daemon.
@@ -34,7 +37,7 @@
 
 enum { SINK_FILE_WRITE_MAX = 64 * 1024 };
 
-static int sink_facility(const char *name)
+int stk_log_sink_facility(const char *name)
 {
     static const struct {
         const char *name;
@@ -120,6 +123,27 @@ int stk_log_sink_open_syslog(struct stk_log_sink *ret_sink, const char *path, in
     return 0;
 }
 
+int stk_log_sink_open_datagram(struct stk_log_sink *ret_sink, const struct sockaddr *peer,
+                               socklen_t peer_len, const char *address, const char *ident,
+                               int facility, size_t packet_max)
+{
+    struct stk_log_sink sink = {.kind = STK_LOG_SINK_DATAGRAM,
+                                .type = STK_LOG_SINK_SOCKET,
+                                .facility = facility,
+                                .peer_len = peer_len,
+                                .packet_max = packet_max};
+
+    sink.fd = socket(peer->sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (sink.fd < 0)
+        return -errno;
+    sink.path = stk_mem_strdup(address);
+    sink.ident = ident != NULL ? stk_mem_strdup(ident) : NULL;
+    sink.peer = stk_mem_zalloc(peer_len);
+    memcpy(sink.peer, peer, peer_len);
+    *ret_sink = sink;
+    return 0;
+}
+
 int stk_log_sink_open(struct stk_log_sink *ret_sink, const char *target, int dash_fd)
 {
     struct stk_log_sink sink = {.kind = STK_LOG_SINK_STREAM, .fd = -1};
@@ -127,7 +151,7 @@ int stk_log_sink_open(struct stk_log_sink *ret_sink, const char *target, int das
     if (strcmp(target, "syslog") == 0)
         return stk_log_sink_open_syslog(ret_sink, "/dev/log", LOG_DAEMON);
     if (strncmp(target, "syslog:", 7) == 0) {
-        int facility = sink_facility(target + 7);
+        int facility = stk_log_sink_facility(target + 7);
 
         return facility < 0 ? facility : stk_log_sink_open_syslog(ret_sink, "/dev/log", facility);
     }
@@ -163,10 +187,20 @@ int stk_log_sink_reopen(struct stk_log_sink *sink)
     fd = sink_open_file(sink->path);
     if (fd < 0)
         return fd;
+    if (sink->mode != 0 && fchmod(fd, sink->mode) < 0 && errno != EPERM)
+        return -errno; /* EPERM: another user has made it again */
     if (dup3(fd, sink->fd, O_CLOEXEC) < 0)
         return -errno;
     stk_log_sink_probe(sink);
     return 0;
+}
+
+int stk_log_sink_chmod(struct stk_log_sink *sink, mode_t mode)
+{
+    if (sink->kind != STK_LOG_SINK_FILE || mode == 0)
+        return 0;
+    sink->mode = mode;
+    return fchmod(sink->fd, mode) < 0 ? -errno : 0;
 }
 
 void stk_log_sink_close(struct stk_log_sink *sink)
@@ -175,6 +209,8 @@ void stk_log_sink_close(struct stk_log_sink *sink)
         stk_fd_close(&sink->fd);
     sink->fd = -1;
     free(stk_steal(&sink->path));
+    free(stk_steal(&sink->ident));
+    free(stk_steal(&sink->peer));
 }
 
 size_t stk_log_sink_write_max(const struct stk_log_sink *sink)
@@ -198,14 +234,14 @@ static ssize_t sink_write_syslog(const struct stk_log_sink *sink, enum stk_log_l
     struct stk_log_clock clock;
     struct msghdr msg = {0};
     struct iovec iov[2];
-    char head[80];
+    char head[128];
     int n;
 
     stk_log_clock_local(time(NULL), &clock);
     n = snprintf(head, sizeof head,
-                 "<%d>%s %2u %02u:%02u:%02u stoker[%d]: ", sink_priority(sink, level),
+                 "<%d>%s %2u %02u:%02u:%02u %.31s[%d]: ", sink_priority(sink, level),
                  stk_log_clock_month(clock.month), clock.day, clock.hour, clock.minute,
-                 clock.second, (int)getpid());
+                 clock.second, sink->ident != NULL ? sink->ident : "stoker", (int)getpid());
     iov[0] = (struct iovec){.iov_base = head, .iov_len = (size_t)n};
     iov[1] = (struct iovec){.iov_base = (void *)(uintptr_t)data,
                             .iov_len = len > 0 && data[len - 1] == '\n' ? len - 1 : len};
@@ -219,6 +255,42 @@ static ssize_t sink_write_syslog(const struct stk_log_sink *sink, enum stk_log_l
         if (errno != EINTR && (errno == EAGAIN || attempt > 0 || sink_connect(sink) < 0))
             return -errno; /* a restarted daemon has a new socket: hence the connect */
     }
+}
+
+/* As uWSGI sends them: a line is a notice, if it is nothing worse. */
+static int sink_notice(const struct stk_log_sink *sink, enum stk_log_level level)
+{
+    return level > STK_LOG_INFO ? sink_priority(sink, level) : sink->facility | LOG_NOTICE;
+}
+
+static ssize_t sink_write_datagram(const struct stk_log_sink *sink, enum stk_log_level level,
+                                   const char *data, size_t len)
+{
+    struct stk_log_clock clock;
+    size_t text = len > 0 && data[len - 1] == '\n' ? len - 1 : len;
+    struct msghdr msg = {.msg_name = sink->peer, .msg_namelen = sink->peer_len};
+    struct iovec iov[2];
+    char head[320];
+    int n = 0;
+
+    if (sink->facility >= 0) {
+        stk_log_clock_local(time(NULL), &clock);
+        n = snprintf(head, sizeof head,
+                     "<%d>%s %2u %02u:%02u:%02u %.255s: ", sink_notice(sink, level),
+                     stk_log_clock_month(clock.month), clock.day, clock.hour, clock.minute,
+                     clock.second, sink->ident != NULL ? sink->ident : "stoker");
+    } else if (sink->ident != NULL) {
+        n = snprintf(head, sizeof head, "%.255s", sink->ident);
+    }
+    if (sink->packet_max > 0 && text + (size_t)n > sink->packet_max)
+        text = sink->packet_max > (size_t)n ? sink->packet_max - (size_t)n : 0;
+    iov[0] = (struct iovec){.iov_base = head, .iov_len = (size_t)n};
+    iov[1] = (struct iovec){.iov_base = (void *)(uintptr_t)data, .iov_len = text};
+    msg.msg_iov = iov;
+    msg.msg_iovlen = 2;
+    if (sendmsg(sink->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
+        return (ssize_t)len;
+    return errno == ENOBUFS ? -EAGAIN : -errno;
 }
 
 static ssize_t sink_write_polled(const struct stk_log_sink *sink, const char *data, size_t len)
@@ -267,6 +339,8 @@ ssize_t stk_log_sink_write(const struct stk_log_sink *sink, enum stk_log_level l
 
     if (sink->kind == STK_LOG_SINK_SYSLOG)
         return sink_write_syslog(sink, level, data, len);
+    if (sink->kind == STK_LOG_SINK_DATAGRAM)
+        return sink_write_datagram(sink, level, data, len);
     if (pipe)
         stk_sigpipe_hold(&guard);
     do {

@@ -65,8 +65,9 @@ struct stk_log_writer {
 
     /* The thread's own. */
     struct stk_log_sink sink;
-    int error;             /* of the last that failed */
-    uint64_t told_dropped; /* what has been reported */
+    struct stk_log_out out; /* in its place, with a function to write */
+    int error;              /* of the last that failed */
+    uint64_t told_dropped;  /* what has been reported */
     uint64_t told_failed;
     stk_nsec told_when;
     bool torn; /* the last line in the target is cut off */
@@ -165,6 +166,10 @@ static void writer_do_reopen(struct stk_log_writer *w)
     pthread_mutex_lock(&w->lock);
     w->reopen = false;
     pthread_mutex_unlock(&w->lock);
+    if (w->out.write != NULL) {
+        w->out.reopen(w->out.arg);
+        return;
+    }
     r = stk_log_sink_reopen(&w->sink);
     if (r < 0)
         stk_log_error("%s: cannot open %s again, so the old one stays in use: %s", w->name,
@@ -223,6 +228,10 @@ static bool writer_put(struct stk_log_writer *w, char *piece, size_t len)
     bool torn = w->torn;
     size_t done = 0;
 
+    if (w->out.write != NULL) {
+        writer_lose(w, w->out.write(w->out.arg, piece, len), EAGAIN);
+        return true;
+    }
     if (torn) { /* ends the line that an error has cut off */
         *--piece = '\n';
         len++;
@@ -256,7 +265,7 @@ static size_t writer_take(struct stk_log_writer *w, uint64_t end, char *dst)
 
     memcpy(dst, w->ring + at, first);
     memcpy(dst + first, w->ring, len - first);
-    nl = w->sink.kind == STK_LOG_SINK_SYSLOG ? memchr(dst, '\n', len) : memrchr(dst, '\n', len);
+    nl = stk_log_sink_takes_lines(&w->sink) ? memchr(dst, '\n', len) : memrchr(dst, '\n', len);
     STK_ASSERT(nl != NULL);
     return (size_t)(nl - dst) + 1;
 }
@@ -299,7 +308,8 @@ void stk_log_writer_crash(struct stk_log_writer *w)
 {
     const struct timespec pause = {.tv_nsec = STK_NSEC_PER_MSEC};
 
-    if (w == NULL || w->pid != getpid() || w->sink.kind == STK_LOG_SINK_SYSLOG)
+    if (w == NULL || w->pid != getpid() || stk_log_sink_takes_lines(&w->sink) ||
+        w->out.write != NULL)
         return;
     /* Held for good: neither the thread nor anybody else adds to what is written here. */
     for (int tries = 0; pthread_mutex_trylock(&w->lock) != 0; tries++) {
@@ -427,14 +437,16 @@ static int writer_start(struct stk_log_writer *w)
 static void writer_release(struct stk_log_writer *w)
 {
     stk_log_sink_close(&w->sink);
+    if (w->out.free != NULL)
+        w->out.free(w->out.arg);
     w->magic = 0;
     free(w->ring);
     free(w->name);
     free(w);
 }
 
-int stk_log_writer_new(struct stk_log_writer **ret_writer, const char *name,
-                       const struct stk_log_sink *sink, size_t size)
+static int writer_new(struct stk_log_writer **ret_writer, const char *name,
+                      const struct stk_log_sink *sink, const struct stk_log_out *out, size_t size)
 {
     struct stk_log_writer *w = stk_new0(struct stk_log_writer);
     int r;
@@ -446,6 +458,7 @@ int stk_log_writer_new(struct stk_log_writer **ret_writer, const char *name,
         w->size *= 2;
     w->magic = WRITER_MAGIC;
     w->sink = *sink;
+    w->out = *out;
     w->name = stk_mem_strdup(name);
     w->ring = stk_mem_zalloc(w->size);
     w->wake_at = UINT64_MAX;
@@ -457,6 +470,24 @@ int stk_log_writer_new(struct stk_log_writer **ret_writer, const char *name,
     }
     *ret_writer = w;
     return 0;
+}
+
+int stk_log_writer_new(struct stk_log_writer **ret_writer, const char *name,
+                       const struct stk_log_sink *sink, size_t size)
+{
+    static const struct stk_log_out none;
+
+    return writer_new(ret_writer, name, sink, &none, size);
+}
+
+int stk_log_writer_new_out(struct stk_log_writer **ret_writer, const char *name,
+                           const struct stk_log_out *out, size_t size)
+{
+    /* Of which only the size of its pieces counts. */
+    static const struct stk_log_sink nowhere = {
+        .kind = STK_LOG_SINK_STREAM, .type = STK_LOG_SINK_REGULAR, .fd = -1};
+
+    return writer_new(ret_writer, name, &nowhere, out, size);
 }
 
 /* Waits for the thread's end. False: it hangs inside a system call. */

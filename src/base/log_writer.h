@@ -23,6 +23,19 @@ enum { STK_LOG_WRITER_SIZE = 1024 * 1024 }; /* the default of the buffer */
  */
 int stk_log_writer_new(struct stk_log_writer **ret_writer, const char *name,
                        const struct stk_log_sink *sink, size_t size) STK_MUST_CHECK;
+/* What a writer writes to in place of a sink; used by its thread only. */
+struct stk_log_out {
+    void *arg;
+    /* Writes whole lines, without waiting long. Returns how many of them were lost. */
+    uint64_t (*write)(void *arg, const char *lines, size_t len);
+    void (*reopen)(void *arg);
+    void (*free)(void *arg);
+};
+
+/* The same for another target than a sink. `out->free` is called in the end, also when this fails.
+ */
+int stk_log_writer_new_out(struct stk_log_writer **ret_writer, const char *name,
+                           const struct stk_log_out *out, size_t size) STK_MUST_CHECK;
 /*
  * Writes what is left, for at most 5 seconds, or one when the reader is stalled, ends the thread
  * and frees all. Nobody may append any more. Accepts NULL; returns NULL.

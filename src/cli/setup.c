@@ -15,6 +15,7 @@
 #include "base/owner.h"
 #include "base/title.h"
 #include "cli/cli.h"
+#include "serve/log_fan.h"
 #include "serve/static.h"
 
 /* Prints one line about an option that could not be carried out; the exit code. */
@@ -129,6 +130,20 @@ int stk_setup_startup(struct stk_cli *cli)
     return 0;
 }
 
+/* What options say of the error log's file, which is open. 0, or the exit code. */
+static int setup_log_file(struct stk_cli *cli, const struct stk_config *config)
+{
+    int r = stk_log_chmod(stk_log_fan_mode(config));
+
+    if (r < 0)
+        return setup_fail(cli->load, STK_OPTION_ID_LOGFILE_CHMOD, strerror(-r));
+    stk_log_set_date(config->log_date);
+    if (config->log_truncate && cli->startup.predecessor == 0 && stk_log_is_file() &&
+        ftruncate(stk_log_fd(), 0) < 0)
+        return setup_fail(cli->load, STK_OPTION_ID_LOG_TRUNCATE, strerror(errno));
+    return 0;
+}
+
 int stk_setup_process(struct stk_cli *cli)
 {
     const struct stk_config *config = stk_load_config(cli->load);
@@ -152,7 +167,7 @@ int stk_setup_process(struct stk_cli *cli)
     r = stk_log_open(config->error_log);
     if (r < 0)
         return setup_fail(cli->load, STK_OPTION_ID_ERROR_LOG, strerror(-r));
-    return 0;
+    return setup_log_file(cli, config);
 }
 
 void stk_setup_target(struct stk_config *config)

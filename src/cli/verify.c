@@ -17,6 +17,9 @@
 #include "serve/access_filter.h"
 #include "serve/access_format.h"
 #include "serve/compress.h"
+#include "serve/log_encode.h"
+#include "serve/log_fan.h"
+#include "serve/log_place.h"
 #include "serve/regex.h"
 #include "serve/router.h"
 #include "serve/static.h"
@@ -156,6 +159,61 @@ static void verify_access_only(struct stk_load *load, const struct stk_config *c
 
         if (error != NULL)
             stk_load_reject(load, opt, i, "%s", error);
+    }
+}
+
+/* Routes, patterns and encoders of logs. */
+static void verify_log_item(struct stk_load *load, enum stk_option_id id, const char *text,
+                            char **ret_error)
+{
+    struct stk_log_encoder *encoder = NULL;
+    struct stk_log_place place = {0};
+
+    switch (id) {
+    case STK_OPTION_ID_LOGGER:
+    case STK_OPTION_ID_REQ_LOGGER:
+        if (stk_log_place_parse(&place, text, ret_error) == 0)
+            stk_log_place_deinit(&place);
+        break;
+    case STK_OPTION_ID_LOG_ENCODER:
+    case STK_OPTION_ID_LOG_REQ_ENCODER:
+        if (stk_log_encoder_new(&encoder, text, ret_error) == 0)
+            stk_log_encoder_free(encoder);
+        break;
+    case STK_OPTION_ID_LOG_ROUTE:
+    case STK_OPTION_ID_LOG_REQ_ROUTE:
+        (void)!stk_log_fan_check_route(stk_load_config(load), text, ret_error);
+        break;
+    default:
+        (void)!stk_log_fan_check_pattern(text, ret_error);
+        break;
+    }
+}
+
+static void verify_logs(struct stk_load *load, const struct stk_config *config)
+{
+    const struct {
+        enum stk_option_id id;
+        const struct stk_strv *values;
+    } all[] = {
+        {STK_OPTION_ID_LOGGER, &config->logger},
+        {STK_OPTION_ID_REQ_LOGGER, &config->req_logger},
+        {STK_OPTION_ID_LOG_ROUTE, &config->log_route},
+        {STK_OPTION_ID_LOG_REQ_ROUTE, &config->log_req_route},
+        {STK_OPTION_ID_LOG_ENCODER, &config->log_encoder},
+        {STK_OPTION_ID_LOG_REQ_ENCODER, &config->log_req_encoder},
+        {STK_OPTION_ID_LOG_DRAIN, &config->log_drain},
+        {STK_OPTION_ID_LOG_FILTER, &config->log_filter},
+    };
+
+    for (size_t i = 0; i < STK_ARRAY_LEN(all); i++) {
+        for (size_t j = 0; j < all[i].values->n; j++) {
+            STK_CLEANUP(stk_mem_freep) char *error = NULL;
+
+            verify_log_item(load, all[i].id, all[i].values->items[j], &error);
+            if (error != NULL)
+                stk_load_reject(load, verify_row(all[i].id), j, "%s", error);
+        }
     }
 }
 
@@ -373,6 +431,7 @@ void stk_verify_values(struct stk_load *load)
     verify_forwarded(load, config);
     verify_access_format(load, config);
     verify_access_only(load, config);
+    verify_logs(load, config);
     verify_server_header(load, config);
     verify_owner(load, config);
     verify_deadline(load, config);

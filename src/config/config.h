@@ -162,9 +162,21 @@ struct stk_config {
     /* logs */
     char *access_log; /* "-": standard output (default), "off", path, "syslog" */
     struct stk_strv access_log_only;
-    char *access_log_format; /* "combined", "common", "json", or a template */
-    char *error_log;         /* "-": standard error */
-    int64_t log_level;       /* enum stk_log_level */
+    char *access_log_format;                      /* "combined", "common", "json", or a template */
+    char *error_log;                              /* "-": standard error */
+    struct stk_strv logger, req_logger;           /* "[name ]method:argument" */
+    struct stk_strv log_route, log_req_route;     /* "name pattern" */
+    struct stk_strv log_encoder, log_req_encoder; /* "name[:logger][ argument]" */
+    struct stk_strv log_drain, log_filter;        /* patterns */
+    int64_t rsyslog_packet_size;
+    int64_t log_maxsize;  /* bytes; 0: files grow */
+    char *log_backupname; /* of the error log; NULL: PATH.TIME */
+    struct stk_strv touch_logrotate, touch_logreopen;
+    int64_t logfile_chmod; /* -1: 0640 less the umask */
+    bool log_truncate;
+    bool log_reopen;
+    char *log_date;    /* as strftime; NULL: 2026-11-23 03:10:00.123 */
+    int64_t log_level; /* enum stk_log_level */
 
     char *server_header; /* value of Server; empty: none */
 

@@ -229,8 +229,10 @@ static void fifo_command(struct stk_master *m, char c)
         stk_reload_rolling(m);
         break;
     case 'l':
-    case 'L':
         stk_master_reopen_logs(m);
+        break;
+    case 'L':
+        stk_logs_rotate(m);
         break;
     case '+':
     case '-':

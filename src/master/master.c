@@ -154,6 +154,7 @@ static void master_on_hup(struct stk_master *m, const struct signalfd_siginfo *i
 void stk_master_reopen_logs(struct stk_master *m)
 {
     stk_log_reopen();
+    stk_logs_reopen(m);
     stk_list_for_each (it, &m->procs) {
         struct stk_proc *p = stk_container_of(it, struct stk_proc, link);
 
@@ -436,13 +437,20 @@ static void master_free_dead(struct stk_master *m)
 
 static void master_serve(struct stk_master *m)
 {
+    int r;
+
     stk_master_tell(m, STK_MASTER_EVENT_START, 0, 0);
+    r = stk_logs_begin(m);
+    if (r < 0) {
+        errno = -r;
+        stk_log_critical("the logs cannot be set up: %m");
+        stk_master_fail(m, STK_MASTER_EXIT_CONFIG);
+    }
     stk_beside_start(m);
     stk_slot_fill(m);
     while (m->stopping == 0 || !stk_list_is_empty(&m->procs) || stk_upgrade_holds(m) ||
            stk_beside_holds(m)) {
-        int r = stk_loop_run_once(m->loop, -1, m);
-
+        r = stk_loop_run_once(m->loop, -1, m);
         if (r < 0) {
             errno = -r;
             stk_log_critical("the master's event loop failed: %m");
@@ -459,6 +467,7 @@ static void master_serve(struct stk_master *m)
     if (m->exit_code == STK_MASTER_EXIT_OK)
         stk_log_info("stopped after %llu requests",
                      (unsigned long long)stk_scoreboard_total(m->scoreboard, STK_COUNTER_requests));
+    stk_logs_end(m);
 }
 
 static void master_destroy(struct stk_master *m)

@@ -119,6 +119,18 @@ struct stk_master_tls {
     bool again; /* they did not fit together a moment ago */
 };
 
+/* Logs: logs.c. */
+struct stk_master_logs {
+    struct stk_log_fan *fan;  /* NULL: all processes write by themselves */
+    struct stk_source source; /* the end of the pipe that is read */
+    int out, err;             /* the standard streams as they were */
+    char *buf;
+    size_t len;
+    struct stk_watch *watch; /* of files that are touched; NULL: there are none */
+    struct stk_timer look;   /* at the sizes of files */
+    stk_nsec complained;
+};
+
 struct stk_master {
     uint32_t magic;
     const struct stk_master_params *params;
@@ -147,6 +159,8 @@ struct stk_master {
     uint64_t oom_kills;        /* as last seen: oom.c */
     struct stk_notify *notify; /* NULL: no service manager listens */
     struct stk_upgrade *upgrade;
+
+    struct stk_master_logs logs;
 
     /* templates (preload) */
     struct stk_proc *template;
@@ -201,6 +215,24 @@ void stk_master_tell(struct stk_master *m, enum stk_master_event event, unsigned
 void stk_master_restore_signals(struct stk_master *m);
 /* Opens the log files again, here and in the children: the control socket may ask for it. */
 void stk_master_reopen_logs(struct stk_master *m);
+
+/* logs.c */
+/* Begins to collect lines, to look at sizes, and at files that are touched. 0 or a negative errno,
+ * the reason logged where it is the configuration. */
+int stk_logs_begin(struct stk_master *m) STK_MUST_CHECK;
+/* Opens the files that the master writes again. */
+void stk_logs_reopen(struct stk_master *m);
+/* Renames all log files and opens new ones. */
+void stk_logs_rotate(struct stk_master *m);
+/* In a child that is to be another program: its standard streams are those that we were given. */
+void stk_logs_restore(struct stk_master *m);
+/* In a child: closes what is the master's. */
+void stk_logs_leave(struct stk_master *m);
+/* Writes what is left, and has the log as it was before. Harmless twice. */
+void stk_logs_end(struct stk_master *m);
+
+/* privilege.c: the path of a log that is a file, else NULL. */
+const char *stk_privilege_log_path(const char *target);
 
 /* report.c */
 /* Answers at `stats`, whose sockets are open. 0, or the exit code, the reason logged. */

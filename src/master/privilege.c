@@ -23,6 +23,7 @@
 #include "base/mem.h"
 #include "base/owner.h"
 #include "master/master_priv.h"
+#include "serve/log_place.h"
 
 /* Whom to become. */
 struct privilege {
@@ -78,7 +79,7 @@ char *stk_privilege_owner(const struct stk_config *config)
 }
 
 /* The path of a log that is a file, else NULL. */
-static const char *privilege_log_path(const char *target)
+const char *stk_privilege_log_path(const char *target)
 {
     static const char *const others[] = {"-", "off", "stdout", "stderr", "syslog"};
 
@@ -94,7 +95,7 @@ static const char *privilege_log_path(const char *target)
 /* Makes a log's file if it is not there, and gives it to the user if it is root's. */
 static void privilege_give_log(const char *target, const struct privilege *to)
 {
-    const char *path = privilege_log_path(target);
+    const char *path = stk_privilege_log_path(target);
     STK_CLEANUP(stk_fd_closep) int fd = -1;
     struct stat st;
 
@@ -108,9 +109,23 @@ static void privilege_give_log(const char *target, const struct privilege *to)
         stk_log_warning("the log %s cannot be given to the server's user: %m", path);
 }
 
+static void privilege_give_loggers(const struct stk_strv *loggers, const struct privilege *to)
+{
+    for (size_t i = 0; i < loggers->n; i++) {
+        STK_CLEANUP(stk_mem_freep) char *error = NULL;
+        struct stk_log_place place = {0};
+
+        if (stk_log_place_parse(&place, loggers->items[i], &error) < 0)
+            continue;
+        if (place.method == STK_LOG_METHOD_FILE)
+            privilege_give_log(place.target, to);
+        stk_log_place_deinit(&place);
+    }
+}
+
 static int privilege_check_log(const char *option, const char *target)
 {
-    const char *path = privilege_log_path(target);
+    const char *path = stk_privilege_log_path(target);
 
     if (path == NULL || faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) == 0)
         return 0;
@@ -181,6 +196,8 @@ static int privilege_drop(const struct stk_config *config, const struct privileg
     }
     privilege_give_log(config->error_log, to);
     privilege_give_log(config->access_log, to);
+    privilege_give_loggers(&config->logger, to);
+    privilege_give_loggers(&config->req_logger, to);
     r = privilege_become(to);
     if (r < 0) {
         errno = -r;

@@ -313,6 +313,8 @@ void stk_reload_rolling(struct stk_master *m)
     atomic_fetch_add_explicit(&m->scoreboard->reloads, 1, memory_order_relaxed);
     stk_tls_reload(m);
     stk_beside_on_reload(m);
+    if (m->config->log_reopen)
+        stk_master_reopen_logs(m);
     if (m->config->autoreload || !m->ever_ready) {
         stk_reload_fresh(m);
         return;

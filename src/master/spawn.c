@@ -83,6 +83,7 @@ void stk_spawn_child_setup(struct stk_master *m, int keep, const char *name)
     stk_report_leave(m);
     stk_caches_leave(m->caches);
     stk_beside_leave(m);
+    stk_logs_leave(m);
     m->loop = stk_loop_free(m->loop);
     spawn_restore_signals(m);
     stk_spawn_set_name(m->config, name);

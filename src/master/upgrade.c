@@ -386,6 +386,7 @@ STK_NORETURN static void upgrade_exec(struct stk_master *m, pid_t from, int cont
         env[i] = startup->environ[i];
     env[n] = upgrade_text(m, from, control);
     stk_master_restore_signals(m);
+    stk_logs_restore(m);
     execve(startup->path, startup->argv, env);
     upgrade_child_fail(control, startup->path, -errno);
 }

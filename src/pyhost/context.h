@@ -6,5 +6,7 @@
 
 /* Adds them to a dict, one object for all requests. 0 or -1. */
 int stk_context_add(struct stk_pyhost *host, PyObject *dict);
+/* Puts those for the access log on the module (pyhost/guest.h), after the first. 0 or -1. */
+int stk_context_add_log(struct stk_pyhost *host);
 /* Cuts those that the application may have kept off the host. */
 void stk_context_forget(struct stk_pyhost *host);

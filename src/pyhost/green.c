@@ -95,6 +95,20 @@ static int dead_set_timeout(struct stk_request *req, stk_msec timeout)
     return 0;
 }
 
+static int dead_set_logvar(struct stk_request *req, stk_span name, stk_span value)
+{
+    return 0;
+}
+
+static size_t dead_get_logvar(const struct stk_request *req, stk_span name, char *dst, size_t size)
+{
+    return 0;
+}
+
+static void dead_log_this(struct stk_request *req)
+{
+}
+
 static bool dead_is_congested(struct stk_request *req)
 {
     return false;
@@ -119,6 +133,9 @@ static struct stk_request *green_dead(void)
         .is_disconnected = dead_is_disconnected,
         .wait_for = dead_wait_for,
         .set_timeout = dead_set_timeout,
+        .set_logvar = dead_set_logvar,
+        .get_logvar = dead_get_logvar,
+        .log_this = dead_log_this,
         .is_congested = dead_is_congested,
     };
     static const struct stk_head head = {.base = ""};

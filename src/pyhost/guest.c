@@ -68,7 +68,7 @@ int stk_guest_add(struct stk_pyhost *host, PyObject *dict)
 
         r = function ? PyObject_SetAttrString(host->module, own[i], function) : 0;
     }
-    return r;
+    return r == 0 ? stk_context_add_log(host) : r;
 }
 
 /* The host of this process; NULL with an exception. */

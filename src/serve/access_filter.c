@@ -28,6 +28,13 @@ const char *stk_access_filter_add(struct stk_access_filter *filter, const char *
         filter->classes |= 1U << (text[0] - '0');
         return NULL;
     }
+    if (strcmp(text, "zero") == 0 || strcmp(text, "sendfile") == 0 ||
+        strcmp(text, "ioerror") == 0) {
+        filter->zero |= *text == 'z';
+        filter->file |= *text == 's';
+        filter->io_error |= *text == 'i';
+        return NULL;
+    }
     if (strncmp(text, "slow=", 5) == 0) {
         if (!filter_read(text + 5, STK_OPTION_MSEC, &number))
             return "expected a duration behind slow=, as slow=500ms";
@@ -40,5 +47,6 @@ const char *stk_access_filter_add(struct stk_access_filter *filter, const char *
         filter->big = (uint64_t)number;
         return NULL;
     }
-    return "expected 4xx, 5xx or another class of statuses, slow=TIME or big=SIZE";
+    return "expected 4xx, 5xx or another class of statuses, slow=TIME, big=SIZE, zero, sendfile or "
+           "ioerror";
 }

@@ -15,6 +15,7 @@
 
 #include "base/mem.h"
 #include "serve/access_format_priv.h"
+#include "serve/server.h"
 #include "wire/http1.h"
 
 #define FORMAT_COMMON   "{addr} - {user} [{time}] \"{request}\" {status} {bytes}"
@@ -30,7 +31,9 @@ static const struct {
 #define X(id, name, kind, help) [ACCESS_##id] = {name, ACCESS_KIND_##kind},
     STK_ACCESS_FIELDS(X)
 #undef X
-        [ACCESS_HEADER] = {"header:NAME", ACCESS_KIND_STRING},
+#define X(id, prefix, kind, help) [ACCESS_##id] = {prefix ":NAME", ACCESS_KIND_##kind},
+        STK_ACCESS_FAMILIES(X)
+#undef X
 };
 
 /* The least room, in bytes, that a value of a kind needs; plain numbers never exceed it. */
@@ -38,6 +41,7 @@ static const uint8_t format_least[] = {
     [ACCESS_KIND_NONE] = 0,    [ACCESS_KIND_STRING] = 5, /* "..." in quotes */
     [ACCESS_KIND_NUMBER] = 20, [ACCESS_KIND_SECONDS] = 24, [ACCESS_KIND_CLF] = 34,
     [ACCESS_KIND_ISO] = 34,    [ACCESS_KIND_REQUEST] = 24, /* "... ... HTTP/1.1" in quotes */
+    [ACCESS_KIND_TEXT] = 5,    [ACCESS_KIND_COUNT] = 20,
 };
 
 struct format_builder {
@@ -83,16 +87,20 @@ static int format_unknown(struct format_builder *b, const char *name, size_t len
     const char *nearest = "";
 
     for (size_t i = 1; i < STK_ARRAY_LEN(format_fields); i++) {
-        distance = format_distance(name, len, format_fields[i].name);
+        const char *field = format_fields[i].name;
+        size_t family = i >= ACCESS_HEADER ? strlen(field) - strlen("NAME") : 0;
+
+        distance = format_distance(name, len, field);
+        if (family > 0) { /* its name without the parameter */
+            char prefix[32];
+
+            snprintf(prefix, sizeof prefix, "%.*s", (int)family, field);
+            distance = format_distance(name, len < family ? len : family, prefix);
+        }
         if (distance < best) {
             best = distance;
-            nearest = format_fields[i].name;
+            nearest = field;
         }
-    }
-    distance = format_distance(name, len < 7 ? len : 7, "header:");
-    if (distance < best) {
-        best = distance;
-        nearest = "header:NAME";
     }
     if (best > 3 || best >= len)
         return format_fail(b, "no field \"%.*s\"", len < 64 ? (int)len : 64, name);
@@ -106,6 +114,14 @@ static void format_text(struct format_builder *b, const char *text, size_t len)
     b->f->pool_len += len;
 }
 
+/* Whether a field tells a time by the clock more finely than in seconds, or one that is computed.
+ */
+static bool format_is_fine(enum access_field field)
+{
+    return field == ACCESS_TIME_ISO || field == ACCESS_UNIX_MS ||
+           (field >= ACCESS_START && field <= ACCESS_START_US) || field == ACCESS_STRFTIME;
+}
+
 /* Ends an operation: the text since the last one, and this value after it. */
 static struct access_op *format_op(struct format_builder *b, enum access_field field)
 {
@@ -115,7 +131,9 @@ static struct access_op *format_op(struct format_builder *b, enum access_field f
     op->kind = (uint8_t)format_fields[field].kind;
     op->text = stk_span_make(b->f->pool + b->literal, b->f->pool_len - b->literal);
     b->literal = b->f->pool_len;
-    b->f->fine |= field == ACCESS_TIME_ISO || field == ACCESS_UNIX_MS;
+    b->f->fine |= format_is_fine(field);
+    b->f->counts |=
+        field == ACCESS_HEAD_BYTES || field == ACCESS_TOTAL_BYTES || field == ACCESS_HEADERS;
     return op;
 }
 
@@ -134,11 +152,36 @@ static int format_header(struct format_builder *b, const char *name, size_t len)
     return 0;
 }
 
+/* A field of a family; 0, a negative errno, or 1: it is none. */
+static int format_family(struct format_builder *b, const char *name, size_t len)
+{
+    for (unsigned i = ACCESS_HEADER; i < STK_ARRAY_LEN(format_fields); i++) {
+        size_t prefix = strlen(format_fields[i].name) - strlen("NAME");
+
+        if (len <= prefix || memcmp(name, format_fields[i].name, prefix) != 0)
+            continue;
+        name += prefix;
+        len -= prefix;
+        if (i == ACCESS_HEADER)
+            return format_header(b, name, len);
+        if (len > ACCESS_PARAMETER_MAX)
+            return format_fail(b, "\"%.64s\" is too long for a parameter", name);
+        for (size_t j = 0; b->f->json && j < len; j++)
+            if (name[j] == '"' || name[j] == '\\')
+                return format_fail(b, "\"%.*s\" cannot be a key of JSON", (int)len, name);
+        format_op(b, (enum access_field)i)->name = stk_span_make(name, len);
+        return 0;
+    }
+    return 1;
+}
+
 static int format_field(struct format_builder *b, const char *name, size_t len)
 {
-    if (len > 7 && memcmp(name, "header:", 7) == 0)
-        return format_header(b, name + 7, len - 7);
-    for (unsigned i = 1; i < STK_ARRAY_LEN(format_fields); i++) {
+    int r = format_family(b, name, len);
+
+    if (r <= 0)
+        return r;
+    for (unsigned i = 1; i < ACCESS_HEADER; i++) {
         if (stk_span_eq(stk_span_make(name, len), stk_span_str(format_fields[i].name))) {
             format_op(b, (enum access_field)i);
             return 0;
@@ -215,7 +258,8 @@ static bool format_is_alike(enum access_field field)
     case ACCESS_PID:
         return false;
     default:
-        return true;
+        return format_fields[field].kind != ACCESS_KIND_TEXT &&
+               format_fields[field].kind != ACCESS_KIND_COUNT;
     }
 }
 
@@ -250,6 +294,7 @@ static int format_reserve(struct format_builder *b)
 
 static int format_compile(struct format_builder *b, const char *text)
 {
+    bool constant = strncmp(text, "text:", 5) == 0;
     int r;
 
     for (const char *p = text; *p != '\0'; p++)
@@ -264,10 +309,10 @@ static int format_compile(struct format_builder *b, const char *text)
     else if (strcmp(text, "json") == 0)
         r = format_json(b, FORMAT_JSON);
     else
-        r = format_template(b, text);
+        r = format_template(b, constant ? text + 5 : text);
     if (r < 0)
         return r;
-    if (b->f->nops == 0)
+    if (b->f->nops == 0 && !constant)
         return format_fail(b, "\"%.64s\" is not combined, common or json, nor has it a {field}",
                            text);
     format_text(b, "\n", 1);
@@ -314,6 +359,13 @@ struct stk_access_format *stk_access_format_free(struct stk_access_format *forma
 void stk_access_format_after_fork(struct stk_access_format *format)
 {
     format->pid = getpid();
+}
+
+void stk_access_format_serve(struct stk_access_format *format, struct stk_server *server)
+{
+    format->server = server;
+    server->counts_heads |= format->counts;
+    server->response_rules |= format->counts;
 }
 
 bool stk_access_format_is_fine(const struct stk_access_format *format)

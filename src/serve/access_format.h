@@ -6,11 +6,13 @@
  *   json       one object a line with all useful fields
  *   json:A,B   one object with the fields A and B, such as json:time_iso,status,header:x-request-id
  *   otherwise  a template: text with {field} in it; {{ and }} stand for braces
+ *   text:...   a template that need not have a field
  *
- * The fields are the rows of STK_ACCESS_FIELDS, and {header:NAME} for a field of the request (the
- * last, if there are several). A value that is missing or empty is "-"; in JSON, null when it is
- * missing. Client bytes are escaped (serve/access_escape.h). A value has at most
- * STK_ACCESS_VALUE_MAX bytes and a line at most STK_LOG_LINE_MAX (less 16); what is cut ends in
+ * The fields are the rows of STK_ACCESS_FIELDS, and those of STK_ACCESS_FAMILIES with a parameter:
+ * {header:NAME} is a field of the request (the last, if there are several). A value that is missing
+ * or empty is "-"; in JSON, null when it is missing. Client bytes are escaped
+ * (serve/access_escape.h). A value has at most STK_ACCESS_VALUE_MAX bytes and a line at most
+ * STK_LOG_LINE_MAX (less 16); what is cut ends in
  * "...".
  */
 #pragma once
@@ -55,7 +57,32 @@ enum {
     X(SCHEME, "scheme", STRING, "http or https")                                                 \
     X(ID, "id", NUMBER, "number of the request within its worker")                               \
     X(PID, "pid", NUMBER, "process id of the worker")                                            \
-    X(WORKER, "worker", NUMBER, "number of the worker, from 1")
+    X(WORKER, "worker", NUMBER, "number of the worker, from 1")                                  \
+    X(THREAD, "thread", COUNT, "number of the thread within its worker, from 0")                 \
+    X(START, "start", TEXT, "local time of the request's start, written as time")                \
+    X(START_UNIX, "start_unix", COUNT, "its start in seconds since 1970")                        \
+    X(START_MS, "start_ms", COUNT, "its start in milliseconds since 1970")                       \
+    X(START_US, "start_us", COUNT, "its start in microseconds since 1970")                       \
+    X(HEAD_BYTES, "head_bytes", COUNT, "bytes of the response head")                             \
+    X(TOTAL_BYTES, "total_bytes", COUNT, "bytes of the response head and body")                  \
+    X(HEADERS, "headers", COUNT, "number of fields in the response head")                        \
+    X(LENGTH, "length", COUNT, "bytes of the request body that the client announced")            \
+    X(REQUEST_BYTES, "request_bytes", COUNT, "bytes of the request head")                        \
+    X(VARS, "vars", COUNT, "number of CGI variables that describe the request")                  \
+    X(RSS, "rss", COUNT, "resident memory of the worker in bytes, a second old at most")         \
+    X(VSZ, "vsz", COUNT, "its address space in bytes")                                           \
+    X(RSS_MB, "rss_mb", COUNT, "its resident memory in MiB")                                     \
+    X(VSZ_MB, "vsz_mb", COUNT, "its address space in MiB")                                       \
+    X(READ_ERRORS, "read_errors", COUNT, "1 where the request body broke off")                   \
+    X(WRITE_ERRORS, "write_errors", COUNT, "1 where the response could not be sent")             \
+    X(IO_ERRORS, "io_errors", COUNT, "the sum of both")
+
+/* X(id, prefix, kind, help): fields with a parameter behind a colon. */
+#define STK_ACCESS_FAMILIES(X)                                                                \
+    X(HEADER, "header", STRING, "a field of the request's head")                              \
+    X(VAR, "var", TEXT, "a CGI variable, as HTTP_HOST, SERVER_PORT or what a front end sent") \
+    X(LOGVAR, "logvar", TEXT, "what the application has set by uwsgi.set_logvar")             \
+    X(STRFTIME, "strftime", TEXT, "local time of the request's start, as strftime writes it")
 
 /*
  * What a thread keeps of its last line, for requests that differ in nothing but their times: a
@@ -87,6 +114,7 @@ struct stk_access_entry {
 };
 
 struct stk_access_format;
+struct stk_server;
 
 /*
  * Compiles a format for worker number `worker` and this process. 0 and *ret_format, or -EINVAL and
@@ -98,6 +126,9 @@ int stk_access_format_new(struct stk_access_format **ret_format, const char *tex
 struct stk_access_format *stk_access_format_free(struct stk_access_format *format);
 /* In a forked child: {pid} is this process from now on. */
 void stk_access_format_after_fork(struct stk_access_format *format);
+/* The server whose requests are logged; before the first line. Without one, what only the server
+ * knows of a request is 0 or missing. */
+void stk_access_format_serve(struct stk_access_format *format, struct stk_server *server);
 /* Whether the format shows the time of the entry more finely than in seconds. */
 bool stk_access_format_is_fine(const struct stk_access_format *format);
 /*

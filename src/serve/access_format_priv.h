@@ -14,7 +14,9 @@ enum access_field {
 #define X(id, name, kind, help) ACCESS_##id,
     STK_ACCESS_FIELDS(X)
 #undef X
-        ACCESS_HEADER,
+#define X(id, prefix, kind, help) ACCESS_##id,
+        STK_ACCESS_FAMILIES(X)
+#undef X
 };
 
 enum access_kind {
@@ -25,6 +27,8 @@ enum access_kind {
     ACCESS_KIND_CLF,
     ACCESS_KIND_ISO,
     ACCESS_KIND_REQUEST,
+    ACCESS_KIND_TEXT,  /* of access_more.c: a text */
+    ACCESS_KIND_COUNT, /* likewise: a number */
 };
 
 struct access_op {
@@ -36,10 +40,11 @@ struct access_op {
                       even this one (struct stk_access_memo) */
     uint16_t reserve;
     uint32_t hash;
-    stk_span name; /* of a header */
+    stk_span name; /* the parameter of a field of a family */
 };
 
 enum {
+    ACCESS_PARAMETER_MAX = 256,
     ACCESS_SLACK = 16, /* so much may be copied where less is meant */
     ACCESS_TIME_WORDS = 4,
     ACCESS_CLF_LEN = 26,  /* 23/Nov/2026:03:10:00 +0100 */
@@ -59,9 +64,11 @@ struct stk_access_format {
     size_t least; /* bytes that are kept free for all values: a line with as much room is not cut */
     char *pool;   /* the bytes of all texts, and ACCESS_SLACK more */
     size_t pool_len;
-    char *source; /* the names of headers point into it */
+    char *source; /* the parameters of fields point into it */
     bool json;
     bool fine;
+    bool counts;               /* it has a field that is a matter of the response head */
+    struct stk_server *server; /* or NULL */
     unsigned worker;
     pid_t pid;
 
@@ -70,4 +77,12 @@ struct stk_access_format {
     _Atomic int64_t second;
     _Atomic uint64_t clf[ACCESS_TIME_WORDS];
     _Atomic uint64_t iso[ACCESS_TIME_WORDS];
+
+    /* Memory of the process, as it was in that second. */
+    _Atomic int64_t memory_second;
+    _Atomic uint64_t rss, vsz;
 };
+
+/* access_more.c: the value of an operation of the kinds TEXT and COUNT, written at p. */
+char *stk_access_more(struct stk_access_format *f, const struct access_op *op,
+                      const struct stk_access_entry *entry, stk_nsec now, char *p, char *limit);

@@ -387,6 +387,9 @@ static inline char *line_op(struct stk_access_format *f, const struct access_op 
     case ACCESS_KIND_CLF:
     case ACCESS_KIND_ISO:
         return line_put_time(f, op, now, p);
+    case ACCESS_KIND_TEXT:
+    case ACCESS_KIND_COUNT:
+        return stk_access_more(f, op, entry, now, p, limit);
     default:
         return p;
     }

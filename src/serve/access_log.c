@@ -12,8 +12,13 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/log.h"
 #include "base/log_writer.h"
 #include "base/mem.h"
+#include "config/config.h"
+#include "serve/body.h"
+#include "serve/log_fan.h"
+#include "serve/request.h"
 
 #define ACCESS_LOG_MAGIC 0x4163634cU
 
@@ -23,21 +28,47 @@ struct stk_access_log {
     struct stk_access_format *format;
     struct stk_log_writer *writer;
     bool filters;
+    bool served; /* its entries are requests of a server */
     struct stk_access_filter filter;
 };
 
-static int access_log_open(struct stk_access_log *log, const char *target)
+/* With loggers and rules: the writer's thread applies them. */
+static int access_log_fan_out(struct stk_access_log *log, const struct stk_config *config,
+                              const struct stk_log_sink *sink)
+{
+    STK_CLEANUP(stk_mem_freep) char *error = NULL;
+    struct stk_log_fan *fan = NULL;
+    struct stk_log_out out;
+    int r = stk_log_fan_new(&fan, config, STK_LOG_FAN_REQUESTS, sink, &error);
+
+    if (r < 0) {
+        stk_log_error("access log: %s", error);
+        return r;
+    }
+    out = stk_log_fan_out(fan);
+    return stk_log_writer_new_out(&log->writer, "access log", &out, 0);
+}
+
+static int access_log_start(struct stk_access_log *log, const char *target,
+                            const struct stk_config *config)
 {
     struct stk_log_sink sink;
     int r = stk_log_sink_open(&sink, target, STDOUT_FILENO);
 
     if (r < 0)
         return r;
+    if (config != NULL && stk_log_sink_chmod(&sink, stk_log_fan_mode(config)) < 0) {
+        /* It is another user's, who has decided. */
+    }
+    if (config != NULL && stk_log_fan_is_wanted(config, STK_LOG_FAN_REQUESTS))
+        return access_log_fan_out(log, config, &sink);
     return stk_log_writer_new(&log->writer, "access log", &sink, 0);
 }
 
-int stk_access_log_new(struct stk_access_log **ret_log, const char *target, const char *format,
-                       unsigned worker, char error[STK_ACCESS_ERROR_MAX])
+/* `config`: NULL, or what says more than the target. */
+static int access_log_new(struct stk_access_log **ret_log, const char *target, const char *format,
+                          unsigned worker, const struct stk_config *config,
+                          char error[STK_ACCESS_ERROR_MAX])
 {
     struct stk_access_format *compiled = NULL;
     struct stk_access_log *log;
@@ -55,7 +86,7 @@ int stk_access_log_new(struct stk_access_log **ret_log, const char *target, cons
     log->magic = ACCESS_LOG_MAGIC;
     log->format = compiled;
     log->clock = stk_access_format_is_fine(compiled) ? CLOCK_REALTIME : CLOCK_REALTIME_COARSE;
-    r = access_log_open(log, target);
+    r = access_log_start(log, target, config);
     if (r < 0) {
         snprintf(error, STK_ACCESS_ERROR_MAX, "access-log: cannot open \"%.160s\": %s", target,
                  strerror(-r));
@@ -63,6 +94,30 @@ int stk_access_log_new(struct stk_access_log **ret_log, const char *target, cons
         return r;
     }
     *ret_log = log;
+    return 0;
+}
+
+int stk_access_log_new(struct stk_access_log **ret_log, const char *target, const char *format,
+                       unsigned worker, char error[STK_ACCESS_ERROR_MAX])
+{
+    return access_log_new(ret_log, target, format, worker, NULL, error);
+}
+
+int stk_access_log_open(struct stk_access_log **ret_log, const struct stk_config *config,
+                        unsigned worker)
+{
+    struct stk_access_filter filter = {0};
+    char error[STK_ACCESS_ERROR_MAX];
+    int r = access_log_new(ret_log, config->access_log, config->access_log_format, worker, config,
+                           error);
+
+    if (r < 0) {
+        stk_log_error("%s", error);
+        return r;
+    }
+    for (size_t i = 0; i < config->access_log_only.n; i++)
+        (void)stk_access_filter_add(&filter, config->access_log_only.items[i]);
+    stk_access_log_set_filter(*ret_log, &filter);
     return 0;
 }
 
@@ -98,6 +153,32 @@ void stk_access_log_crash(struct stk_access_log *log)
         stk_log_writer_crash(log->writer);
 }
 
+void stk_access_log_serve(struct stk_access_log *log, struct stk_server *server)
+{
+    if (log == NULL)
+        return;
+    log->served = true;
+    stk_access_format_serve(log->format, server);
+}
+
+static STK_COLD bool access_log_takes(const struct stk_access_log *log,
+                                      const struct stk_access_entry *entry)
+{
+    const struct stk_serve_request *rq = log->served ? (const void *)entry->req : NULL;
+    const char *text;
+    struct stk_access_facts facts = {
+        .status = entry->req->status, .duration = entry->duration, .bytes = entry->body_bytes};
+
+    if (rq != NULL) {
+        if (rq->log_this)
+            return true;
+        facts.file = rq->file;
+        facts.io_error =
+            rq->gone || rq->truncated || (rq->body != NULL && stk_body_fault(rq->body, &text) != 0);
+    }
+    return stk_access_filter_takes(&log->filter, &facts);
+}
+
 void stk_access_log_write(struct stk_access_log *log, const struct stk_access_entry *entry)
 {
     char line[STK_LOG_LINE_MAX];
@@ -106,8 +187,7 @@ void stk_access_log_write(struct stk_access_log *log, const struct stk_access_en
 
     if (log == NULL)
         return;
-    if (stk_unlikely(log->filters) && !stk_access_filter_takes(&log->filter, entry->req->status,
-                                                               entry->duration, entry->body_bytes))
+    if (stk_unlikely(log->filters) && !access_log_takes(log, entry))
         return;
     clock_gettime(log->clock, &now);
     len = stk_access_format_line(log->format, entry,

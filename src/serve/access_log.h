@@ -10,6 +10,7 @@
 #include "serve/access_format.h"
 
 struct stk_access_log;
+struct stk_config;
 
 /*
  * Opens the log in the process that will write it (after the fork: it starts a thread). `target`
@@ -19,8 +20,16 @@ struct stk_access_log;
  */
 int stk_access_log_new(struct stk_access_log **ret_log, const char *target, const char *format,
                        unsigned worker, char error[STK_ACCESS_ERROR_MAX]) STK_MUST_CHECK;
+/*
+ * The same as all options say: where, which requests, by which loggers, routes and encoders. 0, or
+ * a negative errno, logged.
+ */
+int stk_access_log_open(struct stk_access_log **ret_log, const struct stk_config *config,
+                        unsigned worker) STK_MUST_CHECK;
 /* Only requests that the filter takes are written from now on; before the first write. */
 void stk_access_log_set_filter(struct stk_access_log *log, const struct stk_access_filter *filter);
+/* The server whose requests it is about; before the first write. */
+void stk_access_log_serve(struct stk_access_log *log, struct stk_server *server);
 /* Writes what is left (base/log_writer.h says for how long) and frees. Returns NULL. */
 struct stk_access_log *stk_access_log_free(struct stk_access_log *log);
 /* The same without freeing, for a process that ends while other threads still answer requests. */

@@ -162,6 +162,7 @@ struct stk_request *stk_detach(struct stk_request *req)
         stk_response_fail(req);
         return NULL;
     }
+    stk_logvars_keep(&t->server->logvars, rq->base.id);
     d->due = detach_due(rq);
     fate = stk_deadline_end(rq);
     stk_gather_end(t);

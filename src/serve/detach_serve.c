@@ -262,6 +262,11 @@ static void detached_wait_for(struct stk_request *req, struct stk_wait *ret_wait
     stk_serve_request_ops.wait_for(req, ret_wait);
 }
 
+static int detached_set_logvar(struct stk_request *req, stk_span name, stk_span value)
+{
+    return stk_logvar_set(&detached_of(req)->rq.t->server->logvars, req->id, NULL, name, value);
+}
+
 static int detached_set_timeout(struct stk_request *req, stk_msec timeout)
 {
     struct stk_detached *d = detached_of(req);
@@ -361,6 +366,7 @@ static void detached_finish(struct stk_request *req)
     struct stk_detach *det = detached_enter(d);
     struct stk_lead_thread *thread = det->t.lead_thread;
     bool claimed, named = d->named != 0;
+    uint64_t id;
 
     detached_close(det, d);
     detached_leave(det);
@@ -368,7 +374,9 @@ static void detached_finish(struct stk_request *req)
     d->rq.t = stk_serve_thread_of(thread);
     if (stk_unlikely(named))
         stk_deadline_expect(det->server->deadline, thread);
+    id = d->rq.base.id;
     stk_http1_finish(&d->rq, thread);
+    stk_logvars_forget(&det->server->logvars, id);
     stk_lead_unclaim(thread, claimed);
     free(d);
 }
@@ -391,6 +399,9 @@ const struct stk_request_ops stk_detached_ops = {
     .is_disconnected = detached_is_disconnected,
     .wait_for = detached_wait_for,
     .set_timeout = detached_set_timeout,
+    .set_logvar = detached_set_logvar,
+    .get_logvar = stk_request_get_logvar,
+    .log_this = stk_request_log_this,
     .detach = detached_detach,
     .want = detached_want,
     .is_congested = stk_detach_is_congested,

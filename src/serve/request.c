@@ -168,6 +168,25 @@ static int request_set_timeout(struct stk_request *req, stk_msec timeout)
     return stk_deadline_set_timeout(stk_serve_request_of(req), timeout);
 }
 
+static int request_set_logvar(struct stk_request *req, stk_span name, stk_span value)
+{
+    struct stk_serve_thread *t = stk_serve_request_of(req)->t;
+
+    return stk_logvar_set(&t->server->logvars, req->id, t, name, value);
+}
+
+size_t stk_request_get_logvar(const struct stk_request *req, stk_span name, char *dst, size_t size)
+{
+    const struct stk_serve_request *rq = (const void *)req;
+
+    return stk_logvar_get(&rq->t->server->logvars, req->id, name, dst, size);
+}
+
+void stk_request_log_this(struct stk_request *req)
+{
+    stk_serve_request_of(req)->log_this = true;
+}
+
 const struct stk_request_ops stk_serve_request_ops = {
     .body_peek = request_body_peek,
     .body_skip = request_body_skip,
@@ -186,6 +205,9 @@ const struct stk_request_ops stk_serve_request_ops = {
     .is_disconnected = request_is_disconnected,
     .wait_for = request_wait_for,
     .set_timeout = request_set_timeout,
+    .set_logvar = request_set_logvar,
+    .get_logvar = stk_request_get_logvar,
+    .log_this = stk_request_log_this,
     .detach = stk_detach,
     .is_congested = stk_detach_is_congested,
 };

@@ -39,6 +39,8 @@ struct stk_serve_request {
     stk_nsec last_block; /* when the last block was sent, for gathering */
     stk_msec due;        /* by a rule or the application, monotonic clock; 0: neither has set one */
     uint32_t head_end;   /* in the thread's read buffer */
+    uint32_t head_bytes; /* of the response, with server->counts_heads */
+    uint16_t head_fields;
     uint16_t status;
     uint8_t fate; /* enum stk_fate, under t->interfere_mutex */
     bool of_app;  /* the application answers it, or has been asked to */
@@ -53,6 +55,8 @@ struct stk_serve_request {
     bool streamed;            /* more than one block */
     bool gone;                /* the client is */
     bool cut;                 /* bytes beyond Content-Length were dropped */
+    bool file;                /* a part of the body came by sendfile */
+    bool log_this;            /* the application wants it in the access log */
     stk_msec body_wait_since; /* stream mode: when the client fell silent; 0: it did not */
 };
 
@@ -62,6 +66,10 @@ static inline struct stk_serve_request *stk_serve_request_of(struct stk_request 
 {
     return (struct stk_serve_request *)(void *)req;
 }
+
+/* request.c: services that are the same for detached requests. */
+size_t stk_request_get_logvar(const struct stk_request *req, stk_span name, char *dst, size_t size);
+void stk_request_log_this(struct stk_request *req);
 
 /* response.c: the services of a response. */
 int stk_response_start(struct stk_request *req, unsigned status, stk_span reason);

@@ -503,9 +503,29 @@ void stk_response_set_ended(struct stk_serve_request *rq)
     response_set_ended(rq);
 }
 
+/* Counts what the head is, which lies at the end of the buffer. */
+static void response_count_head(struct stk_serve_request *rq)
+{
+    const struct stk_out *out = &rq->t->out;
+    const char *p = out->buf + out->mark;
+    const char *end = out->buf + out->len;
+    unsigned lines = 0;
+
+    rq->head_bytes = (uint32_t)(end - p);
+    while (p < end && (p = memchr(p, '\n', (size_t)(end - p))) != NULL) {
+        lines++;
+        p++;
+    }
+    rq->head_fields = (uint16_t)(lines - 2); /* without the status line and the empty one */
+}
+
 int stk_response_commit(struct stk_serve_request *rq, int64_t length)
 {
-    return response_commit(rq, length);
+    int r = response_commit(rq, length);
+
+    if (rq->t->server->counts_heads)
+        response_count_head(rq);
+    return r;
 }
 
 int stk_response_block(struct stk_serve_request *rq, const char *data, size_t len, unsigned flags)
@@ -601,8 +621,10 @@ int stk_response_write(struct stk_request *req, const char *data, size_t len, un
                 return r;
             if (rq->coder != NULL)
                 return stk_encode_write(rq, data, len, flags);
+            r = stk_response_commit(rq, length);
+        } else {
+            r = response_commit(rq, length);
         }
-        r = response_commit(rq, length);
         if (r != 0)
             return r;
         if (stk_likely(response_whole(rq, data, len, flags)))
@@ -634,6 +656,7 @@ int stk_response_sendfile(struct stk_request *req, int fd, int64_t off, uint64_t
         return STK_RESPONSE_E_NOT_STARTED;
     if (rq->gone)
         return -EPIPE;
+    rq->file = true;
     if (!rq->committed) {
         int64_t length = flags & STK_WRITE_END ? (int64_t)len : -1;
 
@@ -644,7 +667,7 @@ int stk_response_sendfile(struct stk_request *req, int fd, int64_t off, uint64_t
             if (rq->coder != NULL)
                 return stk_encode_file(rq, fd, off, len, flags);
         }
-        r = response_commit(rq, length);
+        r = stk_response_commit(rq, length);
         if (r != 0)
             return r;
     } else if (rq->coder != NULL) {

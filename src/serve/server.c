@@ -518,6 +518,7 @@ int stk_server_new(struct stk_server **ret_server, const struct stk_server_param
     stk_list_init(&server->conns);
     stk_timer_init(&server->accept_timer, server_on_accept_timer);
     pthread_mutex_init(&server->garbage_mutex, NULL);
+    stk_logvars_init(&server->logvars);
     server_make_endpoints(server, params);
     server_make_limits(server);
     server_make_line(server);
@@ -544,6 +545,7 @@ int stk_server_new(struct stk_server **ret_server, const struct stk_server_param
     }
     server->sendfile = stk_sendfile_new(params->config, server->statics);
     server->response_rules |= stk_router_has_fields(server->router) || server->sendfile != NULL;
+    stk_access_log_serve(server->access_log, server);
     *ret_server = server;
     return 0;
 }
@@ -588,6 +590,7 @@ struct stk_server *stk_server_free(struct stk_server *server)
     server->sendfile = stk_sendfile_free(server->sendfile);
     server->statics = stk_statics_free(server->statics);
     pthread_mutex_destroy(&server->garbage_mutex);
+    stk_logvars_deinit(&server->logvars);
     free(server->garbage);
     free(server->threads);
     free(server->listeners);

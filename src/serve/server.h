@@ -16,6 +16,7 @@
 #include "loop/lead.h"
 #include "loop/loop.h"
 #include "net/cidr.h"
+#include "serve/logvar.h"
 #include "serve/request.h"
 #include "wire/http1.h"
 #include "wire/http_date.h"
@@ -88,6 +89,7 @@ struct stk_server {
     struct stk_compress *compress;     /* NULL: off */
     struct stk_cold *cold;             /* NULL until a disk was waited for */
     bool response_rules;               /* heads of responses are looked at before they leave */
+    bool counts_heads;                 /* their bytes and fields are counted, for the access log */
     struct stk_router *router;         /* NULL: every request is the application's */
     struct stk_tls_store *tls;         /* NULL: no TLS; a reference of its own */
     stk_msec tls_failed_logged;
@@ -117,6 +119,8 @@ struct stk_server {
     _Atomic stk_msec gateway_logged;
     _Atomic stk_msec refused_logged[4]; /* by kind: each is said once in a while */
     _Atomic stk_msec proxied_logged[STK_SERVE_PROXIED_SENTENCES]; /* likewise */
+
+    struct stk_logvars logvars;
 
     _Atomic bool draining;
     /* Of a hot upgrade, set before draining (serve/carry.h): gives a descriptor, which stays the

@@ -655,19 +655,10 @@ static int worker_build(struct worker *w)
         .nhandlers = w->services.n,
         .handlers_address = w->services.address,
     };
-    struct stk_access_filter filter = {0};
-    char error[STK_ACCESS_ERROR_MAX];
-    int r;
+    int r = stk_access_log_open(&w->access_log, w->config, h->slot + 1);
 
-    r = stk_access_log_new(&w->access_log, w->config->access_log, w->config->access_log_format,
-                           h->slot + 1, error);
-    if (r < 0) {
-        stk_log_error("%s", error);
+    if (r < 0)
         return r;
-    }
-    for (size_t i = 0; i < w->config->access_log_only.n; i++)
-        (void)stk_access_filter_add(&filter, w->config->access_log_only.items[i]);
-    stk_access_log_set_filter(w->access_log, &filter);
     r = stk_loop_new(&w->loop);
     if (r < 0) {
         stk_log_error("the event loop could not be made: %s", strerror(-r));

@@ -101,6 +101,7 @@ RULES = {
     "@del_header": "header",
     "@logto": "access-log, error-log",
     "@log_format": "access-log-format",
+    "@log_date": "log-date",
 }
 
 

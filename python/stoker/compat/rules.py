@@ -126,6 +126,7 @@ class Work:
             self.add("gevent-monkey-patch", "false", Setting("gevent", None, DEFAULT, 0))
         self.add("uwsgi-module", "true", Setting("uwsgi-module", None, DEFAULT, 0))
         self._finish_preload()
+        self._finish_log_format()
         for index, setting in enumerate(self.shared_told):
             if index not in self.shared_taken:
                 self.say(setting, "nothing takes it: http-socket = =%d would" % index)
@@ -497,13 +498,27 @@ class Work:
 
     # logs
 
-    def do_logto(self, option: names.Option, setting: Setting) -> None:
+    def do_logto(self, option: names.Option, setting: Setting, word: str = "") -> None:
         """All that says where lines go."""
         self.logs.note(option.name, setting)
 
     def do_log_format(self, option: names.Option, setting: Setting) -> None:
-        """uWSGI's fields in stoker's words."""
-        text, unknown = log_rules.template(setting.value or "")
+        """uWSGI's fields in stoker's words; `finish` has the last."""
+
+    def do_log_date(self, option: names.Option, setting: Setting) -> None:
+        """With a format it is that of all lines."""
+        if setting.value and setting.value != "true":
+            self.add("log-date", setting.value, setting)
+
+    def _finish_log_format(self) -> None:
+        """%(ftime) is what log-date says, with log-format-strftime."""
+        setting = self.seen.get("log-format")
+        if setting is None:
+            return
+        switch = self.seen.get("logformat-strftime")
+        date = self.seen.get("log-date") or self.seen.get("log-prefix")
+        ftime = date.value if switch is not None and names.is_on(switch.value) and date is not None else None
+        text, unknown = log_rules.template(setting.value or "", ftime or "")
         if unknown:
             self.say(setting, "written as -: %s" % ", ".join("%%(%s)" % name for name in unknown))
         self.add("access-log-format", text, setting)

@@ -191,7 +191,6 @@ class _State:
         self.metrics = _Metrics(metrics)
         self.opt = opt
         self.magic = magic
-        self.logvars = threading.local()
         self.module: types.ModuleType | None = None
 
 
@@ -320,7 +319,8 @@ def log(message: object) -> bool:
 
 
 def log_this_request() -> None:
-    """Requests are logged unless logging is off."""
+    """Whatever log-4xx and the like say."""
+    _state().core._log_this()
 
 
 def logsize() -> int:
@@ -333,15 +333,13 @@ def logsize() -> int:
 
 
 def set_logvar(key: object, value: object) -> None:
-    """A variable of this thread's request."""
-    if not hasattr(_state().logvars, "values"):
-        _state().logvars.values = {}
-    _state().logvars.values[_bytes(key)] = _bytes(value)
+    """A variable of this request, for log-format."""
+    _state().core._set_logvar(_bytes(key), _bytes(value))
 
 
 def get_logvar(key: object) -> bytes | None:
     """What set_logvar has set."""
-    return getattr(_state().logvars, "values", {}).get(_bytes(key))
+    return _state().core._get_logvar(_bytes(key))
 
 
 def add_var(key: object, value: object) -> bool:
