@@ -194,6 +194,14 @@ struct stk_request_ops {
     /* Detached: asks to be woken, once, for STK_WAKE_INPUT and STK_WAKE_OUTPUT (in a later turn,
      * where it is so already). The other reasons are always told. */
     void (*want)(struct stk_request *req, unsigned what);
+    /*
+     * Gives the connection to the application, which speaks a protocol of its own on it until the
+     * request ends, and the connection with it. The response counts as given, with this status; the
+     * server neither reads nor writes. Returns the descriptor, which is not blocking and stays the
+     * server's; -EALREADY: a response has begun; -EPIPE: the client is gone; -ENOTSUP: TLS, a
+     * gateway's protocol, a body, or bytes behind the request.
+     */
+    int (*take)(struct stk_request *req, unsigned status);
     /* Whether more is queued for the client than should be (64 KiB; STK_WAKE_OUTPUT comes below 16
      * KiB): the application is to wait. Also before the request is detached. False once write would
      * say -EPIPE. */

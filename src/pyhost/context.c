@@ -14,29 +14,35 @@
 /* Days, where the limits of options end too. */
 #define CONTEXT_SECONDS_MAX 31536000.0
 
+struct stk_call *stk_context_current(const struct stk_pyhost *host)
+{
+    PyThreadState *ts = PyThreadState_Get();
+
+    if (stk_host_is_stray(host))
+        return NULL;
+    if (host->greens)
+        return stk_green_current(host);
+    for (unsigned i = 0; i < host->nthreads; i++) {
+        struct stk_pythread *t = host->threads[i];
+
+        if (t && t->call && t->call->ts == ts)
+            return t->call;
+    }
+    return NULL;
+}
+
 /* The call that runs on this thread; NULL with an exception. */
 static struct stk_call *context_call(PyObject *capsule, const char *who)
 {
-    struct stk_pyhost *host = PyCapsule_GetPointer(capsule, "host");
-    PyThreadState *ts = PyThreadState_Get();
+    const struct stk_pyhost *host = PyCapsule_GetPointer(capsule, "host");
+    struct stk_call *call = NULL;
 
     if (!host)
         return NULL;
-    if (PyCapsule_GetContext(capsule)) /* the host is gone */
-        host = NULL;
-    if (host && host->greens && !stk_host_is_stray(host)) {
-        struct stk_call *call = stk_green_current(host);
-
-        if (call)
-            return call;
-        host = NULL;
-    }
-    for (unsigned i = 0; host && i < host->nthreads; i++) {
-        struct stk_pythread *t = host->threads[i];
-
-        if (t && t->call && t->call->ts == ts && !stk_host_is_stray(host))
-            return t->call;
-    }
+    if (!PyCapsule_GetContext(capsule)) /* else the host is gone */
+        call = stk_context_current(host);
+    if (call)
+        return call;
     PyErr_Format(PyExc_RuntimeError,
                  "environ['stoker.%s'] was called outside of its request, or in another thread (or "
                  "greenlet)",

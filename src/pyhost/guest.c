@@ -71,6 +71,20 @@ int stk_guest_add(struct stk_pyhost *host, PyObject *dict)
     return r == 0 ? stk_context_add_log(host) : r;
 }
 
+bool stk_guest_forgives(struct stk_pyhost *host, const char *name, size_t len)
+{
+    PyObject *function = guest_find(host, "_forgives");
+    PyObject *result =
+        function ? PyObject_CallFunction(function, "s#", name, (Py_ssize_t)len) : NULL;
+    bool forgives = result && PyObject_IsTrue(result) == 1;
+
+    if (function && !result)
+        PyErr_Clear();
+    Py_XDECREF(result);
+    Py_XDECREF(function);
+    return forgives;
+}
+
 /* The host of this process; NULL with an exception. */
 static struct stk_pyhost *guest_host(PyObject *module)
 {

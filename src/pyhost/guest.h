@@ -15,5 +15,8 @@ void stk_guest_enter(void *host, const struct stk_host_worker *worker);
 int stk_guest_startup(struct stk_pyhost *host);
 /* Adds stoker._core._environ, a dict, to a template of environs. 0, or -1 with an exception. */
 int stk_guest_add(struct stk_pyhost *host, PyObject *dict);
+/* Whether a field of a response that is the server's to say is left out, and no error: what
+ * stoker._core._forgives(name) says. */
+bool stk_guest_forgives(struct stk_pyhost *host, const char *name, size_t len);
 /* The functions that they call, for the module's table. */
 PyMethodDef *stk_guest_methods(void) __attribute__((returns_nonnull));

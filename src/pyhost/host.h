@@ -113,6 +113,7 @@ struct stk_call {
     bool cancelled;    /* the server has raised an exception in it */
     bool over;         /* the application has returned */
     bool failed;       /* an exception has come out of it */
+    bool taken;        /* the application has the connection; `input` is what goes with it */
 };
 
 /* Drops the applications. */

@@ -16,6 +16,7 @@
 #include "pyhost/input.h"
 #include "pyhost/respond.h"
 #include "pyhost/state.h"
+#include "pyhost/taken.h"
 
 /* The console script's functions; absent where nothing defines them. */
 extern PyMethodDef stk_cli_methods[] __attribute__((weak));
@@ -83,7 +84,8 @@ static int module_exec(PyObject *module)
         return -1;
     if (PyModule_AddStringConstant(module, "__version__", STK_VERSION) < 0)
         return -1;
-    if (PyModule_AddFunctions(module, stk_guest_methods()) < 0)
+    if (PyModule_AddFunctions(module, stk_guest_methods()) < 0 ||
+        PyModule_AddFunctions(module, stk_taken_methods()) < 0)
         return -1;
     return stk_cli_methods ? PyModule_AddFunctions(module, stk_cli_methods) : 0;
 }

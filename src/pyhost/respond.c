@@ -16,6 +16,7 @@
 
 #include "base/log.h"
 #include "pyhost/green.h"
+#include "pyhost/guest.h"
 #include "pyhost/head_cache.h"
 #include "wire/http_status.h"
 
@@ -253,7 +254,9 @@ static int respond_add_field(struct stk_call *call, PyObject *pair)
         return respond_raise_latin1("the value", name, value);
     r = req->ops->header(req, n, v);
     if (stk_unlikely(r != 0))
-        return respond_raise_server(r, n);
+        return r == STK_RESPONSE_E_HOP_BY_HOP && stk_guest_forgives(call->host, n.ptr, n.len)
+                   ? 0
+                   : respond_raise_server(r, n);
     if (n.len == 14 && (n.ptr[0] | 0x20) == 'c' && strncasecmp(n.ptr, "content-length", 14) == 0)
         call->length = respond_parse_length(v.ptr, v.len);
     return 0;
@@ -358,6 +361,8 @@ static int respond_call_start(StkStartObject *self, PyObject *status, PyObject *
         if (call->wrote || call->req->ops->is_committed(call->req))
             return respond_reraise(exc_info);
     } else if (call->started) {
+        if (call->taken) /* frameworks have a response behind a WebSocket as well */
+            return 0;
         PyErr_SetString(PyExc_AssertionError,
                         "start_response was called a second time without exc_info");
         return -1;

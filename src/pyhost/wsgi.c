@@ -303,6 +303,8 @@ static int wsgi_send_iterable(struct stk_call *call, PyObject *result)
     PyObject *iter;
     int r;
 
+    if (stk_unlikely(call->taken))
+        return STK_RESPOND_STOP;
     if (PyBytes_Check(result) || PyUnicode_Check(result))
         return wsgi_raise_result(result);
     single = !call->wrote && wsgi_is_single(result);
@@ -386,6 +388,10 @@ static void wsgi_close(struct stk_call *call, PyObject *result)
 
 static STK_COLD void wsgi_fail(struct stk_call *call)
 {
+    if (call->taken && PyErr_ExceptionMatches(PyExc_StopIteration)) {
+        PyErr_Clear(); /* how one says that there is nothing to answer: Gunicorn's custom */
+        return;
+    }
     call->failed = true;
     stk_report_request(call, "unhandled exception in the application");
     call->req->ops->fail(call->req);
@@ -410,6 +416,14 @@ static inline void wsgi_run(struct stk_call *call, PyObject *env, PyObject *star
     Py_DECREF(result);
 }
 
+static void wsgi_release_input(struct stk_call *call)
+{
+    if (stk_unlikely(call->taken))
+        Py_CLEAR(call->input);
+    else
+        stk_input_release(call->input);
+}
+
 /* Builds the environ, runs the application, and sends what it returns. */
 static inline void wsgi_answer(struct stk_call *call, struct stk_pythread *t)
 {
@@ -431,7 +445,7 @@ static inline void wsgi_answer(struct stk_call *call, struct stk_pythread *t)
     if (stk_likely(env != NULL))
         stk_environ_release(env, lender);
     if (call->input)
-        stk_input_release(call->input);
+        wsgi_release_input(call);
     stk_errors_flush(h->errors);
 }
 

@@ -20,6 +20,7 @@
 #include "serve/http1.h"
 #include "serve/outq.h"
 #include "serve/secure.h"
+#include "serve/take.h"
 #include "serve/websocket.h"
 
 static struct stk_detached *detached_of(const struct stk_request *req)
@@ -283,6 +284,18 @@ static int detached_set_timeout(struct stk_request *req, stk_msec timeout)
     return 0;
 }
 
+static int detached_take(struct stk_request *req, unsigned status)
+{
+    struct stk_detached *d = detached_of(req);
+    struct stk_detach *det = detached_enter(d);
+    int fd = stk_take_conn(req, status);
+
+    if (fd >= 0)
+        d->due = 0; /* it may last */
+    detached_leave(det);
+    return fd;
+}
+
 static struct stk_request *detached_detach(struct stk_request *req)
 {
     return req; /* it is */
@@ -402,6 +415,7 @@ const struct stk_request_ops stk_detached_ops = {
     .set_logvar = detached_set_logvar,
     .get_logvar = stk_request_get_logvar,
     .log_this = stk_request_log_this,
+    .take = detached_take,
     .detach = detached_detach,
     .want = detached_want,
     .is_congested = stk_detach_is_congested,

@@ -20,6 +20,7 @@
 #include "serve/http1.h"
 #include "serve/secure.h"
 #include "serve/server.h"
+#include "serve/take.h"
 
 /* Answers FastCGI records of other requests among the body, between what the response sends. */
 static STK_COLD void body_reply(struct stk_serve_request *rq)
@@ -208,6 +209,7 @@ const struct stk_request_ops stk_serve_request_ops = {
     .set_logvar = request_set_logvar,
     .get_logvar = stk_request_get_logvar,
     .log_this = stk_request_log_this,
+    .take = stk_take,
     .detach = stk_detach,
     .is_congested = stk_detach_is_congested,
 };

@@ -208,24 +208,38 @@ def test_a_reload(both):
         assert (server.cwd / "u.pid").read_text() == "%d\n" % server.pid
 
 
+SOCKET = ["--http-socket", "127.0.0.1:0"]
 # Exit codes: of uWSGI, and here.
 CODES = [
-    (["--module", "missing", "--need-app", "--http-socket", "127.0.0.1:0"], 22, 3),
-    (["--ini", "missing.ini"], 1, 1),
-    (["--missing-option"], 1, 1),
-    (["--ini", "strict.ini"], 1, 1),
+    (["--module", "missing", "--need-app", *SOCKET], 22),
+    (["--module", "app:missing", "--need-app", *SOCKET], 22),
+    (["--wsgi-file", "missing.py", "--need-app", *SOCKET], 22),
+    (["--need-app", *SOCKET], 22),
+    (["--ini", "missing.ini"], 1),
+    (["--missing-option"], 1),
+    (["--ini", "strict.ini"], 1),
+    (["--ini", "exit.ini"], 7),
+    (["--module", "app", *SOCKET, "--chmod-socket=68"], 1),
+    (["--module", "app", *SOCKET, "--chdir", "missing"], 1),
+    (["--module", "app", *SOCKET, "--uid", "nobody-at-all"], 1),
+    (["--module", "app", *SOCKET, "--pidfile", "missing/p.pid"], 1),
+    (["--module", "app", *SOCKET, "--mount", "app"], 1),
+    (["--module", "app", "-s", "missing/u.sock"], 1),
+    (["--module", "app", *SOCKET, "--exec-asap", "exit 3"], 1),
+    (["--version"], 0),
 ]
 
 
 def test_exit_codes(uwsgi, run, place):
     (place / "strict.ini").write_text("[uwsgi]\nstrict = true\nfoo = 1\nmodule = app\n")
-    for args, theirs, ours in CODES:
+    (place / "exit.ini").write_text("[uwsgi]\nexit = 7\n")
+    for args, code in CODES:
         done = subprocess.run(
             [uwsgi, "--plugin", "python3", *args], cwd=place, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL, timeout=60,
         )  # fmt: skip
-        assert done.returncode == theirs, args
-        assert run(*args).returncode == ours, args
+        assert done.returncode == code, args
+        assert run(*args).returncode == code, args
 
 
 def test_the_order_of_hooks(both):

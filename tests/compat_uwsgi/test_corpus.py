@@ -111,6 +111,7 @@ WARNED = {
     ],
     "comments-everywhere.ini": [":4: module", ":5: http-socket", ":6: there are no comments"],
     "cpu-count.ini": ["quotes"],
+    "limits.ini": [":5: post-buffering"],
     "math.ini": [":7: listen"],
     "percent.ini": [":4: the line ends in %", "%Y", "%M"],
     "quotes.ini": [":2: module", ":3: env", ":4: procname", ":5: http-socket"],

@@ -137,7 +137,7 @@ BASE = "[uwsgi]\nmodule = app:application\n"
         ("py-autoreload = 1\n", {"autoreload": "true"}),
         ("pythonpath = one\npythonpath = two\npp = three\n", {"pythonpath": '["three", "two", "one"]'}),
         ("safe-pidfile = u.pid\nstats = run/stats.sock\n", {"pidfile": '"u.pid"', "stats": '"./run/stats.sock"'}),
-        ("add-header = Connection: Keep-Alive\nadd-header = X-A: b\n", {"header": '["X-A: b"]'}),
+        ("add-header = Connection: Keep-Alive\nadd-header = X-A: b\n", {"header": '["add=\\"X-A: b\\""]'}),
         ("py-autoreload = 0\n", {}),
         ("http-enable-proxy-protocol = 1\n", {"proxy-protocol": '"optional"'}),
         ("master = true\nvacuum = true\nthunder-lock = true\nmemory-report = true\nignore-sigpipe = true\n", {}),
@@ -174,7 +174,9 @@ def test_what_is_opened_before_uwsgi_changes_its_directory(place, run):
     (place / "u.ini").write_text(BASE + "chdir = %d\nlogto = u.log\npidfile = u.pid\npidfile2 = 2.pid\n")
     found, _ = check(run, "--ini", "u.ini")
     assert found["error-log"] == found["access-log"] == '"%s"' % (os.path.realpath(place) + "/u.log")
-    assert found["pidfile"] == '"2.pid"'
+    assert found["pidfile"] == '"%s"' % (os.path.realpath(place) + "/u.pid")
+    (place / "u.ini").write_text(BASE + "chdir = /\npidfile2 = 2.pid\n")
+    assert check(run, "--ini", "u.ini")[0]["pidfile"] == '"2.pid"'
 
 
 def test_converted_files_come_to_the_same(place, run):
@@ -242,12 +244,15 @@ def test_another_interpreter(place, run):
 def test_imports_come_first(place, serve):
     (place / "early.py").write_text("import builtins\nbuiltins.early = 'yes'\n")
     (place / "app.py").write_text(
-        "import builtins\nseen = builtins.early + builtins.more\ndef application(environ, start_response):\n"
+        "import builtins\nseen = builtins.early + __import__('more').more\ndef application(environ, start_response):\n"
         "    start_response('200 OK', [])\n    return [seen.encode()]\n"
     )
-    (place / "u.ini").write_text(BASE + "import = early\neval = import builtins; builtins.more = '!'\n")
+    (place / "more.py").write_text("import builtins\nmore = builtins.shared\n")
+    (place / "shared.py").write_text("import builtins\nbuiltins.shared = '!'\n")
+    (place / "u.ini").write_text(BASE + "import = early\nimport = nowhere\nimport = ./more.py\nshared-import = shared\n")
     server = serve(None, "--ini", "u.ini", cwd=place)
     assert server.get("/").body == b"yes!"
+    server.wait_log("import: nowhere has failed")
 
 
 @pytest.mark.parametrize("option", ["wsgi-file = app.wsgi\n", "file = bin/json.wsgi\nchdir = %d\n", "wsgi-file = %d/start\n"])

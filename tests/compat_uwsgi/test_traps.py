@@ -5,6 +5,8 @@ import pytest
 TRAPS = [
     ("harakiri = 60 ; a minute\nmaster = true # x\nthreads = 2\t; y\n", 2, "(lines 2, 3, 4)"),
     ("harakiri = 1 minute ; or so\n", 2, "uWSGI reads 1; '1 minute' was meant?"),
+    ("harakiri = 1h\n", 2, "'1h' is no number: uWSGI reads 1; 3600 was meant?"),
+    ("processes = many\n", 2, "'many' is no number: uWSGI reads 0"),
     ('env = "A=b"\n', 2, "quotes are part"),
     ("for = %(list)\nsocket = %(_)\nendfor\n", 2, "acts while it is read"),
     ("cron = 1 1 1 1 1 echo $(NOPE) $(date)\n", 2, "variable 'NOPE' is not set"),

@@ -61,7 +61,9 @@ def _gunicorn(word: str) -> list[str]:
 RULES = {
     "@add_header": "header",
     "@cache": "cache",
+    "@env": "env",
     "@chdir": "chdir",
+    "@mount": "mount",
     "@pidfile": "pidfile",
     "@stats": "stats",
     "@threads": "threads",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
-from . import gunicorn_config, gunicorn_translate
+from . import forgive, gunicorn_config, gunicorn_translate
 from .result import ConfigError
+
+CANNOT_LOAD = 3
 
 
 def main(argv: list[str], core) -> int:
@@ -32,4 +34,7 @@ def main(argv: list[str], core) -> int:
     if config.path is not None:  # a reload reads it again, in another directory perhaps
         config.path = os.path.abspath(config.path)
     checks = config["check_config"] or config["print_config"]
-    return core.main(["--check"] if checks else [], lambda _path: own, on_event, True, bool(config["capture_output"]))
+    forgive.install(core)
+    code = core.main(["--check"] if checks else [], lambda _path: own, on_event, True, bool(config["capture_output"]))
+    # An application that cannot be loaded: Gunicorn's master ends with 3 if a worker was to load it, and else with 1.
+    return 1 if code == CANNOT_LOAD and (checks or config["preload_app"]) else code

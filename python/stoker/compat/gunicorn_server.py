@@ -14,6 +14,7 @@ import contextlib
 import functools
 import importlib
 import inspect
+import itertools
 import json
 import logging
 import logging.config
@@ -37,6 +38,8 @@ from .result import ConfigError
 REQUEST_ARGUMENTS = 4
 # As `workers` in options.def.
 MAX_WORKERS = 1024
+# How many workers are told apart at once: each twice, while one replaces it.
+AGES = 4 * MAX_WORKERS
 
 _server: Server | None = None
 
@@ -159,11 +162,23 @@ class Server:
         self.proc_name = config["proc_name"] or config["default_proc_name"]
         self.address = self.cfg.address
         self.worker_age = 0
-        self.WORKERS: dict[int, Worker] = {}
         self._slots: dict[int, list[Worker]] = {}
         self._booting: Worker | None = None
         # What a worker that is forked from the template cannot know of the master: its age, by its slot.
         self._ages = mmap.mmap(-1, 8 * (MAX_WORKERS + 1))
+        # What the master cannot know of a worker: its process, by its age.
+        self._pids = mmap.mmap(-1, 8 * AGES)
+
+    @property
+    def WORKERS(self) -> dict[int, Worker]:
+        """The workers that live, by their processes; in the master."""
+        result: dict[int, Worker] = {}
+        for worker in itertools.chain.from_iterable(self._slots.values()):
+            pid = struct.unpack_from("q", self._pids, 8 * (worker.age % AGES))[0]
+            if pid:  # else it has not begun yet
+                worker.pid = pid
+                result[pid] = worker
+        return result
 
     def call(self, name: str, *arguments: object) -> None:
         """Calls a hook; what it raises is logged, and the server goes on."""
@@ -205,6 +220,7 @@ class Server:
     def _on_fork(self, slot: int) -> None:
         self.worker_age += 1
         struct.pack_into("q", self._ages, 8 * slot, self.worker_age)
+        struct.pack_into("q", self._pids, 8 * (self.worker_age % AGES), 0)
         worker = Worker(self.worker_age, self)
         self._slots.setdefault(slot, []).append(worker)
         self._booting = worker
@@ -242,6 +258,7 @@ class Server:
         """What a worker begins with."""
         worker.pid = os.getpid()
         worker.ppid = self.pid
+        struct.pack_into("q", self._pids, 8 * (worker.age % AGES), os.getpid())
         self._booting = None
         _configure_logging(self.config, self.log)
         atexit.register(self._leave_worker, worker, os.getpid())

@@ -48,6 +48,11 @@ BUILT_IN = re.compile(
 LANGUAGES = re.compile(r"(psgi|rack|php|lua|jvm|jwsgi|mono|v8|cgi|gccgo|pypy|ruby|fiber|rbthreads|coroae|forkpty)")
 
 
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+# What loads what the engine does not.
+HOST = "stoker.compat.uwsgi_host"
+
 # Fields that say where a message ends, or belong to the connection.
 FRAMING = frozenset(
     "status content-length transfer-encoding connection keep-alive te trailer trailers upgrade proxy-authenticate "
@@ -67,6 +72,11 @@ class Plan:
     unset: list[str] = field(default_factory=list)
     hosted: list[Setting] = field(default_factory=list)
     hooks: list[Hook] = field(default_factory=list)
+    mounted: list[str] = field(default_factory=list)
+    callable: str = "application"
+    environ: dict[str, str] = field(default_factory=dict)
+    pidfile2: Setting | None = None
+    need_app: bool = False
     notices: list[str] = field(default_factory=list)
 
 
@@ -83,6 +93,9 @@ class Work:
         self.logs = log_rules.Logs(plan)
         self.caches = cache_rules.Caches()
         self.paths: list[Own] = []
+        self.added: set[str] = set()
+        self.mounts: list[tuple[str, Setting]] = []
+        self.pidfiles: dict[str, Setting] = {}
         self.shared_told: list[Setting] = []
         self.shared_taken: set[int] = set()
 
@@ -127,6 +140,10 @@ class Work:
         self.add("uwsgi-module", "true", Setting("uwsgi-module", None, DEFAULT, 0))
         self._finish_preload()
         self._finish_log_format()
+        self._finish_pidfiles()
+        self._finish_app()
+        needed = self.seen.get("need-app")
+        self.plan.need_app = needed is not None and names.is_on(needed.value)
         for index, setting in enumerate(self.shared_told):
             if index not in self.shared_taken:
                 self.say(setting, "nothing takes it: http-socket = =%d would" % index)
@@ -234,8 +251,11 @@ class Work:
         self.add("tls-key", [parts[1]], setting)
 
     def do_chmod_socket(self, option: names.Option, setting: Setting) -> None:
-        """666 where no mode is given."""
-        self.add("socket-mode", setting.value or "666", setting)
+        """Three octal digits, or 666 where no mode is given."""
+        value = setting.value or "1"
+        if value != "1" and not re.fullmatch("[0-7]{3,4}", value):
+            raise fail(setting.file, setting.line, "%s: %s is no mode, as 660 is", setting.name, display(value))
+        self.add("socket-mode", "666" if value == "1" else value, setting)
 
     def do_proxy_protocol(self, option: names.Option, setting: Setting) -> None:
         """The PROXY protocol, where it comes."""
@@ -328,8 +348,16 @@ class Work:
         self.add("chdir", place, setting)
 
     def do_pidfile(self, option: names.Option, setting: Setting) -> None:
-        """As `early` says."""
-        self.add("pidfile", self.early(setting.value or ""), setting)
+        """The first as `early` says; the other one as well, if both are asked for."""
+        self.pidfiles[option.name] = setting
+
+    def _finish_pidfiles(self) -> None:
+        first, second = self.pidfiles.get("pidfile"), self.pidfiles.get("pidfile2")
+        if first is not None:
+            self.add("pidfile", self.early(first.value or ""), first)
+            self.plan.pidfile2 = second
+        elif second is not None:
+            self.add("pidfile", second.value or "", second)
 
     def do_stats(self, option: names.Option, setting: Setting) -> None:
         """What has no colon is the path of a unix socket."""
@@ -371,12 +399,35 @@ class Work:
     # Python
 
     def do_app(self, option: names.Option, setting: Setting) -> None:
-        """Module or file; a file may be called anything, as in app.wsgi."""
+        """Module or file; a file may be called anything, as in app.wsgi, and gets a module of uWSGI's name."""
         text = setting.value or ""
-        if option.name == "wsgi-file" and text and not text.endswith(".py"):
+        if option.name == "wsgi-file":
             self.plan.hosted.append(setting)
-            text = os.path.join(".", text)
+            if "module" in self.seen:
+                return  # that one is loaded first
+            text = text if text.endswith(".py") else os.path.join(".", text)
         self.add("app", text, setting)
+
+    def do_mount(self, option: names.Option, setting: Setting) -> None:
+        """/PREFIX=module:callable, a file of Python, or a configuration of Paste's."""
+        prefix, equals, what = (setting.value or "").partition("=")
+        if not equals:
+            raise fail(setting.file, setting.line, "mount: expected /PREFIX=APPLICATION, not %s", display(setting.value or ""))
+        if what.endswith((".py", ".wsgi", ".ini")):
+            self.plan.mounted.append(what)
+            what = "%s:mounted_%d()" % (HOST, len(self.plan.mounted) - 1)
+        self.add("mount", ["%s=%s" % (prefix, what)], setting)
+        self.mounts.append((what, setting))
+
+    def _finish_app(self) -> None:
+        """The first application is the default one; `finish` of uWSGI's options."""
+        loaders = {"module", "wsgi-file", "eval"} | {name for name in self.seen if "paste" in name}
+        keeps_out = self.seen.get("no-default-app")
+        if self.mounts and not loaders & set(self.seen) and (keeps_out is None or not names.is_on(keeps_out.value)):
+            what, setting = self.mounts[0]
+            self.add("app", what, setting)
+        called = self.seen.get("callable")
+        self.plan.callable = (called.value if called is not None else None) or "application"
 
     def do_home(self, option: names.Option, setting: Setting) -> None:
         """Another interpreter: run.py goes there."""
@@ -425,9 +476,28 @@ class Work:
             else:
                 self.plan.unset.append(entry.name)
 
+    def do_env(self, option: names.Option, setting: Setting) -> None:
+        """NAME=VALUE; a name alone takes the variable away, as putenv() does."""
+        name, equals, value = (setting.value or "").partition("=")
+        if not equals:
+            self.say(setting, "without = the variable %s is taken away" % display(name))
+            self.do_unenv(option, setting)
+        elif not name:
+            self.say(setting, "left out: %s has no name" % display(setting.value or ""))
+        elif VARIABLE.fullmatch(name):
+            self.plan.unset = [one for one in self.plan.unset if one != name]
+            self.add("env", [setting.value or ""], setting)
+        else:
+            spaces = "; put no spaces around =" if name.strip() != name else ""
+            self.say(setting, "%s is an unusual name of a variable%s" % (display(name), spaces))
+            self.plan.environ[name] = value
+
     def do_unenv(self, option: names.Option, setting: Setting) -> None:
         """A variable less."""
-        self.plan.unset.append(setting.value or "")
+        name = setting.value or ""
+        self.plan.unset.append(name)
+        self.plan.environ.pop(name, None)
+        self.own = [one for one in self.own if one[0] != "env" or one[1][0].partition("=")[0] != name]
 
     # files, headers
 
@@ -480,11 +550,16 @@ class Work:
 
     def do_add_header(self, option: names.Option, setting: Setting) -> None:
         """Name: value; those that frame messages are the server's here."""
-        name = (setting.value or "").partition(":")[0].strip().lower()
+        field, _, value = (setting.value or "").partition(":")
+        name = field.strip().lower()
         if name in FRAMING:
             self.say(setting, "left out: %s is the server's own field, and connections are always kept" % name)
+        elif name in ("server", "date") and name not in self.added:
+            self.add("header", [setting.value or ""], setting)  # in the place of the server's own
         else:
-            self.add("header", [setting.value or ""], setting)
+            text = "%s: %s" % (field.strip(), value.strip())
+            self.add("header", ['add="%s"' % text.replace("\\", "\\\\").replace('"', '\\"')], setting)
+        self.added.add(name)
 
     def do_del_header(self, option: names.Option, setting: Setting) -> None:
         """A field that leaves."""

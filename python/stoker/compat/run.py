@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import Callable
 
-from . import detect, hooks, language, translate, uwsgi_module
+from . import detect, forgive, hooks, language, translate, uwsgi_module, uwsgi_pidfile
 from .result import ConfigError, Notice, Result, fail
 from .rules import Plan
 
 ALLOW_EXEC = "STOKER_UWSGI_EXEC"
 MAX_WARNINGS = 100
+# The exit codes of an application that cannot be loaded: the engine's, and uWSGI's with need-app.
+CANNOT_LOAD = 3
+NO_APP = 22
 # Set for the interpreter of `home`, so that it does not look for another one again.
 ENTERED = "STOKER_UWSGI_HOME"
 
@@ -40,19 +44,43 @@ def main(split: detect.Split, core) -> int:
     settings = translation.settings
     plan = translation.plan
     checks = "--check" in split.own
+    if plan.need_app and not split.own and not any(own[0] == "app" for own in settings) and not plan.hosted:
+        sys.stderr.write("need-app: no application is given: module, wsgi-file or mount name one\n")
+        return NO_APP
     if plan.hosted or any(hook.setting.name.endswith(("-pre-app", "-post-app")) for hook in plan.hooks):
         from . import uwsgi_host
 
         settings = uwsgi_host.host(plan.hosted, settings)
+    if plan.mounted:
+        from . import uwsgi_host
+
+        uwsgi_host.mount(plan.mounted, plan.callable)
     _prepare(plan)
     uwsgi_module.install(core, *_known(result))
+    forgive.install(core)
     try:
         hooked = not checks and hooks.install(plan.hooks, core)
     except hooks.HookError as error:
         sys.stderr.write("%s\n" % error)
         return 1
+    listeners = [hooks.on_event] if hooked else []
+    if plan.pidfile2 is not None and not checks:
+        listeners.append(uwsgi_pidfile.SecondPidfile(plan.pidfile2.value or "").on_event)
     # What is printed goes to the file of logto, daemonize or logger, too.
-    return core.main(split.own, lambda _path: settings, hooks.on_event if hooked else None, True, True)
+    code = core.main(split.own, lambda _path: settings, _all(listeners), True, True)
+    return NO_APP if code == CANNOT_LOAD and plan.need_app else code
+
+
+def _all(listeners: list[Callable]) -> Callable | None:
+    """One for all; None for none."""
+    if not listeners:
+        return None
+
+    def on_event(event: str, number: int, pid: int) -> None:
+        for listener in listeners:
+            listener(event, number, pid)
+
+    return on_event
 
 
 def read(argv: list[str]):
@@ -146,5 +174,6 @@ def _prepare(plan: Plan) -> None:
             sys.stderr.write("warning: the priority cannot be %d: %s\n" % (plan.priority, error))
     for name in plan.unset:
         os.environ.pop(name, None)
+    os.environ.update(plan.environ)
     # Applications that read a command line find the one that uWSGI shows them.
     sys.argv[:] = ["uwsgi", *(plan.argv or [])]

@@ -14,6 +14,9 @@ FREE = re.compile(
     r"umount-|unique-cron|eval|if-|for|set|env$|add-header|file-write|lua|symcall|worker-exec)"
 )
 VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*$")
+NUMBERS = ("int", "rawint", "int64", "int16", "megabytes")
+NUMBER = re.compile(r"\s*[+-]?[0-9]+\s*([;#]|$)")
+UNITS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "k": 1 << 10, "kb": 1 << 10, "mb": 1 << 20, "g": 1 << 30, "gb": 1 << 30}
 COMMENT = re.compile(r"\s([;#])(?=\s|$|[^\s;#])")
 
 
@@ -27,8 +30,11 @@ def look(reader) -> None:
             if item.key not in reader.custom and item.key not in logic.ENDS:
                 _unknown(reader, item, used)
         elif value is not None:
-            if _comment(reader, item, value):
-                harmless.setdefault(item.file, []).append(item.line)
+            if COMMENT.search(value):
+                if _comment(reader, item, value):
+                    harmless.setdefault(item.file, []).append(item.line)
+            elif item.option.kind in NUMBERS:
+                _number(reader, item, value)
             _quotes(reader, item, value)
             if value == "" and item.option.argument == "required" and item.option.kind != "logic":
                 reader.notice(
@@ -74,7 +80,7 @@ def _comment(reader, item, value: str) -> bool:
         return False
     kind = item.option.kind
     meant = value[: match.start()].rstrip()
-    if kind in ("int", "rawint", "int64", "int16", "megabytes"):
+    if kind in NUMBERS:
         if meant == str(expand.integer(value)):
             return True
         then = "uWSGI reads %d" % expand.integer(value)
@@ -91,6 +97,22 @@ def _comment(reader, item, value: str) -> bool:
         % (item.key, then, display(meant)),
     )
     return False
+
+
+def _number(reader, item, value: str) -> None:
+    """What uWSGI reads the beginning of."""
+    if value == "" or NUMBER.match(value) or any(expand.unexpanded(value, symbol) for symbol in "$@%"):
+        return
+    number = expand.integer(value)
+    word = value.lower().lstrip(" +-0123456789").strip()
+    # A size in megabytes has its unit in the name of the option.
+    factor = UNITS.get(word) if item.option.kind != "megabytes" else None
+    meant = "; %d was meant?" % (number * factor) if number and factor and factor > 1 else ""
+    reader.notice(
+        item.file,
+        item.line,
+        "%s: %s is no number: uWSGI reads %d%s" % (item.key, display(value), number, meant),
+    )
 
 
 def _quotes(reader, item, value: str) -> None:

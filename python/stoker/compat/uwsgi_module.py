@@ -19,7 +19,7 @@ import threading
 import time
 import types
 
-from . import hooks, names
+from . import hooks, names, uwsgi_websocket
 
 VERSION = names.VERSION
 # The version of stoker that is to have what raises NotYet.
@@ -44,7 +44,6 @@ LATER = {
     "add": "timers, cron and file monitors",
     "alarm": "alarms",
     "snmp": "SNMP",
-    "websocket": "WebSockets of WSGI applications",
     "chunked": "reading chunks",
     "async": "uWSGI's asynchronous mode",
     "wait": "uWSGI's asynchronous mode",
@@ -53,8 +52,6 @@ LATER = {
     "route": "internal routing",
     "lord": "legions",
     "scrolls": "legions",
-    "connection": "the raw connection",
-    "request": "the raw connection",
     "sendfile": "sending files from code (use wsgi.file_wrapper)",
     "offload": "offloading from code",
     "embedded": "embedded data",
@@ -66,17 +63,16 @@ LATER = {
 
 NOT_YET = """
     add_cron add_file_monitor add_rb_timer add_timer alarm async_connect async_sleep call chunked_read
-    chunked_read_nb connection_fd embedded_data extract farm_get_msg farm_msg green_schedule lord_scroll mule_get_msg
+    chunked_read_nb embedded_data extract farm_get_msg farm_msg green_schedule lord_scroll mule_get_msg
     mule_msg offload parsefile queue_get queue_last queue_pop queue_pull queue_pull_slot queue_push queue_set queue_slot
-    register_rpc register_signal request_context route rpc scrolls send_to_spooler sendfile set_spooler_frequency
+    register_rpc register_signal route rpc scrolls send_to_spooler sendfile set_spooler_frequency
     sharedarea_dec32 sharedarea_dec64 sharedarea_inc32 sharedarea_inc64 sharedarea_inclong sharedarea_memoryview
     sharedarea_object sharedarea_read sharedarea_read16 sharedarea_read32 sharedarea_read64 sharedarea_read8
     sharedarea_readbyte sharedarea_readlong sharedarea_rlock sharedarea_unlock sharedarea_wlock sharedarea_write
     sharedarea_write16 sharedarea_write32 sharedarea_write64 sharedarea_write8 sharedarea_writebyte sharedarea_writelong
     signal signal_wait snmp_decr_counter32 snmp_decr_counter64 snmp_decr_gauge snmp_incr_counter32 snmp_incr_counter64
     snmp_incr_gauge snmp_set_community snmp_set_counter32 snmp_set_counter64 snmp_set_gauge spool spooler_get_task
-    spooler_jobs suspend wait_fd_read wait_fd_write websocket_handshake websocket_recv websocket_recv_nb websocket_send
-    websocket_send_binary
+    spooler_jobs suspend wait_fd_read wait_fd_write
 """.split()
 
 # Absent from uWSGI itself where nothing of the kind is configured; libraries look whether they are there.
@@ -383,7 +379,71 @@ def is_locked(number: int = 0) -> bool:
 
 
 def disconnect() -> None:
-    """The connection belongs to the server: it ends with the response."""
+    """Ends a WebSocket; any other connection belongs to the server, and ends with the response where it does."""
+    current = _state().core._taken()
+    if current is not None:
+        current.close()
+
+
+def connection_fd() -> int:
+    """The descriptor of the client's connection."""
+    return _state().core._connection()[0]
+
+
+def cl() -> int:
+    """The length of the body."""
+    return max(_state().core._connection()[1], 0)
+
+
+def request_context():
+    """What the functions of WebSockets take from other threads and greenlets; None: the request has none."""
+    return _state().core._taken()
+
+
+def _limits() -> uwsgi_websocket.Limits:
+    opt = _state().opt
+    limits = uwsgi_websocket.Limits()
+    if "websocket-max-size" in opt:
+        limits.size = max(_number(opt, "websocket-max-size", 0), 1) << 10
+    limits.interval = _number(opt, "websocket-ping-freq", 0) or limits.interval
+    limits.tolerance = _number(opt, "websocket-pong-tolerance", 0) or limits.tolerance
+    limits.timeout = _number(opt, "socket-timeout", 0) or limits.timeout
+    return limits
+
+
+def websocket_handshake(key: object = b"", origin: object = b"", proto: object = b"") -> None:
+    """Accepts the WebSocket that the request asks for."""
+    words = [_bytes(word) for word in (key, origin, proto)]
+    uwsgi_websocket.handshake(_state().core, *words, _limits(), "gevent" in _state().opt)
+
+
+def _websocket(context: object, failure: str) -> uwsgi_websocket.WebSocket:
+    found = _state().core._taken() if context is None else context
+    if not isinstance(found, uwsgi_websocket.WebSocket):
+        raise OSError(failure)
+    return found
+
+
+def websocket_recv(request_context: object = None) -> bytes:
+    """The next message, once it has come."""
+    return _websocket(request_context, "unable to receive websocket message").receive(True)
+
+
+def websocket_recv_nb(request_context: object = None) -> bytes:
+    """The next message; none, if there is none yet."""
+    return _websocket(request_context, "unable to receive websocket message").receive(False)
+
+
+def websocket_send(message: object, request_context: object = None) -> None:
+    """Sends a text."""
+    found = _websocket(request_context, "unable to send websocket message")
+    found.send(uwsgi_websocket.TEXT, _bytes(message))
+
+
+def websocket_send_binary(message: object, request_context: object = None) -> None:
+    """Sends bytes."""
+    found = _websocket(request_context, "unable to send websocket binary message")
+    found.send(uwsgi_websocket.BINARY, _bytes(message))
 
 
 def is_connected(fd: int) -> bool:
@@ -432,11 +492,6 @@ def recv(fd: int, size: int = 4096) -> bytes | None:
 def close(fd: int) -> None:
     """Closes a descriptor."""
     os.close(fd)
-
-
-def cl() -> int:
-    """The length of the body; what environ says is right."""
-    raise NotYet("uwsgi.cl(): environ['CONTENT_LENGTH'] has the length (stoker %s is to have this)" % NEXT)
 
 
 def signal_received() -> int:
@@ -539,11 +594,12 @@ def start_response(status: str, headers: list, exc_info: object = None) -> objec
 
 
 FUNCTIONS = """
-    accepting add_var cl close connect disconnect get_logvar harakiri i_am_the_lord i_am_the_spooler in_farm is_connected
+    accepting add_var cl close connect connection_fd disconnect get_logvar harakiri i_am_the_lord i_am_the_spooler in_farm is_connected
     is_locked listen_queue lock log log_this_request logsize masterpid mem metric_dec metric_div metric_get metric_inc
-    metric_mul metric_set metric_set_max metric_set_min micros mule_id ready ready_fd recv reload request_id rpc_list send
-    set_logvar set_user_harakiri set_warning_message setprocname signal_received signal_registered spooler_pid
-    spooler_pids start_response stop total_requests unlock worker_id workers
+    metric_mul metric_set metric_set_max metric_set_min micros mule_id ready ready_fd recv reload request_context request_id
+    rpc_list send set_logvar set_user_harakiri set_warning_message setprocname signal_received signal_registered spooler_pid
+    spooler_pids start_response stop total_requests unlock websocket_handshake websocket_recv websocket_recv_nb
+    websocket_send websocket_send_binary worker_id workers
 """.split()
 
 
@@ -637,7 +693,14 @@ def _on_enter(number: int) -> None:
 
 
 def _on_startup() -> None:
-    """The application is loaded: uWSGI's post_fork_hook."""
+    """The application is loaded: uWSGI's chdir2 and post_fork_hook."""
+    place = _state().opt.get("chdir2")
+    if isinstance(place, bytes):
+        try:
+            os.chdir(place)
+        except OSError as error:
+            _state().core._log("chdir2: %s: %s" % (os.fsdecode(place), error.strerror))
+            os._exit(1)
     hook = getattr(_state().module, "post_fork_hook", None)
     if callable(hook):
         hook()

@@ -1,0 +1,11 @@
+/* The connection as a service: the application speaks a protocol of its own on it (app/request.h).
+ */
+#pragma once
+
+#include "app/request.h"
+
+/* As stk_request_ops.take, of a request in its call. */
+int stk_take(struct stk_request *req, unsigned status);
+/* Its inside, which a detached request shares: what lies in the thread's buffers has left already.
+ */
+int stk_take_conn(struct stk_request *req, unsigned status);
