@@ -372,6 +372,7 @@ static void verify_site(struct stk_load *load, const struct stk_config *config)
         (void)stk_router_check(site, verify_on_mistake, load);
         verify_rules(load, config, site);
     }
+    (void)stk_router_check_uwsgi(config, verify_on_mistake, load);
     if (host && (strchr(host, '/') || !stk_uri_split_host(stk_span_str(host), &name, &port) ||
                  strchr(host, '$')))
         stk_load_fail(load, verify_origin(load, verify_row(STK_OPTION_ID_CANONICAL_HOST), 0),

@@ -66,7 +66,8 @@ struct stk_config {
     struct stk_strv mount; /* "host/prefix=application"; see config/site.h */
 
     /* routing */
-    struct stk_strv route;  /* rows */
+    struct stk_strv route; /* rows */
+    struct stk_strv uwsgi_route;
     struct stk_strv header; /* fields or rows */
     bool redirect_https;
     int64_t redirect_https_port;

@@ -34,6 +34,7 @@
 #include "serve/fcgi.h"
 #include "serve/http1.h"
 #include "serve/outq.h"
+#include "serve/uroute.h"
 #include "serve/websocket.h"
 #include "serve/websocket_priv.h"
 
@@ -84,6 +85,10 @@ static struct stk_detached *detach_new(struct stk_detach *det, const struct stk_
     if (d == NULL)
         return NULL;
     *d = (struct stk_detached){.rq = *rq, .lazy = true};
+    if (stk_unlikely(rq->uroute != NULL) && !stk_uroute_detach(&d->rq)) {
+        free(d);
+        return NULL;
+    }
     stk_list_init(&d->woken);
     at = (char *)(((uintptr_t)d->memory + 15) & ~(uintptr_t)15);
     head = (void *)at;
@@ -564,6 +569,7 @@ void stk_detach_deinit(struct stk_server *server)
         stk_compress_release(&d->rq);
         stk_list_remove(&d->link);
         free(d->held);
+        stk_uroute_drop(&d->rq);
         free(d);
     }
     det->ws_shared = stk_ws_shared_free(det->ws_shared);

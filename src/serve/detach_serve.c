@@ -21,6 +21,7 @@
 #include "serve/outq.h"
 #include "serve/secure.h"
 #include "serve/take.h"
+#include "serve/uroute.h"
 #include "serve/websocket.h"
 
 static struct stk_detached *detached_of(const struct stk_request *req)
@@ -391,6 +392,7 @@ static void detached_finish(struct stk_request *req)
     stk_http1_finish(&d->rq, thread);
     stk_logvars_forget(&det->server->logvars, id);
     stk_lead_unclaim(thread, claimed);
+    stk_uroute_drop(&d->rq);
     free(d);
 }
 

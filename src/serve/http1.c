@@ -41,6 +41,7 @@
 #include "serve/secure.h"
 #include "serve/server.h"
 #include "serve/trust.h"
+#include "serve/uroute.h"
 #include "serve/websocket.h"
 #include "wire/http1.h"
 #include "wire/uwsgi.h"
@@ -118,6 +119,8 @@ void stk_http1_account(struct stk_serve_request *rq)
 
         stk_scoreboard_latency(server->row, rq->t->lead_thread->own,
                                (uint64_t)(entry.duration / STK_NSEC_PER_USEC));
+        if (stk_unlikely(rq->uroute != NULL) && !stk_uroute_end(rq))
+            return;
         if (server->access_log != NULL)
             stk_access_log_write(server->access_log, &entry);
     }

@@ -17,6 +17,7 @@ struct stk_serve_thread;
 struct stk_body;
 struct stk_coder;
 struct stk_site_rule;
+struct stk_uroute_state;
 
 struct stk_serve_request {
     struct stk_request base; /* first: the services get a pointer to it */
@@ -32,6 +33,7 @@ struct stk_serve_request {
     const stk_span *trailer; /* what ends a chunked body, serve/response_more.c; or NULL */
 
     const struct stk_site_rule *rule; /* the route with fields for the response, or NULL */
+    struct stk_uroute_state *uroute;  /* what uWSGI's rules say of it, or NULL */
 
     /* The response. */
     uint64_t body_bytes; /* sent or queued, without framing */

@@ -34,6 +34,7 @@
 #include "serve/router.h"
 #include "serve/sendfile.h"
 #include "serve/server.h"
+#include "serve/uroute.h"
 #include "wire/http_date.h"
 #include "wire/http_status.h"
 
@@ -552,6 +553,8 @@ static STK_COLD int response_filter(struct stk_serve_request *rq, int64_t *lengt
     if (stk_router_has_fields(server->router) && !stk_router_change_fields(rq))
         stk_log_warning("a response has no room for the fields that `header` and `route` add: it "
                         "leaves without them");
+    if (rq->uroute != NULL && !stk_uroute_head(rq))
+        return rq->gone ? -EPIPE : 0;
     /* What is answered without the application has been made as it is to be. */
     if (server->compress != NULL && rq->of_app)
         stk_compress_head(server->compress, rq, length);

@@ -298,6 +298,26 @@ static enum stk_router_result router_rules(struct stk_router *router, struct stk
     return STK_ROUTER_PASS;
 }
 
+/* The application that a rule of uWSGI's names by where it is mounted. */
+static enum stk_router_result router_named(const struct stk_router *router,
+                                           struct stk_serve_request *rq, stk_span name)
+{
+    for (size_t i = 0; i < router->site->nrules; i++) {
+        const struct stk_site_rule *rule = router->rules[i].site;
+
+        if (rule->option == STK_OPTION_ID_MOUNT &&
+            stk_span_eq(stk_span_str(rule->match.prefix), name)) {
+            rq->base.app = rule->app;
+            return STK_ROUTER_PASS;
+        }
+    }
+    if (name.len == 0 && router->site->has_app)
+        return STK_ROUTER_PASS;
+    stk_log_error("setapp:%.*s: no application is mounted there",
+                  (int)(name.len < 80 ? name.len : 80), name.ptr);
+    return router_refuse(rq, 500, "");
+}
+
 enum stk_router_result stk_router_decide(struct stk_serve_request *rq)
 {
     struct stk_router *router = rq->t->server->router;
@@ -305,6 +325,7 @@ enum stk_router_result stk_router_decide(struct stk_serve_request *rq)
     enum stk_router_result r = STK_ROUTER_PASS;
     struct router_path path;
     bool nobody = false;
+    stk_span app;
 
     if (router->handlers != NULL) {
         bool own;
@@ -315,12 +336,16 @@ enum stk_router_result stk_router_decide(struct stk_serve_request *rq)
             return handler != NULL && handler->logged ? STK_ROUTER_ANSWERED : STK_ROUTER_UNLOGGED;
         }
     }
+    if (router->uroute != NULL && stk_uroute_request(router->uroute, rq) == STK_UROUTE_ANSWERED)
+        return STK_ROUTER_ANSWERED;
     if (router->site->nrules > 0 || config->redirect_https || config->canonical_host) {
         if (!stk_router_path(&rq->base, stk_router_scratch(rq), &path))
             return router_refuse(rq, 414, "");
         if (config->redirect_https || config->canonical_host)
             r = router_go_home(router, rq, path.whole);
-        if (r == STK_ROUTER_PASS)
+        if (r == STK_ROUTER_PASS && stk_uroute_app(rq, &app))
+            r = router_named(router, rq, app);
+        else if (r == STK_ROUTER_PASS)
             r = router_rules(router, rq, &path, &nobody);
         if (r != STK_ROUTER_PASS)
             return r;
@@ -456,6 +481,52 @@ static int router_compile_all(struct stk_router *router)
     return good && router_make_scratch(router) ? 0 : -EINVAL;
 }
 
+struct router_report {
+    const struct stk_config *config;
+    stk_site_report report;
+    void *arg;
+};
+
+static void router_uwsgi_mistake(void *arg, size_t item, const char *text)
+{
+    struct router_report *r = arg;
+    STK_CLEANUP(stk_mem_freep)
+    char *told = stk_mem_printf("'%.200s': %s", r->config->uwsgi_route.items[item], text);
+
+    r->report(r->arg, STK_OPTION_ID_UWSGI_ROUTE, item, told);
+}
+
+static struct stk_uroute *router_new_uroute(const struct stk_config *config, stk_site_report report,
+                                            void *arg)
+{
+    struct router_report r = {config, report, arg};
+
+    return stk_uroute_new((const char *const *)config->uwsgi_route.items, config->uwsgi_route.n,
+                          router_uwsgi_mistake, &r);
+}
+
+bool stk_router_check_uwsgi(const struct stk_config *config, stk_site_report report, void *arg)
+{
+    struct stk_uroute *u;
+
+    if (config->uwsgi_route.n == 0)
+        return true;
+    u = router_new_uroute(config, report, arg);
+    if (u == NULL)
+        return false;
+    stk_uroute_free(u);
+    return true;
+}
+
+static int router_make_uroute(struct stk_router *router)
+{
+    router->uroute = router_new_uroute(router->server->config, router_log, NULL);
+    if (router->uroute == NULL)
+        return -EINVAL;
+    stk_uroute_attach(router->uroute, router->server);
+    return 0;
+}
+
 int stk_router_new(struct stk_router **ret_router, struct stk_server *server,
                    const struct stk_server_params *params)
 {
@@ -466,7 +537,8 @@ int stk_router_new(struct stk_router **ret_router, struct stk_server *server,
     struct stk_router *router;
     int r = -EINVAL;
 
-    if (!handlers && config->mount.n + config->route.n + config->header.n == 0 &&
+    if (!handlers &&
+        config->mount.n + config->route.n + config->header.n + config->uwsgi_route.n == 0 &&
         !config->redirect_https && !config->canonical_host)
         return 0;
     router = stk_new0(struct stk_router);
@@ -475,6 +547,8 @@ int stk_router_new(struct stk_router **ret_router, struct stk_server *server,
     router->site = stk_site_new(config, router_log, NULL);
     if (router->site)
         r = router_compile_all(router);
+    if (r == 0 && config->uwsgi_route.n > 0)
+        r = router_make_uroute(router);
     if (r < 0) {
         stk_router_free(router);
         return r;
@@ -504,6 +578,7 @@ struct stk_router *stk_router_free(struct stk_router *router)
     free(router->scratch);
     free(router->rules);
     free(router->headers);
+    stk_uroute_free(router->uroute);
     stk_site_free(router->site);
     stk_route_free(router->handlers);
     free(router);
@@ -515,9 +590,25 @@ bool stk_router_has_fields(const struct stk_router *router)
     return router != NULL && router->has_fields;
 }
 
+bool stk_router_has_heads(const struct stk_router *router)
+{
+    return router != NULL && (router->has_fields || stk_uroute_has_heads(router->uroute));
+}
+
+bool stk_router_has_ends(const struct stk_router *router)
+{
+    return router != NULL && stk_uroute_has_ends(router->uroute);
+}
+
 stk_msec stk_router_least_timeout(const struct stk_router *router)
 {
-    return router != NULL ? router->least_timeout : 0;
+    stk_msec rule, own;
+
+    if (router == NULL)
+        return 0;
+    own = router->least_timeout;
+    rule = stk_uroute_least_timeout(router->uroute);
+    return own == 0 || (rule != 0 && rule < own) ? rule : own;
 }
 
 const char *stk_router_app_name(const struct stk_router *router, unsigned app)

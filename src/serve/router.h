@@ -10,6 +10,7 @@
 #include "base/macros.h"
 #include "config/site.h"
 
+struct stk_config;
 struct stk_router;
 struct stk_serve_request;
 struct stk_server;
@@ -36,8 +37,14 @@ bool stk_router_has_fields(const struct stk_router *router);
 stk_msec stk_router_least_timeout(const struct stk_router *router);
 /* Answers a request, or says which application is to. */
 enum stk_router_result stk_router_decide(struct stk_serve_request *rq);
+/* Whether heads of responses are looked at before they leave, and requests when they are over.
+ * Accept NULL. */
+bool stk_router_has_heads(const struct stk_router *router);
+bool stk_router_has_ends(const struct stk_router *router);
 /* The text of an application, "-" of none. Accepts NULL. */
 const char *stk_router_app_name(const struct stk_router *router, unsigned app);
+/* Reports what of uWSGI's rules cannot be used. False: something. */
+bool stk_router_check_uwsgi(const struct stk_config *config, stk_site_report report, void *arg);
 /* Reports what of the rules cannot be compiled: patterns and redirects. False: something. */
 bool stk_router_check(const struct stk_site *site, stk_site_report report, void *arg);
 

@@ -6,6 +6,7 @@
 #include "serve/location.h"
 #include "serve/regex.h"
 #include "serve/router.h"
+#include "serve/uroute.h"
 
 /* A rule with what was compiled of it. */
 struct router_rule {
@@ -30,6 +31,7 @@ struct stk_router {
     struct stk_server *server;
     struct stk_site *site;
     struct stk_route *handlers;
+    struct stk_uroute *uroute;      /* uWSGI's rules, or NULL */
     struct router_rule *rules;      /* [site->nrules] */
     struct router_rule *headers;    /* [site->nheaders] */
     struct router_scratch *scratch; /* [server->nthreads] */

@@ -544,7 +544,8 @@ int stk_server_new(struct stk_server **ret_server, const struct stk_server_param
         return -EINVAL;
     }
     server->sendfile = stk_sendfile_new(params->config, server->statics);
-    server->response_rules |= stk_router_has_fields(server->router) || server->sendfile != NULL;
+    server->response_rules |= stk_router_has_heads(server->router) || server->sendfile != NULL;
+    server->timed |= stk_router_has_ends(server->router);
     stk_access_log_serve(server->access_log, server);
     *ret_server = server;
     return 0;

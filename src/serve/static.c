@@ -60,7 +60,7 @@ static stk_span static_path(const struct stk_head *head, char buf[STATIC_URL_MAX
 static bool statics_are_wanted(const struct stk_config *config)
 {
     size_t n = config->static_dirs.n + config->static_map.n + config->static_check.n +
-               config->x_sendfile.n + config->x_accel_redirect.n;
+               config->x_sendfile.n + config->x_accel_redirect.n + config->uwsgi_route.n;
 
     for (size_t i = 0; n == 0 && i < config->route.n; i++)
         n += strstr(config->route.items[i], "static=") != NULL;

@@ -104,6 +104,7 @@ RULES = {
     "@logto": "access-log, error-log",
     "@log_format": "access-log-format",
     "@log_date": "log-date",
+    "@route": "uwsgi-route",
 }
 
 

@@ -11,7 +11,7 @@ import os
 import re
 from dataclasses import dataclass, field
 
-from . import cache_rules, log_rules, names
+from . import cache_rules, log_rules, names, route_rules
 from .hooks import Hook
 from .result import Result, Setting, display, fail, where
 
@@ -547,6 +547,11 @@ class Work:
         if not seconds.isdigit() or "/" not in kind:
             raise fail(setting.file, setting.line, "%s: expected TYPE=SECONDS", setting.name)
         self.add("static-expires", ["%s=%ss" % (kind, seconds)], setting)
+
+    def do_route(self, option: names.Option, setting: Setting) -> None:
+        value = setting.value or ""
+        left_out = route_rules.is_left_out(option.name, setting)
+        self.add("uwsgi-route", [route_rules.rule(option.name, value, left_out)], setting)
 
     def do_add_header(self, option: names.Option, setting: Setting) -> None:
         """Name: value; those that frame messages are the server's here."""

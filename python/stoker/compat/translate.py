@@ -4,17 +4,13 @@ row is in rules.py.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 
-from . import names, rules
+from . import names, route_rules, rules
 from .result import ConfigError, Result, Setting, fail, where
 
 # Name, value or values, file, line: what the engine reads.
 Own = tuple
-
-# Rules of internal routing that keep clients out.
-GUARDS = re.compile(r"(^|[ \t])(basicauth|ldapauth|radius|spnego|xattr|break:[45]|return:[45])")
 
 
 @dataclass
@@ -36,6 +32,8 @@ def translate(result: Result, options: dict[str, bool]) -> Translation:
         option = table.find(setting.name)
         if option is None:
             continue  # a placeholder
+        if option.kind == "route" and route_rules.is_left_out(option.name, setting):
+            without["later"].append(setting)
         if option.fate in without:
             if option.kind != "flag" or names.is_on(setting.value):
                 _check_guard(option, setting)
@@ -53,10 +51,7 @@ def translate(result: Result, options: dict[str, bool]) -> Translation:
 
 def _check_guard(option: names.Option, setting: Setting) -> None:
     """What is left out must not open what it guards."""
-    guards = option.name == "static-skip-ext" or (
-        option.kind == "route" and GUARDS.search(setting.value or "") is not None
-    )
-    if guards:
+    if option.name == "static-skip-ext":
         raise fail(
             setting.file,
             setting.line,
