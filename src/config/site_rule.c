@@ -466,8 +466,9 @@ void stk_site_read_route(struct stk_site_context *ctx, const char *text,
 
     ret_rule->strip = true;
     if (text[0] == '^' || text[0] == '/' || text[0] == '.') {
-        stk_site_fail(ctx, "expected rows of key=value, as in \"regex='^/old/(.*)' "
-                           "redirect=/new/$1\"; uWSGI's routing language is not read here");
+        stk_site_fail(
+            ctx, "expected rows of key=value, as in \"regex='^/old/(.*)' "
+                 "redirect=/new/$1\"; a rule of uWSGI's routing language belongs to uwsgi-route");
         return;
     }
     rule_read(&r, text);

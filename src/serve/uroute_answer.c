@@ -119,8 +119,7 @@ static stk_span answer_url(const struct stk_utext *text, stk_span url, char *out
     struct stk_utext_out to = {.buf = out, .cap = cap};
 
     if (stk_utext_literal(text).len < 2)
-        while (url.len > 1 && (url.ptr[0] == '/' || url.ptr[0] == '\\') &&
-               (url.ptr[1] == '/' || url.ptr[1] == '\\'))
+        while (url.len > 1 && url.ptr[0] == '/' && url.ptr[1] == '/')
             url = stk_span_make(url.ptr + 1, url.len - 1);
     for (size_t i = 0; i < url.len; i++) {
         unsigned char c = (unsigned char)url.ptr[i];
@@ -280,6 +279,11 @@ static enum uroute_next answer_file(struct uroute_run *run, const struct uroute_
 
 /* ---- passwords ------------------------------------------------------------------------------ */
 
+/*
+ * Once a rule has said who it is, further ones do not ask: that is how several make a list of
+ * users, the last one without -next. What a front end says of the user is no such word, for most of
+ * them hand over what the client claims.
+ */
 static enum uroute_next answer_auth(struct uroute_run *run, const struct uroute_rule *rule)
 {
     char buf[UROUTE_AUTH_MAX], challenge[UROUTE_LINE_MAX + 32];
@@ -290,13 +294,18 @@ static enum uroute_next answer_auth(struct uroute_run *run, const struct uroute_
         .name = STK_SPAN_LIT("WWW-Authenticate"),
         .body = STK_SPAN_LIT("Unauthorized"),
     };
-    bool good = stk_uroute_auth(
-        rule, stk_head_known_value(run->rq->base.head, STK_HEAD_AUTHORIZATION), buf, &user);
+    enum uroute_login login;
 
-    if (good && !stk_uroute_add(run, STK_SPAN_LIT("REMOTE_USER"), user))
-        good = false;
+    if (run->state->has_user)
+        return UROUTE_NEXT;
+    login = stk_uroute_auth(rule, stk_head_known_value(run->rq->base.head, STK_HEAD_AUTHORIZATION),
+                            buf, &user);
+    if (login == UROUTE_LOGIN_GOOD) {
+        run->state->has_user = stk_uroute_add(run, STK_SPAN_LIT("REMOTE_USER"), user);
+        login = run->state->has_user ? UROUTE_LOGIN_GOOD : UROUTE_LOGIN_NONE;
+    }
     explicit_bzero(buf, sizeof buf);
-    if (good || rule->variant)
+    if (login == UROUTE_LOGIN_GOOD || (login == UROUTE_LOGIN_WRONG && rule->variant))
         return UROUTE_NEXT;
     a.value = stk_span_make(
         challenge, (size_t)snprintf(challenge, sizeof challenge, "Basic realm=\"%s\"", rule->key));

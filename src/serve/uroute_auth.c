@@ -185,8 +185,8 @@ const char *stk_uroute_auth_check(const char *name)
     return wrong;
 }
 
-bool stk_uroute_auth(const struct uroute_rule *rule, stk_span authorization,
-                     char buf[UROUTE_AUTH_MAX], stk_span *ret_user)
+enum uroute_login stk_uroute_auth(const struct uroute_rule *rule, stk_span authorization,
+                                  char buf[UROUTE_AUTH_MAX], stk_span *ret_user)
 {
     const char *colon;
     size_t len;
@@ -196,14 +196,14 @@ bool stk_uroute_auth(const struct uroute_rule *rule, stk_span authorization,
         !stk_span_ieq(stk_span_make(authorization.ptr, 6), STK_SPAN_LIT("Basic ")) ||
         !auth_decode(stk_span_make(authorization.ptr + 6, authorization.len - 6), buf,
                      UROUTE_AUTH_MAX, &len))
-        return false;
+        return UROUTE_LOGIN_NONE;
     colon = memchr(buf, ':', len);
     if (colon == NULL || colon == buf || memchr(buf, '\0', len) != NULL)
-        return false;
+        return UROUTE_LOGIN_WRONG;
     *ret_user = stk_span_make(buf, (size_t)(colon - buf));
     if (rule->file)
         good = auth_in_file(rule->secret, *ret_user, colon + 1);
     else
         good = auth_same(stk_span_make(buf, len), stk_span_str(rule->secret));
-    return good;
+    return good ? UROUTE_LOGIN_GOOD : UROUTE_LOGIN_WRONG;
 }

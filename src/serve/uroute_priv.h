@@ -28,6 +28,7 @@ struct stk_uroute_state {
     bool again;      /* the rules were gone through before, while it waited for a thread */
     bool has_head;   /* rq->base.head is ours */
     bool has_app;    /* `app` is set */
+    bool has_user;   /* a rule has said who it is */
     bool has_answer; /* `status` or `body` is set */
     bool in_head;    /* error-route and response-route have had their turn */
     bool is_erring;  /* error-route is at work */
@@ -123,7 +124,12 @@ enum uroute_next stk_uroute_refuse(struct uroute_run *run, unsigned status, cons
  * which is part of `buf`.
  */
 enum { UROUTE_AUTH_MAX = 1024 };
-bool stk_uroute_auth(const struct uroute_rule *rule, stk_span authorization,
-                     char buf[UROUTE_AUTH_MAX], stk_span *ret_user);
+enum uroute_login {
+    UROUTE_LOGIN_NONE, /* none is said, or not in this way */
+    UROUTE_LOGIN_WRONG,
+    UROUTE_LOGIN_GOOD,
+};
+enum uroute_login stk_uroute_auth(const struct uroute_rule *rule, stk_span authorization,
+                                  char buf[UROUTE_AUTH_MAX], stk_span *ret_user);
 /* NULL, or why a file of passwords is of no use. */
 const char *stk_uroute_auth_check(const char *file);

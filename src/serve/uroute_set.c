@@ -149,6 +149,7 @@ static bool set_user(struct uroute_run *run, stk_span user)
 
     if (colon != NULL)
         user.len = (size_t)(colon - user.ptr);
+    run->state->has_user = user.len > 0;
     return stk_uroute_add(run, STK_SPAN_LIT("REMOTE_USER"), user);
 }
 

@@ -153,70 +153,74 @@ static enum value_name value_find(stk_span name)
     return VALUE_NONE;
 }
 
-static void value_plain(const struct uroute_run *run, stk_span name, struct stk_utext_out *out)
+/* A variable that every request has. */
+static void value_known(const struct uroute_run *run, stk_span name, struct stk_utext_out *out)
 {
     const struct stk_request *req = &run->rq->base;
     const struct stk_head *head = req->head;
-    stk_span value;
+    stk_span value = stk_span_make("", 0);
 
-    if (stk_uroute_find(run, name, &value)) {
-        stk_utext_put(out, value);
-        return;
-    }
-    if (name.len > 5 && memcmp(name.ptr, "HTTP_", 5) == 0) {
-        stk_utext_put(out, value_field(req, stk_span_make(name.ptr + 5, name.len - 5)));
-        return;
-    }
     switch (value_find(name)) {
     case VALUE_METHOD:
-        stk_utext_put(out, stk_head_method(head));
+        value = stk_head_method(head);
         break;
     case VALUE_URI:
-        stk_utext_put(out, stk_head_target(head));
+        value = stk_head_target(head);
         break;
     case VALUE_PATH:
-        stk_utext_put(out, run->path);
+        value = run->path;
         break;
     case VALUE_QUERY:
-        stk_utext_put(out, stk_head_query(head));
+        value = stk_head_query(head);
         break;
     case VALUE_SCRIPT:
-        stk_utext_put(out, req->script_name);
+        value = req->script_name;
         break;
     case VALUE_PROTOCOL:
-        stk_utext_put(out, head->version_minor > 0 ? STK_SPAN_LIT("HTTP/1.1")
-                                                   : STK_SPAN_LIT("HTTP/1.0"));
+        value = head->version_minor > 0 ? STK_SPAN_LIT("HTTP/1.1") : STK_SPAN_LIT("HTTP/1.0");
         break;
     case VALUE_SERVER:
-        stk_utext_put(out, req->endpoint->server_name);
+        value = req->endpoint->server_name;
         break;
     case VALUE_SERVER_PORT:
-        stk_utext_put(out, req->endpoint->server_port);
+        value = req->endpoint->server_port;
         break;
     case VALUE_ADDR:
-        stk_utext_put(out, stk_span_make(req->peer.addr, req->peer.addr_len));
+        value = stk_span_make(req->peer.addr, req->peer.addr_len);
         break;
     case VALUE_PORT:
         if (req->peer.port > 0)
             stk_utext_put_number(out, req->peer.port);
         break;
     case VALUE_TYPE:
-        stk_utext_put(out, stk_head_known_value(head, STK_HEAD_CONTENT_TYPE));
+        value = stk_head_known_value(head, STK_HEAD_CONTENT_TYPE);
         break;
     case VALUE_LENGTH:
         if (head->has_content_length)
             stk_utext_put_number(out, (long long)head->content_length);
         break;
     case VALUE_SCHEME:
-        stk_utext_put(out, req->scheme);
+        value = req->scheme;
         break;
     case VALUE_HTTPS:
-        if (value_is(req->scheme, "https"))
-            stk_utext_put(out, STK_SPAN_LIT("on"));
+        value = value_is(req->scheme, "https") ? STK_SPAN_LIT("on") : value;
         break;
     case VALUE_NONE:
         break;
     }
+    stk_utext_put(out, value);
+}
+
+static void value_plain(const struct uroute_run *run, stk_span name, struct stk_utext_out *out)
+{
+    stk_span value;
+
+    if (stk_uroute_find(run, name, &value))
+        stk_utext_put(out, value);
+    else if (name.len > 5 && memcmp(name.ptr, "HTTP_", 5) == 0)
+        stk_utext_put(out, value_field(&run->rq->base, stk_span_make(name.ptr + 5, name.len - 5)));
+    else
+        value_known(run, name, out);
 }
 
 /* ---- with brackets -------------------------------------------------------------------------- */
