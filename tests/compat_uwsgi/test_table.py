@@ -194,9 +194,9 @@ def test_converted_files_come_to_the_same(place, run):
 
 
 def test_notices(place, run):
-    (place / "u.ini").write_text(BASE + "spooler = x\ncron = 1 2 3 4 5 ls\nemperor = /etc\nlog-format = %(uri) %(metric.a)\nshared-socket = :80\n")
+    (place / "u.ini").write_text(BASE + "spooler = x\nrbtimer = 1 2\nemperor = /etc\nlog-format = %(uri) %(metric.a)\nshared-socket = :80\n")
     _, said = check(run, "--ini", "u.ini")
-    assert "not there yet, and left out: spooler (u.ini:3), cron (u.ini:4)" in said
+    assert "not there yet, and left out: spooler (u.ini:3), rbtimer (u.ini:4)" in said
     assert "without effect: emperor (u.ini:5)" in said
     assert "u.ini:7: shared-socket: nothing takes it" in said
     assert "u.ini:6: log-format: written as -: %(metric.a)" in said

@@ -11,7 +11,7 @@ import os
 import re
 from dataclasses import dataclass, field
 
-from . import cache_rules, log_rules, names, route_rules
+from . import cache_rules, log_rules, names, program_rules, route_rules
 from .hooks import Hook
 from .result import Result, Setting, display, fail, where
 
@@ -92,6 +92,7 @@ class Work:
         self.seen: dict[str, Setting] = {}
         self.logs = log_rules.Logs(plan)
         self.caches = cache_rules.Caches()
+        self.programs = program_rules.Programs()
         self.paths: list[Own] = []
         self.added: set[str] = set()
         self.mounts: list[tuple[str, Setting]] = []
@@ -149,6 +150,7 @@ class Work:
                 self.say(setting, "nothing takes it: http-socket = =%d would" % index)
         self.own.extend(self.logs.settings(self.early))
         self.own.extend(self.caches.settings(self.say))
+        self.own.extend(self.programs.settings())
         self.own.extend(self.paths)
         return self.own
 
@@ -569,6 +571,12 @@ class Work:
     def do_del_header(self, option: names.Option, setting: Setting) -> None:
         """A field that leaves."""
         self.add("header", ["remove=%s" % setting.value], setting)
+
+    # programs beside the workers
+
+    def do_program(self, option: names.Option, setting: Setting, own: str) -> None:
+        """Daemons, crons and alarms; finish."""
+        self.programs.note(option.name, setting, self.say)
 
     # caches
 
