@@ -154,3 +154,68 @@ def test_the_same_calls(both):
         assert ours_line == theirs_line
     assert len(found) == len(expected) > 70
     assert ours.get("/again").json()[1:] == theirs.get("/again").json()[1:]
+
+
+BACKENDS = """
+import json
+import django.conf
+
+settings = {"default": {"BACKEND": "django_uwsgi.cache.UwsgiCache", "LOCATION": "django", "TIMEOUT": 300}}
+django.conf.settings.configure(CACHES=settings)
+
+from cachelib import UWSGICache
+from django.core.cache import cache
+
+
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Type", "application/json")])
+    flask = UWSGICache(cache="flask")
+    if environ["PATH_INFO"] == "/set":
+        cache.set("who", {"a": [1, 2]}, 60)
+        cache.set("gone", 1, 0)
+        cache.add("who", "not this")
+        cache.set("n", 41)
+        flask.set("who", ("x", None))
+        flask.set_many({"a": 1, "b": 2})
+        flask.delete("b")
+        return [json.dumps([cache.incr("n"), flask.add("who", 1), flask.inc("a", 5)]).encode()]
+    found = [cache.get("who"), cache.get("gone", "nothing"), cache.get("n"), flask.get("who"), flask.get("a"), flask.has("b")]
+    return [json.dumps(found).encode()]
+"""
+
+
+def test_backends_of_others(serve, tmp_path):
+    """Those of Django and Flask for uWSGI's cache, as they are on PyPI."""
+    pytest.importorskip("django_uwsgi")
+    pytest.importorskip("cachelib")
+    (tmp_path / "app.py").write_text(BACKENDS)
+    (tmp_path / "u.ini").write_text(
+        "[uwsgi]\nmodule = app\nmaster = true\nprocesses = 2\ncache2 = name=django,items=100\ncache2 = name=flask,items=100\n"
+    )
+    server = serve(None, "--ini", "u.ini", cwd=tmp_path)
+    assert server.get("/set").json() == [42, False, 6]
+    for _ in range(4):  # whichever worker it is
+        assert server.get("/").json() == [{"a": [1, 2]}, "nothing", 42, ["x", None], 6, False]
+
+
+def test_what_options_come_to(conf, capsys):
+    """uWSGI's words in those of `cache`."""
+    import importlib
+
+    translate = importlib.import_module("compat_sources.translate")
+    read = conf.read(
+        "module = app\ncache2 = name=a,items=5,udp=x:1,foo=1,purge_lru=0\ncache = 50\ncache-blocksize = 100\n"
+        "cache-store = /tmp/x\ncache-store-sync = 3\ncache-no-expire = true\ncache2 = name=b,maxitems=6,lazy=1,no_expire=1\n"
+    )
+    translation = translate.translate(read, {})
+    rows = {name: value for name, value, _, _ in translation.settings}
+    assert rows["cache"] == [
+        "name=default,items=50,blocksize=100,store=/tmp/x,storesync=3,no_expire=1",
+        "name=a,items=5,purge_lru=1,storesync=3,no_expire=1",
+        "name=b,maxitems=6,lazy=1,storesync=3",
+    ]
+    told = "\n".join(translation.notices)
+    assert "udp is left out" in told and "foo is skipped" in told and "purge_lru=0 is on" in told
+    for line in ("cache2 = items=5", "cache2 = name=x"):
+        with pytest.raises(result.ConfigError, match="name=NAME,items=NUMBER"):
+            translate.translate(conf.read("module = app\n" + line + "\n"), {})
