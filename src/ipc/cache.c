@@ -7,10 +7,11 @@
  * they begin again. They write nothing that others read, but for counters by CPU.
  *
  * Writers fill an item and blocks that nobody knows, and link them in while the number is odd: a
- * few stores, so that readers rarely meet them. A value is only written over where there is no room
- * for a second one. The locks are robust: when their owner dies, the next one makes the shard whole
- * (cache_repair.c). What is needed for that is the order of the stores here, and that an item is
- * RESERVED under a shard's number only while somebody has the lock of that shard.
+ * few stores, so that readers rarely meet them. A value is only written over where it is short, or
+ * where there is no room for a second one. The locks are robust: when their owner dies, the next
+ * one makes the shard whole (cache_repair.c). What is needed for that is the order of the stores
+ * here, and that an item is RESERVED under a shard's number only while somebody has the lock of
+ * that shard.
  *
  * Room is made (expired entries, the longest unused one) with no lock held, because the entry that
  * goes is in another shard as a rule.
@@ -25,6 +26,7 @@
 #include "base/mem.h"
 
 enum {
+    CACHE_SHORT = 256,      /* bytes that are written over in place */
     CACHE_STEPS = 512,      /* of a chain, for a reader without a lock */
     CACHE_ROOM_TRIES = 64,  /* entries that go for one that comes */
     CACHE_ROOM_SCAN = 4096, /* places that are looked at for expired ones */
@@ -442,8 +444,8 @@ static uint64_t cache_compute(const struct cache_put *p, int64_t old)
     return a;
 }
 
-/* Writes all of an entry into an item that is in no chain. */
-static void cache_fill(const struct stk_cache *c, uint32_t i, const struct cache_put *p)
+/* Writes value and expiry into an item that nobody reads. */
+static void cache_fill_value(const struct stk_cache *c, uint32_t i, const struct cache_put *p)
 {
     struct cache_item *item = stk_cache_item(c, i);
     uint64_t first = (uint64_t)c->math_initial;
@@ -453,16 +455,24 @@ static void cache_fill(const struct stk_cache *c, uint32_t i, const struct cache
         first = cache_compute(p, c->math_initial);
         value = (const char *)&first;
     }
-    atomic_thread_fence(memory_order_release); /* against readers of what was here before */
-    stk_cache_words_in(stk_cache_key(c, i), p->key, p->keylen);
     stk_cache_words_in(stk_cache_block(c, cache_load(&item->first)), value, p->len);
-    cache_store(&item->hash, p->hash);
-    cache_store(&item->keylen, (uint32_t)p->keylen);
     cache_store(&item->len, p->len);
     cache_store(&item->expires, p->expires);
     if (c->stored)
         cache_store(&item->check, stk_cache_sum(c, p->hash, value, p->len));
     cache_touch(c, item);
+}
+
+/* Writes all of an entry into an item that is in no chain. */
+static void cache_fill(const struct stk_cache *c, uint32_t i, const struct cache_put *p)
+{
+    struct cache_item *item = stk_cache_item(c, i);
+
+    atomic_thread_fence(memory_order_release); /* against readers of what was here before */
+    stk_cache_words_in(stk_cache_key(c, i), p->key, p->keylen);
+    cache_store(&item->hash, p->hash);
+    cache_store(&item->keylen, (uint32_t)p->keylen);
+    cache_fill_value(c, i, p);
 }
 
 /* Puts a filled item into the chain, in the place of what the link leads to, if that is the key. */
@@ -485,7 +495,10 @@ static void cache_publish(const struct stk_cache *c, uint32_t shard, _Atomic uin
         stk_cache_give(c, old - 1);
 }
 
-/* Writes over a value in a cache without room for a second one. Who dies now loses the entry. */
+/*
+ * Writes over a value: a short one, which takes no longer than exchanging items would, or any in a
+ * cache without room for a second one. Who dies now loses the entry.
+ */
 static void cache_overwrite(const struct stk_cache *c, uint32_t shard, uint32_t i,
                             const struct cache_put *p)
 {
@@ -494,7 +507,8 @@ static void cache_overwrite(const struct stk_cache *c, uint32_t shard, uint32_t 
     cache_unsettle(c, shard);
     atomic_store_explicit(&item->state, stk_cache_word(CACHE_RESERVED, shard),
                           memory_order_release);
-    cache_fill(c, i, p);
+    atomic_thread_fence(memory_order_release);
+    cache_fill_value(c, i, p);
     atomic_store_explicit(&item->state, stk_cache_word(CACHE_LIVE, shard), memory_order_release);
     cache_settle(c, shard);
 }
@@ -526,7 +540,7 @@ static void cache_recompute(const struct stk_cache *c, uint32_t shard, uint32_t 
 static int cache_put_locked(const struct stk_cache *c, uint32_t shard, const struct cache_put *p)
 {
     _Atomic uint32_t *link = cache_walk(c, p->key, p->keylen, p->hash);
-    uint32_t old = cache_load(link), i;
+    uint32_t old = cache_load(link), need = stk_cache_need(c, p->len), i;
     struct cache_item *item = old != 0 ? stk_cache_item(c, old - 1) : NULL;
 
     if (item != NULL && cache_is_over(c, cache_load(&item->expires))) {
@@ -538,17 +552,18 @@ static int cache_put_locked(const struct stk_cache *c, uint32_t shard, const str
     if (item != NULL && p->value != NULL && p->how == STK_CACHE_SET)
         return STK_CACHE_E_EXISTS;
     if (item != NULL && p->value == NULL) {
-        if (stk_cache_need(c, p->len) > cache_load(&item->nblocks))
+        if (need > cache_load(&item->nblocks))
             return STK_CACHE_E_FULL;
         cache_recompute(c, shard, old - 1, p);
         return 0;
     }
-    if (stk_cache_take(c, shard, stk_cache_need(c, p->len), &i) == 0) {
+    if ((item == NULL || p->len > CACHE_SHORT || need != cache_load(&item->nblocks)) &&
+        stk_cache_take(c, shard, need, &i) == 0) {
         cache_fill(c, i, p);
         cache_publish(c, shard, link, i);
         return 0;
     }
-    if (item == NULL || stk_cache_need(c, p->len) > cache_load(&item->nblocks))
+    if (item == NULL || need > cache_load(&item->nblocks))
         return STK_CACHE_E_FULL;
     cache_overwrite(c, shard, old - 1, p);
     return 0;

