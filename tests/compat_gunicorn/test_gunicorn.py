@@ -270,8 +270,10 @@ def test_pidfile(both, tmp_path):
         (["--workers", "many", "app:app"], None),
         (["--no-such-option", "app:app"], 2),
         (["--check-config", "app:app"], 0),
-        (["--check-config", "app:nothing"], None),
-        (["--check-config", "missing:app"], None),
+        (["--check-config", "app:nothing"], 1),
+        (["--check-config", "missing:app"], 1),
+        (["-b", "127.0.0.1:0", "--preload", "missing:app"], 1),
+        (["-b", "127.0.0.1:0", "missing:app"], 3),
         (["-c", "missing.py", "app:app"], 1),
         ([], 1),
     ],
@@ -583,3 +585,36 @@ def test_the_list_is_up_to_date():
     text = subprocess.run([sys.executable, "tools/gen_gunicorn_options"], cwd=root, capture_output=True, text=True)
     with open(os.path.join(root, "docs", "gunicorn-options.md")) as file:
         assert file.read() == text.stdout
+
+
+def test_hop_by_hop_fields_are_dropped(both, tmp_path):
+    """Applications that hand on the answers of others have them."""
+    (tmp_path / "app.py").write_text(
+        "def app(environ, start_response):\n"
+        "    start_response('200 OK', [('Connection', 'close'), ('X-A', 'b'), ('Keep-Alive', 'timeout=5')])\n    return [b'ok']\n"
+    )
+    answers = []
+    for server in both.each("--keep-alive", "5"):
+        answer = server.get("/")
+        answers.append((answer.status, answer.body, answer.header("X-A"), answer.header("Keep-Alive")))
+    assert answers[0] == answers[1] == (200, b"ok", "b", None)
+
+
+WORKERS = """
+    import os
+
+    def when_ready(server):
+        server.log.info("known %s %s", sorted(server.WORKERS) == sorted(w.pid for w in server.WORKERS.values()), len(server.WORKERS))
+
+    def child_exit(server, worker):
+        server.log.info("gone %s %s", worker.pid in server.WORKERS, worker.age)
+"""
+
+
+@pytest.mark.parametrize("preload", [[], ["--preload"]], ids=["each", "preload"])
+def test_the_workers_are_known(both, tmp_path, preload):
+    (tmp_path / "gunicorn.conf.py").write_text(textwrap.dedent(WORKERS))
+    server = both.start("stoker", "-w", "2", *preload)
+    server.wait_log("known True 2")
+    server.stop()
+    assert server.log().count("gone False") == 2

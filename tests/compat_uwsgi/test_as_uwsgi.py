@@ -220,6 +220,7 @@ CODES = [
     (["--ini", "strict.ini"], 1),
     (["--ini", "exit.ini"], 7),
     (["--module", "app", *SOCKET, "--chmod-socket=68"], 1),
+    (["--module", "app", "--ini", "bare.ini", *SOCKET], 1),
     (["--module", "app", *SOCKET, "--chdir", "missing"], 1),
     (["--module", "app", *SOCKET, "--uid", "nobody-at-all"], 1),
     (["--module", "app", *SOCKET, "--pidfile", "missing/p.pid"], 1),
@@ -232,6 +233,7 @@ CODES = [
 
 def test_exit_codes(uwsgi, run, place):
     (place / "strict.ini").write_text("[uwsgi]\nstrict = true\nfoo = 1\nmodule = app\n")
+    (place / "bare.ini").write_text("[uwsgi]\nchmod-socket\n")
     (place / "exit.ini").write_text("[uwsgi]\nexit = 7\n")
     for args, code in CODES:
         done = subprocess.run(

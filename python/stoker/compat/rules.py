@@ -253,8 +253,8 @@ class Work:
         self.add("tls-key", [parts[1]], setting)
 
     def do_chmod_socket(self, option: names.Option, setting: Setting) -> None:
-        """Three octal digits, or 666 where no mode is given."""
-        value = setting.value or "1"
+        """Three octal digits, or 666 where a command line gives no mode; a file has to."""
+        value = "1" if setting.value is None else setting.value
         if value != "1" and not re.fullmatch("[0-7]{3,4}", value):
             raise fail(setting.file, setting.line, "%s: %s is no mode, as 660 is", setting.name, display(value))
         self.add("socket-mode", "666" if value == "1" else value, setting)

@@ -38,6 +38,9 @@ def host(hosted: list[Setting], settings: list[tuple]) -> list[tuple]:
             _callable = own[1]
         else:
             rest.append(own)
+    files = [setting.value or "" for setting in hosted if setting.name in ("wsgi-file", "file")]
+    if _app in files or _app in [os.path.join(".", file) for file in files]:
+        _app = ""  # it is loaded as the file that it is
     return [*rest, ("app", TARGET, *where)]
 
 
