@@ -1,7 +1,7 @@
 /*
  * What a WebSocket receives. The first byte chooses into which pieces the rest is cut, and whether
  * there is an extension and a limit: messages, control frames and the error must not depend on the
- * pieces.
+ * pieces, of which those that are whole messages are taken in the short way.
  */
 #include "fuzz.h"
 
@@ -18,7 +18,7 @@ struct conn {
     struct stk_ws_decoder decoder;
     struct stk_utf8 utf8;
     enum stk_ws_result result;
-    bool open, wrong_text;
+    bool open, wrong_text, shortens;
     uint64_t message; /* bytes of the one that is open */
     uint64_t seen;
     size_t bytes;
@@ -74,8 +74,22 @@ static void see_piece(struct conn *c, const struct stk_ws_event *e)
         see(c, c->wrong_text || !stk_utf8_is_whole(&c->utf8) ? "~" : "$", 1);
 }
 
+/* The short way, in which the pieces are taken that are whole messages. */
+static bool take_only(struct conn *c, char *buf, size_t len)
+{
+    struct stk_ws_event event = {.begin = true, .end = true};
+
+    if (!stk_ws_decode_only(&c->decoder, buf, len, &event.opcode, &event.data))
+        return false;
+    FUZZ_CHECK(event.data.ptr >= buf && event.data.ptr + event.data.len == buf + len);
+    see_piece(c, &event);
+    return true;
+}
+
 static void take(struct conn *c, char *buf, size_t len)
 {
+    if (c->shortens && take_only(c, buf, len))
+        return;
     for (;;) {
         size_t consumed = SIZE_MAX;
         struct stk_ws_event event;
@@ -103,6 +117,7 @@ static void take(struct conn *c, char *buf, size_t len)
 static void receive(struct conn *c, const uint8_t *bytes, size_t size, size_t piece, unsigned how)
 {
     memset(c, 0, sizeof(*c));
+    c->shortens = piece < size;
     stk_ws_decoder_init(&c->decoder, how & 1 ? LIMIT : 0, how & 2);
     for (size_t at = 0; at < size && c->result == STK_WS_PARTIAL; at += piece) {
         size_t len = size - at < piece ? size - at : piece;

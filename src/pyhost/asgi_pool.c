@@ -107,23 +107,16 @@ static void pool_leave(struct stk_asgi *a)
     Py_XDECREF(task);
 }
 
-/* Puts a task in the place of the current one, if that is ours. 0, or -1 with an exception or not:
- * nothing has changed. */
-static inline int pool_replace(struct stk_asgi *a, PyObject *task)
-{
-    if (!a->current_tasks || PyDict_GetItemWithError(a->current_tasks, a->loop) != a->entered_task)
-        return -1;
-    return PyDict_SetItem(a->current_tasks, a->loop, task);
-}
-
 int stk_pool_enter(StkRunner *r)
 {
     struct stk_asgi *a = r->asgi;
 
     if (stk_likely(a->entered == (PyObject *)r))
         return 0;
-    if (!a->entered_task || pool_replace(a, r->task) < 0) {
-        PyErr_Clear();
+    if (stk_likely(a->entered_task && a->current_tasks)) {
+        if (PyDict_SetItem(a->current_tasks, a->loop, r->task) < 0)
+            return -1;
+    } else {
         if (a->entered_task)
             pool_leave(a);
         if (pool_swap(a, a->enter_task, r->task) < 0)

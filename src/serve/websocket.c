@@ -131,6 +131,7 @@ static void websocket_over(struct stk_conn *conn, unsigned code, stk_span reason
 
     websocket_note_end(conn->ws, code, reason);
     conn->ws->ended = true;
+    atomic_store_explicit(&conn->ws->closed, true, memory_order_relaxed);
     if (d)
         stk_detach_tell(conn->server->detach, d, d->want & (STK_WAKE_INPUT | STK_WAKE_OUTPUT));
 }
@@ -147,13 +148,10 @@ static void websocket_lost(struct stk_conn *conn)
     websocket_over(conn, STK_WS_CODE_ABNORMAL, stk_span_make("", 0));
 }
 
-static int websocket_send_iov(struct stk_conn *conn, struct iovec *iov, int n, size_t len)
+static int websocket_send_now(struct stk_conn *conn, struct iovec *iov, int n, size_t len)
 {
-    int r;
+    int r = stk_conn_send(conn, iov, n);
 
-    if (stk_unlikely(conn->ws->held))
-        stk_ws_held_flush(conn->server->detach);
-    r = stk_conn_send(conn, iov, n);
     if (r < 0) { /* a part of the frame may have left: nothing can follow it */
         websocket_lost(conn);
         return -EPIPE;
@@ -166,7 +164,15 @@ int stk_websocket_send_bytes(struct stk_conn *conn, char *buf, size_t len)
 {
     struct iovec iov = {buf, len};
 
-    return websocket_send_iov(conn, &iov, 1, len);
+    return websocket_send_now(conn, &iov, 1, len);
+}
+
+/* Behind what is held. */
+static int websocket_send_iov(struct stk_conn *conn, struct iovec *iov, int n, size_t len)
+{
+    if (stk_unlikely(atomic_load_explicit(&conn->ws->held, memory_order_relaxed)))
+        stk_ws_held_flush(conn->server->detach);
+    return websocket_send_now(conn, iov, n, len);
 }
 
 /* Sends a whole frame, or bytes of one behind its head. */
@@ -196,7 +202,10 @@ static void websocket_send_close(struct stk_conn *conn, unsigned code, stk_span 
 
     if (conn->ws->sent_close || conn->ws->lost)
         return;
+    if (atomic_load_explicit(&conn->ws->held, memory_order_relaxed))
+        stk_ws_held_flush(conn->server->detach);
     conn->ws->sent_close = true;
+    atomic_store_explicit(&conn->ws->closed, true, memory_order_relaxed);
     (void)websocket_send_iov(conn, &iov, 1, iov.iov_len);
 }
 
@@ -435,7 +444,11 @@ static void websocket_read(struct stk_conn *conn, struct stk_lead_thread *thread
         t->bytes_in += (uint64_t)n;
         conn->ws->heard = stk_loop_now(conn->server->loop);
         conn->ws->pinged = 0;
-        websocket_input(conn, thread, t->read_buf, (size_t)n);
+        if (stk_likely(conn->in_len == 0 &&
+                       stk_ws_inbox_take_only(&conn->ws->inbox, t->read_buf, (size_t)n)))
+            websocket_on_message(conn, thread, true);
+        else
+            websocket_input(conn, thread, t->read_buf, (size_t)n);
     } else if (n == 0 || errno != EAGAIN) {
         conn->eof = n == 0;
         websocket_lost(conn);
@@ -548,7 +561,7 @@ void stk_websocket_end(struct stk_serve_request *rq)
 {
     struct stk_conn *conn = rq->conn;
 
-    if (conn->ws->held)
+    if (atomic_load_explicit(&conn->ws->held, memory_order_relaxed))
         stk_ws_held_flush(conn->server->detach);
     if (conn->ws->pending)
         websocket_settle(conn);
@@ -637,37 +650,46 @@ static int websocket_send_packed(struct stk_conn *conn, enum stk_ws_opcode opcod
     packed = stk_try_alloc(cap);
     if (!packed)
         return -ENOMEM;
-    len = stk_ws_deflate(z, data, len, packed, cap);
-    return stk_ws_hold(conn, opcode, true, packed, len)
-               ? 0
-               : websocket_send_frame(conn, opcode, true, packed, len);
+    return websocket_send_frame(conn, opcode, true, packed,
+                                stk_ws_deflate(z, data, len, packed, cap));
 }
 
-static int websocket_send_plain(struct stk_conn *conn, enum stk_ws_opcode opcode, const char *data,
-                                size_t len)
+static bool websocket_compresses(const struct stk_websocket *ws, size_t len)
 {
-    return stk_ws_hold(conn, opcode, false, data, len)
-               ? 0
-               : websocket_send_frame(conn, opcode, false, data, len);
+    return ws->compresses &&
+           len >= (ws->params.server_takeover ? WEBSOCKET_TAKEOVER_MIN : WEBSOCKET_DEFLATE_MIN);
+}
+
+/* Mutex held. */
+static int websocket_send_message(struct stk_conn *conn, enum stk_ws_opcode opcode,
+                                  const char *data, size_t len)
+{
+    struct stk_websocket *ws = conn->ws;
+    int r;
+
+    if (!ws || ws->sent_close || ws->ended || conn->detached->rq.gone)
+        return -EPIPE;
+    stk_ws_held_make_room(conn->server->detach);
+    r = websocket_compresses(ws, len) ? websocket_send_packed(conn, opcode, data, len)
+                                      : websocket_send_frame(conn, opcode, false, data, len);
+    if (r == 0) {
+        conn->detached->rq.body_bytes += len;
+        stk_scoreboard_bump(&conn->server->row->shared[STK_COUNTER_websocket_messages_out], 1);
+    }
+    return r;
 }
 
 int stk_websocket_send(struct stk_request *req, const char *data, size_t len, bool text)
 {
     enum stk_ws_opcode opcode = text ? STK_WS_TEXT : STK_WS_BINARY;
-    struct stk_conn *conn = websocket_enter(req);
-    struct stk_websocket *ws = conn->ws;
-    int r = -EPIPE;
+    struct stk_conn *conn = stk_serve_request_of(req)->conn;
+    int r;
 
-    if (ws && !ws->sent_close && !ws->ended && !conn->detached->rq.gone) {
-        size_t least = ws->params.server_takeover ? WEBSOCKET_TAKEOVER_MIN : WEBSOCKET_DEFLATE_MIN;
-
-        r = ws->compresses && len >= least ? websocket_send_packed(conn, opcode, data, len)
-                                           : websocket_send_plain(conn, opcode, data, len);
-        if (r == 0) {
-            conn->detached->rq.body_bytes += len;
-            stk_scoreboard_bump(&conn->server->row->shared[STK_COUNTER_websocket_messages_out], 1);
-        }
-    }
+    if (stk_likely(conn->ws && !websocket_compresses(conn->ws, len) &&
+                   stk_ws_hold(conn, opcode, data, len)))
+        return 0;
+    conn = websocket_enter(req);
+    r = websocket_send_message(conn, opcode, data, len);
     websocket_leave(conn);
     return r;
 }

@@ -41,11 +41,12 @@ struct stk_websocket {
     stk_msec heard;  /* when something has come last, by the loop's clock */
     stk_msec pinged; /* when a ping was sent that nothing has come behind; 0: none */
     bool compresses;
-    bool shows;  /* the inbox's item is to be shown, behind the event; it is in the read buffer */
-    bool held;   /* frames of it lie in det->ws_held */
-    bool paused; /* enough waits for the application: nothing more is read */
-    _Atomic bool busy; /* the application has got messages, and has not asked for more since */
-    bool sent_close;   /* nothing more is sent */
+    bool shows; /* the inbox's item is to be shown, behind the event; it is in the read buffer */
+    _Atomic bool held;   /* frames of it lie in det->ws_held */
+    _Atomic bool closed; /* nothing more is held: for whoever has not got the mutex */
+    bool paused;         /* enough waits for the application: nothing more is read */
+    _Atomic bool busy;   /* the application has got messages, and has not asked for more since */
+    bool sent_close;     /* nothing more is sent */
     bool got_close;
     bool deaf;         /* what the client sends does not count any more */
     bool lost;         /* it is gone: nothing can be sent */
@@ -60,7 +61,7 @@ struct stk_websocket {
     stk_msec pending_from; /* with pending */
 };
 
-/* Sends bytes of whole frames, behind those that are held. 0, or -EPIPE. Mutex held. */
+/* Sends bytes of whole frames, for ws_held.c. 0, or -EPIPE. Mutex held. */
 int stk_websocket_send_bytes(struct stk_conn *conn, char *buf, size_t len);
 /* Takes bytes that the connection has kept as input. Mutex held. */
 void stk_websocket_take_kept_locked(struct stk_conn *conn);
@@ -76,8 +77,12 @@ struct stk_ws_held;
 void stk_ws_held_init(struct stk_detach *det);
 /* Accepts NULL; returns NULL. */
 struct stk_ws_held *stk_ws_held_free(struct stk_ws_held *held);
-/* Holds a frame of a small message; false: it is to be sent. On the thread of the event loop. */
-bool stk_ws_hold(struct stk_conn *conn, enum stk_ws_opcode opcode, bool compressed,
-                 const char *data, size_t len);
 /* Sends all that is held. */
 void stk_ws_held_flush(struct stk_detach *det);
+/* Sends it where there is no room for more. */
+void stk_ws_held_make_room(struct stk_detach *det);
+/*
+ * Holds a frame of a small message that is not to be compressed; false: it is to be sent. On the
+ * thread of the event loop, without the mutex.
+ */
+bool stk_ws_hold(struct stk_conn *conn, enum stk_ws_opcode opcode, const char *data, size_t len);

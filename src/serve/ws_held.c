@@ -10,6 +10,11 @@
  * stand-by nothing is held. Whatever else is sent on a connection sends what is held first, so no
  * order changes; and a request ends behind what it has sent. So no connection that is named here
  * goes away before.
+ *
+ * The thread of the event loop adds to it without the mutex, and publishes what it has added.
+ * Everything is sent with the mutex; only that thread empties the buffer. Whether a connection
+ * takes anything is looked at twice: at a flag when a message is added, and in full when it leaves.
+ * A message between the two is lost like one that was sent just before.
  */
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -17,6 +22,7 @@
 
 #include "base/mem.h"
 #include "base/time.h"
+#include "ipc/scoreboard.h"
 #include "loop/lead.h"
 #include "serve/conn.h"
 #include "serve/detach_priv.h"
@@ -31,14 +37,17 @@ enum {
 
 struct held_part {
     struct stk_conn *conn;
-    size_t len;
+    uint32_t len;     /* of the frame */
+    uint32_t payload; /* of that, the message */
 };
 
 struct stk_ws_held {
-    bool on;            /* of the thread of the event loop */
-    _Atomic unsigned n; /* parts; more of them are by that thread only */
-    size_t len;
-    stk_nsec since; /* when the first came */
+    bool on;               /* of the thread of the event loop, as the next */
+    size_t len;            /* of all parts */
+    _Atomic unsigned n;    /* parts that are there; by that thread */
+    _Atomic unsigned sent; /* of them; under the mutex */
+    size_t sent_len;
+    _Atomic stk_nsec since; /* when the first came */
     struct held_part parts[HELD_PARTS];
     char buf[HELD_SIZE];
 };
@@ -61,57 +70,83 @@ struct stk_ws_held *stk_ws_held_free(struct stk_ws_held *held)
     return NULL;
 }
 
+/* Sends the parts from `from` on that are for the same connection. Gives back the next one. */
+static unsigned held_send(struct stk_detach *det, unsigned from, unsigned n)
+{
+    struct stk_ws_held *held = det->ws_held;
+    struct stk_conn *conn = held->parts[from].conn;
+    struct stk_detached *d = conn->detached;
+    struct stk_websocket *ws = conn->ws;
+    size_t len = 0, payload = 0;
+    unsigned to = from;
+
+    for (; to < n && held->parts[to].conn == conn; to++) {
+        len += held->parts[to].len;
+        payload += held->parts[to].payload;
+    }
+    if (ws->sent_close || ws->ended || d->rq.gone) {
+        atomic_store_explicit(&ws->closed, true, memory_order_relaxed);
+    } else if (stk_websocket_send_bytes(conn, held->buf + held->sent_len, len) == 0) {
+        d->rq.body_bytes += payload;
+        stk_scoreboard_bump(&det->server->row->shared[STK_COUNTER_websocket_messages_out],
+                            to - from);
+    }
+    held->sent_len += len;
+    return to;
+}
+
 void stk_ws_held_flush(struct stk_detach *det)
 {
     struct stk_ws_held *held = det->ws_held;
-    unsigned n = atomic_load_explicit(&held->n, memory_order_relaxed);
-    char *at = held->buf;
+    unsigned n = atomic_load_explicit(&held->n, memory_order_acquire);
+    unsigned sent = atomic_load_explicit(&held->sent, memory_order_relaxed);
 
-    if (n == 0)
+    while (sent < n)
+        sent = held_send(det, sent, n);
+    atomic_store_explicit(&held->sent, sent, memory_order_relaxed);
+    if (n == 0 || !pthread_equal(pthread_self(), det->thread))
         return;
     for (unsigned i = 0; i < n; i++)
-        held->parts[i].conn->ws->held = false;
-    for (unsigned i = 0; i < n; i++) {
-        (void)stk_websocket_send_bytes(held->parts[i].conn, at, held->parts[i].len);
-        at += held->parts[i].len;
-    }
-    held->len = 0;
+        atomic_store_explicit(&held->parts[i].conn->ws->held, false, memory_order_relaxed);
+    held->len = held->sent_len = 0;
+    atomic_store_explicit(&held->sent, 0, memory_order_relaxed);
     atomic_store_explicit(&held->n, 0, memory_order_relaxed);
     stk_lead_mind(det->server->lead, false);
 }
 
-bool stk_ws_hold(struct stk_conn *conn, enum stk_ws_opcode opcode, bool compressed,
-                 const char *data, size_t len)
+void stk_ws_held_make_room(struct stk_detach *det)
+{
+    struct stk_ws_held *held = det->ws_held;
+
+    if (held && held->on &&
+        (atomic_load_explicit(&held->n, memory_order_relaxed) == HELD_PARTS ||
+         HELD_SIZE - held->len < HELD_MESSAGE + STK_WS_HEAD_MAX))
+        stk_ws_held_flush(det);
+}
+
+bool stk_ws_hold(struct stk_conn *conn, enum stk_ws_opcode opcode, const char *data, size_t len)
 {
     struct stk_detach *det = conn->server->detach;
     struct stk_ws_held *held = det->ws_held;
-    struct held_part *part;
     unsigned n;
-    size_t more;
+    size_t head;
 
-    if (!held || !held->on || len > HELD_MESSAGE || stk_conn_has_output(conn))
+    if (!held || !held->on || len > HELD_MESSAGE || HELD_SIZE - held->len < len + STK_WS_HEAD_MAX ||
+        atomic_load_explicit(&conn->ws->closed, memory_order_relaxed) || stk_conn_has_output(conn))
         return false;
-    if (HELD_SIZE - held->len < len + STK_WS_HEAD_MAX)
-        stk_ws_held_flush(det);
     n = atomic_load_explicit(&held->n, memory_order_relaxed);
-    if (n == 0 || held->parts[n - 1].conn != conn) {
-        if (n == HELD_PARTS) {
-            stk_ws_held_flush(det);
-            n = 0;
-        }
-        if (n == 0) {
-            held->since = stk_time_mono_ns();
-            stk_lead_mind(det->server->lead, true);
-        }
-        held->parts[n] = (struct held_part){.conn = conn};
-        conn->ws->held = true;
-        atomic_store_explicit(&held->n, ++n, memory_order_relaxed);
-    }
-    part = &held->parts[n - 1];
-    more = stk_ws_head(held->buf + held->len, opcode, compressed, len);
-    memcpy(held->buf + held->len + more, data, len);
-    part->len += more + len;
-    held->len += more + len;
+    if (n == HELD_PARTS)
+        return false;
+    head = stk_ws_head(held->buf + held->len, opcode, false, len);
+    memcpy(held->buf + held->len + head, data, len);
+    held->parts[n] = (struct held_part){conn, (uint32_t)(head + len), (uint32_t)len};
+    held->len += head + len;
+    atomic_store_explicit(&conn->ws->held, true, memory_order_relaxed);
+    if (n == 0)
+        atomic_store_explicit(&held->since, stk_time_mono_ns(), memory_order_relaxed);
+    atomic_store_explicit(&held->n, n + 1, memory_order_release);
+    if (n == 0)
+        stk_lead_mind(det->server->lead, true);
     return true;
 }
 
@@ -119,17 +154,24 @@ void stk_websocket_gather(struct stk_server *server, bool on)
 {
     struct stk_detach *det = server->detach;
     struct stk_ws_held *held = det ? det->ws_held : NULL;
-    bool first = held && !held->on;
 
     if (!held)
         return;
     held->on = on;
-    if (first || atomic_load_explicit(&held->n, memory_order_relaxed) == 0)
+    if (atomic_load_explicit(&held->n, memory_order_relaxed) == 0 ||
+        (on && stk_time_mono_ns() - atomic_load(&held->since) < HELD_AGE_NS))
         return;
     pthread_mutex_lock(&det->mutex);
-    if (!on || stk_time_mono_ns() - held->since >= HELD_AGE_NS)
-        stk_ws_held_flush(det);
+    stk_ws_held_flush(det);
+    server->threads[0].bytes_out += det->t.bytes_out;
+    det->t.bytes_out = 0;
     pthread_mutex_unlock(&det->mutex);
+}
+
+static bool held_has(const struct stk_ws_held *held)
+{
+    return atomic_load_explicit(&held->sent, memory_order_relaxed) <
+           atomic_load_explicit(&held->n, memory_order_relaxed);
 }
 
 static struct stk_ws_held *held_of(const struct stk_server *server)
@@ -141,7 +183,7 @@ bool stk_websocket_has_held(const struct stk_server *server)
 {
     const struct stk_ws_held *held = held_of(server);
 
-    return held && atomic_load_explicit(&held->n, memory_order_relaxed) > 0;
+    return held && held_has(held);
 }
 
 bool stk_websocket_flush_held(struct stk_server *server, stk_nsec now)
@@ -154,9 +196,9 @@ bool stk_websocket_flush_held(struct stk_server *server, stk_nsec now)
         return false;
     if (pthread_mutex_trylock(&det->mutex) != 0)
         return true;
-    if (now - held->since >= HELD_AGE_NS)
+    if (now - atomic_load(&held->since) >= HELD_AGE_NS)
         stk_ws_held_flush(det);
-    left = atomic_load_explicit(&held->n, memory_order_relaxed) > 0;
+    left = held_has(held);
     pthread_mutex_unlock(&det->mutex);
     return left;
 }

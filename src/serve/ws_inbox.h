@@ -65,6 +65,13 @@ void stk_ws_inbox_deinit(struct stk_ws_inbox *in);
  * valid until the next step; those in the input as long as that is.
  */
 enum stk_ws_inbox_result stk_ws_inbox_step(struct stk_ws_inbox *in, char **buf, size_t *len);
+/* As a step with MESSAGE, where all of the input is one short message and nothing else is under
+ * way, as mostly; false: nothing has happened. */
+static inline bool stk_ws_inbox_take_only(struct stk_ws_inbox *in, char *buf, size_t len)
+{
+    in->apart = true;
+    return stk_ws_decode_only(&in->decoder, buf, len, &in->item.opcode, &in->item.data);
+}
 /* After MESSAGE: lets the item wait; false: no memory. Or forgets it: it has been taken. */
 bool stk_ws_inbox_keep(struct stk_ws_inbox *in) STK_MUST_CHECK;
 void stk_ws_inbox_drop(struct stk_ws_inbox *in);

@@ -176,30 +176,6 @@ static enum stk_ws_result ws_take_head(struct stk_ws_decoder *d, const char *buf
     return STK_WS_PARTIAL;
 }
 
-/*
- * The head of a whole, uncompressed message of up to 125 bytes between two messages, which most
- * are; true: it has been taken. Anything else goes the long way.
- */
-static inline bool ws_take_short_head(struct stk_ws_decoder *d, const char *buf, size_t len)
-{
-    unsigned first, size;
-
-    if (len < 6 || d->head_len != 0 || d->message_opcode != 0)
-        return false;
-    first = (unsigned char)buf[0];
-    size = (unsigned char)buf[1] ^ WS_MASKED; /* beyond 125 also where it is not masked */
-    if ((first != (WS_FIN | STK_WS_TEXT) && first != (WS_FIN | STK_WS_BINARY)) ||
-        size > STK_WS_CONTROL_MAX || (d->limit > 0 && size > d->limit))
-        return false;
-    d->opcode = d->message_opcode = (uint8_t)(first & WS_OPCODE);
-    d->fin = d->fresh = true;
-    d->compressed = false;
-    d->left = d->message = size;
-    memcpy(&d->mask, buf + 2, 4);
-    d->state = WS_STATE_PAYLOAD;
-    return true;
-}
-
 /* Payload of a data frame. */
 static enum stk_ws_result ws_take_data(struct stk_ws_decoder *d, char *buf, size_t len,
                                        size_t *ret_used, struct stk_ws_event *ret_event)
@@ -263,10 +239,6 @@ enum stk_ws_result stk_ws_decode(struct stk_ws_decoder *d, char *buf, size_t len
         if (d->state == WS_STATE_HEAD) {
             if (at == len)
                 break;
-            if (stk_likely(ws_take_short_head(d, buf + at, len - at))) {
-                at += 6;
-                continue;
-            }
             r = ws_take_head(d, buf + at, len - at, &used);
             if (r != STK_WS_PARTIAL) {
                 d->error = (uint8_t)r;
@@ -287,6 +259,33 @@ enum stk_ws_result stk_ws_decode(struct stk_ws_decoder *d, char *buf, size_t len
     }
     *ret_consumed = len;
     return STK_WS_PARTIAL;
+}
+
+bool stk_ws_decode_only(const struct stk_ws_decoder *d, char *buf, size_t len, uint8_t *ret_opcode,
+                        stk_span *ret_payload)
+{
+    struct stk_utf8 utf8 = {0};
+    unsigned first, size;
+    uint32_t mask;
+
+    if (len < 6 || len > 6 + STK_WS_CONTROL_MAX || d->state != WS_STATE_HEAD || d->head_len != 0 ||
+        d->message_opcode != 0 || d->error != STK_WS_PARTIAL || d->closed)
+        return false;
+    first = (unsigned char)buf[0];
+    size = (unsigned char)buf[1] ^ WS_MASKED; /* beyond 125 also where it is not masked */
+    if ((first != (WS_FIN | STK_WS_TEXT) && first != (WS_FIN | STK_WS_BINARY)) || size != len - 6 ||
+        (d->limit > 0 && size > d->limit))
+        return false;
+    memcpy(&mask, buf + 2, 4);
+    (void)stk_ws_mask(buf + 6, size, mask);
+    if (first == (WS_FIN | STK_WS_TEXT) &&
+        (!stk_utf8_feed(&utf8, buf + 6, size) || !stk_utf8_is_whole(&utf8))) {
+        (void)stk_ws_mask(buf + 6, size, mask); /* as it came */
+        return false;
+    }
+    *ret_opcode = (uint8_t)(first & WS_OPCODE);
+    *ret_payload = stk_span_make(buf + 6, size);
+    return true;
 }
 
 const char *stk_ws_error_text(enum stk_ws_result error)

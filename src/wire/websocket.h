@@ -90,6 +90,13 @@ void stk_ws_decoder_init(struct stk_ws_decoder *d, uint64_t limit, bool extensio
  */
 enum stk_ws_result stk_ws_decode(struct stk_ws_decoder *d, char *buf, size_t len,
                                  size_t *ret_consumed, struct stk_ws_event *ret_event);
+/*
+ * The way of most messages: between two of them, buf[0..len) is just one, whole, short and not
+ * compressed. True: it has been unmasked, its opcode and payload are told, and text is UTF-8; the
+ * decoder is where it was. False: nothing has happened, stk_ws_decode is to see it.
+ */
+bool stk_ws_decode_only(const struct stk_ws_decoder *d, char *buf, size_t len, uint8_t *ret_opcode,
+                        stk_span *ret_payload);
 /* Whether the decoder is at the border of two messages, of which nothing is kept. */
 static inline bool stk_ws_decoder_is_idle(const struct stk_ws_decoder *d)
 {

@@ -19,6 +19,7 @@ struct sink {
     char log[LOG_MAX];
     size_t len;
     bool open;
+    bool shortens; /* what is one message is taken in the short way */
 };
 
 static void sink_add(struct sink *s, const char *data, size_t len)
@@ -57,6 +58,13 @@ static void sink_event(struct sink *s, const struct stk_ws_event *e)
 /* The control frames within a message stand where they came; to compare, pieces are not marked. */
 static enum stk_ws_result feed(struct stk_ws_decoder *d, struct sink *s, char *p, size_t len)
 {
+    struct stk_ws_event only = {.begin = true, .end = true};
+
+    if (s->shortens && stk_ws_decode_only(d, p, len, &only.opcode, &only.data)) {
+        assert_true(only.data.ptr == p + 6 && only.data.len == len - 6);
+        sink_event(s, &only);
+        return STK_WS_PARTIAL;
+    }
     for (;;) {
         struct stk_ws_event event = {.opcode = 99};
         size_t consumed = SIZE_MAX;
@@ -216,12 +224,12 @@ static void check(size_t i, size_t at, enum stk_ws_result r, const struct sink *
         fail_msg("line %d, split %zu: %s", cases[i].line, at, s->log);
 }
 
-static void test_cases_at_every_split(void **state)
+static void check_at_every_split(bool shortens)
 {
     static struct sink sink;
     char bytes[1024];
 
-    (void)state;
+    sink.shortens = shortens;
     for (size_t i = 0; i < STK_ARRAY_LEN(cases); i++) {
         size_t len = render(i, bytes);
 
@@ -239,6 +247,57 @@ static void test_cases_at_every_split(void **state)
             check(i, at, r, &sink);
             if (r != STK_WS_PARTIAL) /* errors stay */
                 assert_int_equal(feed(&d, &sink, bytes, 1), r);
+        }
+    }
+}
+
+static void test_cases_at_every_split(void **state)
+{
+    (void)state;
+    check_at_every_split(false);
+    check_at_every_split(true);
+}
+
+/* What the short way takes, and what it leaves as it was. */
+static void test_only(void **state)
+{
+    static const struct {
+        struct frame frame;
+        const char *text; /* NULL: it is left */
+    } only[] = {
+        {F(0x81, "hello"), "hello"},
+        {F(0x82, "\xff\xfe"), "\xff\xfe"},
+        {F(0x81, "\xc3\xa9"), "\xc3\xa9"},
+        {F(0x81, "\xc3"), NULL}, /* half a character, and none */
+        {F(0x81, "ab\xff"), NULL},
+        {F(0x01, "ab"), NULL},
+        {F(0x89, "ab"), NULL},
+        {F(0xc1, "ab"), NULL},
+        {F(0x81, "123456"), NULL}, /* beyond the limit */
+        {{0x81, 0, 2, "ab", true}, NULL},
+        {{0x81, 0, 3, "ab"}, NULL},
+        {{0x81, 0, 1, "ab"}, NULL},
+        {{0x81, 2, 126, HUNDRED "abcdefghijklmnopqrstuvwxyz"}, NULL},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < STK_ARRAY_LEN(only); i++) {
+        char bytes[256], *p;
+        size_t len = put(bytes, &only[i].frame, 7);
+        struct stk_ws_decoder d, before;
+        stk_span text = {NULL, 0};
+        uint8_t opcode = 0;
+
+        stk_ws_decoder_init(&d, 5, true);
+        before = d;
+        p = edge_before(bytes, len);
+        assert_int_equal(stk_ws_decode_only(&d, p, len, &opcode, &text), only[i].text != NULL);
+        assert_memory_equal(&d, &before, sizeof(d));
+        if (only[i].text) {
+            assert_true(stk_span_eq(text, stk_span_str(only[i].text)));
+            assert_int_equal(opcode, only[i].frame.first & 0x0f);
+        } else {
+            assert_memory_equal(p, bytes, len);
         }
     }
 }
@@ -404,6 +463,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cases_at_every_split),
         cmocka_unit_test(test_cases_byte_by_byte),
+        cmocka_unit_test(test_only),
         cmocka_unit_test(test_masks),
         cmocka_unit_test(test_large_messages),
         cmocka_unit_test(test_heads),
