@@ -375,6 +375,8 @@ static void fan_flush(struct stk_log_fan *fan, struct fan_place *p)
         p->lost += *at == '\n';
     if (p->raw || p->open)
         fan_report(fan, p);
+    else
+        p->told_lost = p->lost; /* that was said when it could not be opened */
     p->len = 0;
 }
 

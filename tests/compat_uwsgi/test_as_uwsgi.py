@@ -72,11 +72,11 @@ def both(tmp_path, uwsgi, serve):
     """both(ini) -> uWSGI and this server with that file, each in a folder of its own."""
     running = []
 
-    def start(ini, *more):
+    def start(ini, *more, app=APP):
         for name in ("theirs", "ours"):
             (tmp_path / name / "files").mkdir(parents=True)
             (tmp_path / name / "files" / "a.txt").write_text("static")
-            (tmp_path / name / "app.py").write_text(textwrap.dedent(APP))
+            (tmp_path / name / "app.py").write_text(textwrap.dedent(app))
             (tmp_path / name / "u.ini").write_text("[uwsgi]\nmodule = app\nmaster = true\nprocesses = 1\n" + ini)
         theirs = Theirs(uwsgi, tmp_path / "theirs", more)
         running.append(theirs)
