@@ -1,4 +1,4 @@
-"""Starts the servers that have no command line of their own: `launch.py SERVER APP PORT`."""
+"""Starts the servers that have no command line of their own: `launch.py SERVER APP PORT [MODULE]`."""
 
 import importlib
 import os
@@ -12,6 +12,24 @@ def load(name):
     """The application of "module:callable"."""
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+async def receive():
+    """A request without a body."""
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+def run_eager(app, port, module):
+    """bench/eager_limit.c in asyncio's own event loop; `module` is its compiled form."""
+    import asyncio
+    import importlib.util
+    spec = importlib.util.spec_from_file_location("eager_limit", module)
+    limit = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(limit)
+    loop = asyncio.new_event_loop()
+    descriptor, turn = limit.start(app, loop, asyncio.Task, receive, port)
+    loop.add_reader(descriptor, turn)
+    loop.run_forever()
 
 
 def main():
@@ -31,6 +49,8 @@ def main():
         import fastpysgi
         fastpysgi.server.backlog = 4096
         fastpysgi.run(app, host="127.0.0.1", port=port)
+    elif server == "eager-limit":
+        run_eager(app, port, sys.argv[4])
     else:
         raise SystemExit(f"launch.py: no server {server!r}")
 

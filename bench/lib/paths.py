@@ -88,15 +88,28 @@ def relative(path):
     return os.path.relpath(path, ROOT)
 
 
+def module(name, python):
+    """The path of a module for this interpreter, compiled from bench/NAME.c when that is newer."""
+    code = ("import sysconfig as s; "
+            "print(s.get_path('include'), s.get_config_var('EXT_SUFFIX'), sep='\\n')")
+    done = subprocess.run([python, "-c", code], stdout=subprocess.PIPE, timeout=30, check=True)
+    include, suffix = done.stdout.decode().splitlines()
+    return _compiled(name, name + suffix, ["-isystem", include, "-shared", "-fPIC"])
+
+
 def compiled(name):
     """The path of build-bench/NAME, compiled from bench/NAME.c when that is newer."""
+    return _compiled(name, name, [])
+
+
+def _compiled(name, output, flags):
     source = os.path.join(BENCH, name + ".c")
-    binary = os.path.join(BUILD, name)
+    binary = os.path.join(BUILD, output)
     if os.path.exists(binary) and os.path.getmtime(binary) >= os.path.getmtime(source):
         return binary
     os.makedirs(BUILD, exist_ok=True)
     compiler = os.environ.get("CC", "cc")
-    command = [compiler, *CFLAGS, "-o", binary, source, "-lm"]
+    command = [compiler, *CFLAGS, *flags, "-o", binary, source, "-lm"]
     done = subprocess.run(command, stderr=subprocess.PIPE, timeout=120, check=False)
     if done.returncode != 0:
         raise SystemExit(f"bench: {source} does not compile:\n{done.stderr.decode()}")

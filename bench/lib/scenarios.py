@@ -17,7 +17,7 @@ FILES = "stoker,stoker+nolog,nginx,nginx+nolog"
 ASGI = "stoker+asyncio,stoker+asyncio+nolog,stoker+uvloop,stoker+uvloop+nolog," \
        "uvicorn+uvloop,uvicorn+asyncio,granian-asgi,hypercorn,fastpysgi-asgi,gunicorn-asgi," \
        "peregrine-asgi"
-QUIET = ",epoll,uvicorn+uvloop+nolog,uvicorn+asyncio+nolog"
+LIMITS = {"hello": ",epoll,uvicorn+uvloop+nolog,uvicorn+asyncio+nolog", "context": ",epoll,eager-limit"}  # by the application, and more peers
 WEBSOCKET = ASGI.replace("uvicorn+asyncio", "uvicorn-wsproto+uvloop").replace(
     "gunicorn-asgi,", "")
 GEVENT = "stoker+gevent,stoker+gevent+nolog,gunicorn-gevent,pywsgi,uwsgi-gevent"
@@ -125,7 +125,7 @@ SCENARIOS = {
     "tls-handshake": Scenario("14 bytes over TLS, a connection and a full handshake per request",
                               servers=FILES, tls=True, wrk=("close=1",)),
     **{f"asgi-{name}": Scenario(f"ASGI: {title}", app=f"apps_asgi:{app}",
-                                servers=ASGI + (QUIET if app == "hello" else ""), **more)
+                                servers=ASGI + LIMITS.get(app, ""), **more)
        for name, title, app, more in [
            ("hello", "14 bytes", "hello", {}),
            ("context", "14 bytes, a context variable is set", "context", {}),
@@ -156,7 +156,7 @@ SCENARIOS = {
            ("stream", "64 blocks of 1 kB", "stream", {}),
            ("sleep1ms", "the application waits 1 ms", "sleep1ms", {"pin": "none"}),
        ]},
-    "fastapi": Scenario("FastAPI, 1 kB of JSON", app="app_fastapi:app", servers=ASGI),
+    "fastapi": Scenario("FastAPI, 1 kB of JSON", app="app_fastapi:app", servers=ASGI, restarts=8),
     "memory": Scenario("PSS of a worker beyond a bare interpreter with the application",
                        kind="memory", pin="none"),
     "memory-flask": Scenario("PSS of a worker beyond a bare interpreter with the application "
@@ -243,6 +243,8 @@ TARGETS = [
     *[Target("asgi-hello", "cpu_us", 0.40, f"uvicorn+{loop}{log}", ours=f"stoker+{loop}")
       for loop in ("asyncio", "uvloop") for log in ("", "+nolog")],
     *[Target("asgi-hello", "cpu_us", 1.45, "epoll", ours=f"stoker+{loop}")
+      for loop in ("asyncio", "uvloop")],
+    *[Target("asgi-context", "cpu_us", 1.00, "eager-limit", ours=f"stoker+{loop}")
       for loop in ("asyncio", "uvloop")],
     *[Target(name, "cpu_us", 1.00, "best", ours="stoker+uvloop")
       for name in ("asgi-hello", "asgi-json", "asgi-echo10k", "asgi-body100k", "asgi-stream",

@@ -140,6 +140,12 @@ def _launch(name):
     return build
 
 
+def _eager_limit(_, at):
+    python = at.bin("python")
+    return [python, os.path.join(paths.BENCH, "launch.py"), "eager-limit", at.app, str(at.port),
+            paths.module("eager_limit", python)]
+
+
 def _granian(spec, at):
     argv = [at.bin("granian"), "--host", "127.0.0.1", "--port", str(at.port)]
     if spec.family == "granian-asgi":
@@ -225,6 +231,8 @@ class Family:
     package: str = ""  # its name in bench/setup's state
     has_log: bool = False
     constant: bool = False  # answers without an application
+    limit: bool = False  # a yardstick and no peer
+    since: tuple = ()  # the first Python that has what it needs
     threaded: bool = False
     keeps_alive: bool = True
     survives_close: bool = True  # a request with Connection: close
@@ -277,11 +285,13 @@ ASGI_FAMILIES = {
     "fastpysgi-asgi": Family("fastpysgi", _launch("fastpysgi"), "import fastpysgi", "fastpysgi",
                              survives_close=False),
     "gunicorn-asgi": Family("gunicorn asgi", _gunicorn, "gunicorn", "gunicorn", has_log=True),
+    "eager-limit": Family("bare epoll loop, Task(eager_start=True)", _eager_limit, limit=True,
+                          since=(3, 12)),
     "peregrine-asgi": Family("peregrine", _peregrine, "peregrine", "peregrine", has_log=True),
 }
 FAMILIES.update(ASGI_FAMILIES)
 PYTHON_PEERS = [name for name, family in FAMILIES.items()
-                if name not in OWN and not family.constant]
+                if name not in OWN and not family.constant and not family.limit]
 
 
 def missing(spec, venv, state):
@@ -294,6 +304,10 @@ def missing(spec, venv, state):
             return "set " + BASE_VARIABLE
         return "" if os.access(base_program(), os.X_OK) else \
             f"{BASE_VARIABLE} has no bin/stoker"
+    if family.since:
+        version = paths.python_version(os.path.join(venv, "bin", "python"))
+        if tuple(int(part) for part in version.split(".")[:2]) < family.since:
+            return "needs Python %d.%d" % family.since
     if not family.needs:
         return ""
     loop = spec.loop or family.loop
