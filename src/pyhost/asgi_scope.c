@@ -12,6 +12,7 @@
  * what they sent before, all pairs are found there, and of a head that is the very bytes of the
  * last one (its serial) the whole list.
  */
+#include "pyhost/asgi_extensions.h"
 #include "pyhost/asgi_priv.h"
 
 #include <stdlib.h>
@@ -35,14 +36,6 @@ enum {
 /* The dicts in a scope. */
 enum scope_part_name { SCOPE_ASGI, SCOPE_EXTENSIONS, SCOPE_STATE, SCOPE_PARTS };
 
-/* Which extensions a request is offered. */
-enum scope_offer {
-    SCOPE_OFFER_FILES,    /* behind a gateway, or to HTTP/1.0 */
-    SCOPE_OFFER_HINTS,    /* early hints as well */
-    SCOPE_OFFER_TRAILERS, /* and trailers */
-    SCOPE_OFFERS,
-};
-
 /* A field that has been seen, with its last value. */
 struct scope_field {
     uint32_t hash;
@@ -64,6 +57,8 @@ struct scope_image {
     PyObject *headers; /* a list of its own: the pairs that `list` should have */
     PyObject *list;    /* in dict; or NULL */
     struct scope_part parts[SCOPE_PARTS];
+    PyObject *inner[STK_EXTENSIONS_MAX]; /* the dicts in that of the extensions */
+    bool inner_fresh; /* a request has ended since, and nobody has or has changed one of them */
     uint64_t state_version; /* of what the state is a copy of */
     uint64_t serial;
     PyObject *method, *raw_path, *query;
@@ -92,9 +87,8 @@ struct stk_scopes {
     size_t nendpoints;
     struct stk_scope_place *places; /* [(app * nendpoints + endpoint) * 2 + is https] */
     size_t nplaces;
-    PyObject *asgi;                     /* {"version": "3.0", "spec_version": "2.5"} */
-    PyObject *extensions[SCOPE_OFFERS]; /* what each scope has a copy of */
-    PyObject *server_cert;              /* of the last request by TLS, as str; or NULL */
+    PyObject *asgi; /* {"version": "3.0", "spec_version": "2.5"} */
+    struct stk_extensions extensions;
     struct stk_strings *words;
     struct scope_field fields[SCOPE_FIELDS];
     PyObject *clients[SCOPE_CLIENTS]; /* (address, port), by the port; or NULL */
@@ -264,70 +258,17 @@ static int scope_change_headers(struct stk_scopes *s, struct scope_image *image,
 
 /* ---- extensions ---------------------------------------------------------------------------- */
 
-/* The certificates of a text, each by itself. */
-static PyObject *scope_certs(stk_span pem)
-{
-    static const char end[] = "-----END CERTIFICATE-----\n";
-    PyObject *list = PyList_New(0);
-
-    while (list && pem.len > 0) {
-        const char *at = memmem(pem.ptr, pem.len, end, sizeof(end) - 1);
-        size_t len = at ? (size_t)(at - pem.ptr) + sizeof(end) - 1 : pem.len;
-        PyObject *cert = PyUnicode_DecodeASCII(pem.ptr, (Py_ssize_t)len, "replace");
-
-        if (!cert || PyList_Append(list, cert) < 0)
-            Py_CLEAR(list);
-        Py_XDECREF(cert);
-        pem = stk_span_make(pem.ptr + len, pem.len - len);
-    }
-    return list;
-}
-
-/* A text that is None where it is empty. */
-static PyObject *scope_text(stk_span text)
-{
-    if (text.len == 0)
-        return stk_py_newref(Py_None);
-    return PyUnicode_DecodeUTF8(text.ptr, (Py_ssize_t)text.len, "replace");
-}
-
-/* ASGI TLS extension, 0.2. */
-static PyObject *scope_tls(struct stk_scopes *s, const struct stk_tls_view *view)
-{
-    stk_span pem = view->server_cert;
-    PyObject *cert = s->server_cert;
-
-    if (!cert || (size_t)PyUnicode_GET_LENGTH(cert) != pem.len ||
-        memcmp(PyUnicode_1BYTE_DATA(cert), pem.ptr, pem.len) != 0) {
-        cert = PyUnicode_DecodeASCII(pem.ptr, (Py_ssize_t)pem.len, "replace");
-        Py_XSETREF(s->server_cert, cert);
-        if (!cert)
-            return NULL;
-    }
-    if (pem.len == 0)
-        cert = Py_None;
-    return Py_BuildValue("{s:O,s:N,s:N,s:O,s:I,s:I}", "server_cert", cert, "client_cert_chain",
-                         scope_certs(view->client_certs), "client_cert_name",
-                         scope_text(view->client_name), "client_cert_error", Py_None, "tls_version",
-                         view->version, "cipher_suite", view->suite);
-}
-
 int stk_scope_add_tls(struct stk_scopes *s, PyObject *extensions, const struct stk_request *req)
 {
-    struct stk_tls_view view;
-
-    if (!extensions || !req->ops->tls(req, &view))
-        return extensions ? 0 : -1;
-    return scope_put(s, extensions, STK_NAME_s_tls, scope_tls(s, &view));
+    return extensions ? stk_extensions_add_tls(&s->extensions, extensions, req) : -1;
 }
 
-/* What the extensions of a request are a copy of. */
-static inline PyObject *scope_offer(const struct stk_scopes *s, const struct scope_image *image,
-                                    const struct stk_head *head)
+static inline enum stk_offer scope_offer(const struct scope_image *image,
+                                         const struct stk_head *head)
 {
     if (stk_unlikely(head->version_minor == 0 || head->path_apart))
-        return s->extensions[SCOPE_OFFER_FILES];
-    return s->extensions[image->trailers ? SCOPE_OFFER_TRAILERS : SCOPE_OFFER_HINTS];
+        return STK_OFFER_FILES;
+    return image->trailers ? STK_OFFER_TRAILERS : STK_OFFER_HINTS;
 }
 
 /* ---- what is a request's own --------------------------------------------------------------- */
@@ -360,11 +301,15 @@ static const enum stk_state_name scope_part_keys[SCOPE_PARTS] = {
 
 /* Sets a part anew. `source` may be NULL: an empty dict. */
 static int scope_part_set(struct stk_scopes *s, struct scope_image *image,
-                          enum scope_part_name which, PyObject *source)
+                          const struct stk_head *head, enum scope_part_name which, PyObject *source)
 {
     struct scope_part *part = &image->parts[which];
-    PyObject *dict = source ? PyDict_Copy(source) : PyDict_New();
+    PyObject *dict;
 
+    if (which == SCOPE_EXTENSIONS)
+        dict = stk_extensions_new(&s->extensions, scope_offer(image, head), image->inner);
+    else
+        dict = source ? PyDict_Copy(source) : PyDict_New();
     part->dict = NULL;
     if (!dict || PyDict_SetItem(image->dict, stk_state_name(s->st, scope_part_keys[which]), dict)) {
         Py_XDECREF(dict);
@@ -405,7 +350,7 @@ static inline int scope_own(struct stk_scopes *s, struct scope_image *image,
 {
     PyObject *sources[SCOPE_PARTS] = {
         [SCOPE_ASGI] = s->asgi,
-        [SCOPE_EXTENSIONS] = scope_offer(s, image, req->head),
+        [SCOPE_EXTENSIONS] = s->extensions.offers[scope_offer(image, req->head)],
         [SCOPE_STATE] = s->host->apps[req->app].state,
     };
 
@@ -414,9 +359,12 @@ static inline int scope_own(struct stk_scopes *s, struct scope_image *image,
         image->parts[SCOPE_STATE].dict = NULL;
         image->state_version = stk_dict_version(sources[SCOPE_STATE]);
     }
+    if (stk_unlikely(!image->inner_fresh))
+        image->parts[SCOPE_EXTENSIONS].dict = NULL;
+    image->inner_fresh = false;
     for (unsigned i = 0; i < SCOPE_PARTS; i++)
         if (stk_unlikely(!scope_part_serves(&image->parts[i], sources[i]) &&
-                         scope_part_set(s, image, i, sources[i]) < 0))
+                         scope_part_set(s, image, req->head, i, sources[i]) < 0))
             return -1;
     /* Every session of TLS has variables. */
     if (stk_unlikely(req->nvars > 0)) {
@@ -443,6 +391,14 @@ static inline int scope_own(struct stk_scopes *s, struct scope_image *image,
 /* Lets go what a request has put into dicts of an image that nobody holds any more. */
 static inline void scope_tidy(struct stk_scopes *s, struct scope_image *image)
 {
+    struct scope_part *extensions = &image->parts[SCOPE_EXTENSIONS];
+
+    if (stk_likely(extensions->dict && Py_REFCNT(extensions->dict) == 1 &&
+                   scope_part_is(extensions))) {
+        image->inner_fresh = stk_extensions_are_fresh(image->inner);
+        if (stk_unlikely(!image->inner_fresh))
+            extensions->version = 0; /* no dict has that */
+    }
     for (unsigned i = 0; i < SCOPE_PARTS; i++) {
         struct scope_part *part = &image->parts[i];
 
@@ -732,26 +688,6 @@ void stk_scope_release(struct stk_scopes *s, const struct stk_scope_loan *loan)
 
 /* ---- life ---------------------------------------------------------------------------------- */
 
-static PyObject *scope_make_offer(int offer)
-{
-    static const char *const names[] = {
-        "http.response.pathsend",
-        "http.response.zerocopysend",
-        "http.response.early_hint",
-        "http.response.trailers",
-    };
-    PyObject *dict = PyDict_New();
-
-    for (int i = 0; dict && i < offer + 2; i++) {
-        PyObject *empty = PyDict_New();
-
-        if (!empty || PyDict_SetItemString(dict, names[i], empty) < 0)
-            Py_CLEAR(dict);
-        Py_XDECREF(empty);
-    }
-    return dict;
-}
-
 struct stk_scopes *stk_scopes_new(struct stk_pyhost *host, const struct stk_endpoint *endpoints,
                                   size_t nendpoints)
 {
@@ -765,12 +701,7 @@ struct stk_scopes *stk_scopes_new(struct stk_pyhost *host, const struct stk_endp
     s->places = stk_new0_array(struct stk_scope_place, s->nplaces + 1);
     s->words = stk_strings_new(256);
     s->asgi = Py_BuildValue("{s:s,s:s}", "version", "3.0", "spec_version", "2.5");
-    for (int i = 0; s->asgi && i < SCOPE_OFFERS; i++) {
-        s->extensions[i] = scope_make_offer(i);
-        if (!s->extensions[i])
-            break;
-    }
-    if (!s->extensions[SCOPE_OFFERS - 1]) {
+    if (!s->asgi || stk_extensions_init(&s->extensions, s->st) < 0) {
         stk_scopes_free(s);
         return NULL;
     }
@@ -792,8 +723,6 @@ void stk_scopes_free(struct stk_scopes *s)
         Py_XDECREF(s->clients[i]);
     stk_strings_free(s->words);
     Py_XDECREF(s->asgi);
-    for (int i = 0; i < SCOPE_OFFERS; i++)
-        Py_XDECREF(s->extensions[i]);
-    Py_XDECREF(s->server_cert);
+    stk_extensions_free(&s->extensions);
     free(s);
 }

@@ -19,6 +19,7 @@ log = []
 events = {}
 held = []
 sessions = []
+writers = []
 by_name = {}
 
 
@@ -53,6 +54,8 @@ async def scope(scope, receive, send):
 async def spoil(scope, receive, send):
     """Writes to all that could be shared with the next request."""
     scope["headers"].append((b"x-spoiled", b"1"))
+    for extension in scope["extensions"].values():
+        extension["spoiled"] = True
     scope["extensions"]["spoiled"] = {}
     scope["asgi"]["spoiled"] = True
     scope["state"]["spoiled"] = True
@@ -75,9 +78,24 @@ async def keep_scope(scope, receive, send):
 
 async def keep_part(scope, receive, send):
     """Keeps only a dict or the list of it."""
-    which = scope["query_string"].decode()
-    held.append(scope[which])
+    which, _, key = scope["query_string"].decode().partition("+")
+    held.append(scope[which][key] if key else scope[which])
     await reply(send, [len(held[0]), any(part is held[-1] for part in held[:-1])])
+
+
+async def write_extension(scope, receive, send):
+    """Writes to one of the dicts of the extensions when four requests are here; what is in it."""
+    mine = scope["extensions"]["http.response.pathsend"]
+    writers.append(asyncio.get_running_loop().create_future())
+    if len(writers) == 4:
+        for future in writers:
+            future.set_result(None)
+        writers.clear()
+    else:
+        await writers[-1]
+    mine[len(mine)] = True
+    await asyncio.sleep(0)
+    await reply(send, list(mine))
 
 
 async def keep_all(scope, receive, send):

@@ -45,6 +45,19 @@ def test_scope_is_the_requests_own(server):
                 assert "spoiled" not in response.text
 
 
+def test_the_dicts_of_extensions_are_the_requests_own(server):
+    """Of several that run at a time, too, and of what is written long after it was asked for."""
+    server.get("/collect")
+    conns = [server.connect() for _ in range(4)]
+    for _ in range(3):
+        for conn in conns:
+            conn.send(get(target="/write_extension"))
+        assert [conn.read_response().json() for conn in conns] == [[0]] * 4
+        assert not any(ast.literal_eval(server.get("/scope").text)["extensions"].values())
+    for conn in conns:
+        conn.close()
+
+
 @pytest.mark.parametrize("query", ["", "wait", "write", "wait,write"])
 def test_a_kept_scope_stays_as_it_is(server, query):
     server.get("/collect")
@@ -60,7 +73,7 @@ def test_a_kept_scope_stays_as_it_is(server, query):
     server.get("/collect")
 
 
-@pytest.mark.parametrize("which", ["asgi", "extensions", "state", "headers"])
+@pytest.mark.parametrize("which", ["asgi", "extensions", "extensions+http.response.pathsend", "state", "headers"])
 def test_kept_parts_of_a_scope(server, which):
     server.get("/collect")
     size = None
