@@ -35,6 +35,7 @@ struct stk_host_params {
     stk_msec task_grace;       /* at the end, for what goes on behind responses */
     unsigned gevent;           /* WSGI in greenlets, so many at a time; 0: in threads */
     bool monkey_patch;         /* with gevent: patch the standard library first */
+    bool limits_async;         /* there is a limit that concerns ASGI applications only */
 };
 
 /* How applications are called. */

@@ -222,6 +222,7 @@ static int check_application(struct stk_cli *cli)
         .interface = (uint8_t)config->interface,
         .gevent = (unsigned)config->gevent,
         .monkey_patch = config->gevent_monkey_patch,
+        .limits_async = config->max_concurrency > 0,
     };
     void *host = stk_pyhost_new(cli->module);
     int r;

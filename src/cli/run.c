@@ -119,6 +119,7 @@ static int run_template_load(void *arg)
         .task_grace = run->config->exit_timeout / 2,
         .gevent = (unsigned)run->config->gevent,
         .monkey_patch = run->config->gevent_monkey_patch,
+        .limits_async = run->config->max_concurrency > 0,
     };
 
     return run->ops->load(run->host, &params) == 0 ? 0 : STK_MASTER_EXIT_LOAD;

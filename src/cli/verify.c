@@ -278,6 +278,23 @@ static void verify_deadline(struct stk_load *load, const struct stk_config *conf
                       "switched off: leave out one of the two");
 }
 
+/* It is known here already that there is no ASGI application; else the loader sees it. */
+static void verify_concurrency(struct stk_load *load, const struct stk_config *config)
+{
+    const struct stk_origin *origin =
+        verify_origin(load, verify_row(STK_OPTION_ID_MAX_CONCURRENCY), 0);
+
+    if (config->max_concurrency > 0 && config->gevent > 0)
+        stk_load_fail(load, origin,
+                      "max-concurrency is a limit of ASGI applications, and the number that gevent "
+                      "takes is that of WSGI ones: leave max-concurrency out");
+    else if (config->max_concurrency > 0 && config->interface == STK_HOST_INTERFACE_WSGI)
+        stk_load_fail(load, origin,
+                      "max-concurrency is a limit of ASGI applications, and interface = wsgi says "
+                      "that there is none; a WSGI application has as many requests at a time as "
+                      "threads: leave out max-concurrency");
+}
+
 /* All greenlets of a worker are on its main thread. */
 static void verify_gevent(struct stk_load *load, const struct stk_config *config)
 {
@@ -437,6 +454,7 @@ void stk_verify_values(struct stk_load *load)
     verify_owner(load, config);
     verify_deadline(load, config);
     verify_gevent(load, config);
+    verify_concurrency(load, config);
     verify_refresh(load, config);
     stk_statics_verify(config, config->chdir, verify_on_mistake, load);
     verify_compress(load, config);

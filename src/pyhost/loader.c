@@ -496,6 +496,18 @@ static int loader_load_one(struct stk_pyhost *host, const char *text, PyObject *
     return r;
 }
 
+/* 0 or STK_HOST_E_*, logged. */
+static int loader_check_limits(struct stk_pyhost *host, const struct stk_host_params *params)
+{
+    if (!params->limits_async || params->ntargets == 0 || stk_asgi_has_loop(host))
+        return 0;
+    stk_log_error(
+        "max-concurrency is a limit of ASGI applications, and '%s' is a WSGI application, "
+        "which has as many requests at a time as threads: leave max-concurrency out",
+        params->targets[0]);
+    return STK_HOST_E_NOT_CALLABLE;
+}
+
 /* All of them, in their order. */
 static int loader_load_all(struct stk_pyhost *host, const struct stk_host_params *params)
 {
@@ -537,6 +549,8 @@ int stk_loader_load(void *host, const struct stk_host_params *params)
         r = stk_green_prepare(h, params->monkey_patch);
     if (r == 0)
         r = loader_load_all(h, params);
+    if (r == 0)
+        r = loader_check_limits(h, params);
     if (r == 0) {
         stk_environ_free(h->environ);
         h->environ = stk_environ_new(h, params);

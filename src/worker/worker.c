@@ -559,6 +559,7 @@ static int worker_load(struct worker *w)
         .task_grace = w->config->exit_timeout / 2,
         .gevent = (unsigned)w->config->gevent,
         .monkey_patch = w->config->gevent_monkey_patch,
+        .limits_async = w->config->max_concurrency > 0,
     };
     const struct stk_host_worker who = {
         .slot = w->heritage->slot,

@@ -270,3 +270,12 @@ def test_a_reload_leaves_nobody_waiting(start):
     server.send_signal(1)  # closes the WebSocket, which opens the gate
     assert [conn.read_response().body for conn in (first, *waiting)] == [b"a", b"0", b"1", b"2"]
     server.wait_log("the reload is complete")
+
+
+@pytest.mark.parametrize("options", [[], ["--interface", "wsgi"], ["--preload"]])
+def test_without_an_asgi_application(serve, tmp_path, options):
+    (tmp_path / "plain.py").write_text("def app(environ, start_response):\n    pass\n")
+    server = serve("plain:app", "-w1", "--max-concurrency", "5", *options, start=False, check=False)
+    server.spawn()
+    assert server.wait() != 0
+    assert "max-concurrency is a limit of ASGI applications" in server.log()
