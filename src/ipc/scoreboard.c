@@ -144,6 +144,7 @@ static void scoreboard_clear(struct stk_scoreboard_row *row)
         atomic_store_explicit(&r->seq, 0, memory_order_relaxed);
     }
     scoreboard_store(&row->lead_word, 0);
+    scoreboard_store(&row->resting, 0);
     atomic_store_explicit(&row->threads, 0, memory_order_relaxed);
     atomic_store_explicit(&row->parked, 0, memory_order_relaxed);
     atomic_store_explicit(&row->offers, 0, memory_order_relaxed);
@@ -254,14 +255,17 @@ unsigned stk_scoreboard_busy(const struct stk_scoreboard_row *row)
     unsigned threads = atomic_load_explicit(&row->threads, memory_order_relaxed);
     unsigned parked = atomic_load_explicit(&row->parked, memory_order_relaxed);
     unsigned busy;
+    uint64_t word;
 
     if (threads == 0) /* it does not say */
         return (unsigned)stk_scoreboard_get(row, STK_COUNTER_threads_busy);
     busy = parked < threads ? threads - parked : 0;
-    switch (STK_LEAD_STATE(scoreboard_load(&row->lead_word))) {
+    word = scoreboard_load(&row->lead_word);
+    if (stk_lead_is_at_rest(word, scoreboard_load(&row->resting)))
+        return busy > 0 ? busy - 1 : 0;
+    switch (STK_LEAD_STATE(word)) {
     case STK_LEAD_TURNING:
-    case STK_LEAD_WAIT_LOCK:
-    case STK_LEAD_BLOCKED: /* a thread that is not parked leads, and is in no call */
+    case STK_LEAD_WAIT_LOCK: /* a thread that is not parked leads, and is in no call */
         return busy > 0 ? busy - 1 : 0;
     default:
         return busy;

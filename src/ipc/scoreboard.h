@@ -129,6 +129,7 @@ struct stk_scoreboard_row {
                                  number in the low 8 bits, above it when (ms) the last one was */
     _Atomic uint32_t backlog; /* requests that wait in it, as far as they are known */
     _Atomic uint64_t calls;   /* of the application that have returned */
+    _Atomic uint64_t resting; /* loop/lead.h: with this lead_word its event loop just waits */
 };
 
 /* The head of the shared memory. */

@@ -41,7 +41,7 @@
 #include "loop/thread_state.h"
 
 enum {
-    LEAD_CALM_NS = 5 * 1000 * 1000,     /* the first look while calls are short, see lead_arm */
+    LEAD_CALM_NS = 5 * 1000 * 1000,     /* the first look while calls are short, see stk_lead_arm */
     LEAD_PUT_OFF_NS = 1500 * 1000,      /* with the tick behind it still below two long ticks */
     LEAD_PUT_OFF_EVERY_NS = 500 * 1000, /* at most so often */
     LEAD_RETAKE_JOBS = 16,        /* so many jobs in less than a short tick each: lead again */
@@ -98,7 +98,7 @@ void stk_lead_set_timer(struct stk_lead *lead, long first_ns, long every_ns)
  * reprograms the clock of the CPU: that would cost as much as a small request on an idle (virtual)
  * machine.
  */
-static void lead_arm(struct stk_lead *lead)
+void stk_lead_arm(struct stk_lead *lead)
 {
     int asleep = STK_LEAD_ASLEEP;
 
@@ -130,7 +130,7 @@ static void lead_disarm(struct stk_lead *lead)
         return;
     stk_lead_set_timer(lead, 0, 0);
     if (atomic_load(&lead->roused))
-        lead_arm(lead);
+        stk_lead_arm(lead);
     if (atomic_load(&lead->watch) == STK_LEAD_ARMED) /* armed before the timer was stopped: again */
         stk_lead_set_timer(lead, STK_LEAD_TICK_MIN_NS, 0);
 }
@@ -159,7 +159,7 @@ void stk_lead_rouse(struct stk_lead *lead)
     if (!lead->has_standby)
         return;
     atomic_store(&lead->roused, true);
-    lead_arm(lead);
+    stk_lead_arm(lead);
     switch (atomic_load(&lead->watch)) {
     case STK_LEAD_ARMED:
         /* Soon, however calm it is; with an interval, lest a tick that begins meanwhile be the
@@ -310,7 +310,7 @@ void stk_lead_turn(struct stk_lead_thread *t, stk_nsec most)
             stk_lead_set_backlog(lead, (unsigned)n);
             own = stk_lead_swap(t, STK_LEAD_WAIT_LOCK);
             if (own)
-                lead_arm(lead);
+                stk_lead_arm(lead);
             lead->ops->lock(lead->arg, t);
             if (!own || !stk_lead_swap(t, STK_LEAD_TURNING))
                 return;
@@ -335,7 +335,7 @@ bool stk_lead_acquire(struct stk_lead_thread *t)
     if (!stk_lead_take(t, seen, STK_LEAD_TURNING))
         return false;
     atomic_store(&lead->wanted, false);
-    lead_arm(lead); /* it may call the application before it blocks for the first time */
+    stk_lead_arm(lead); /* it may call the application before it blocks for the first time */
     return true;
 }
 
@@ -441,6 +441,8 @@ static void lead_set_share(struct stk_lead *lead, const struct stk_lead_share *s
     lead->share.calls = share->calls != NULL ? share->calls : &lead->own.calls;
     lead->share.parked = share->parked != NULL ? share->parked : &lead->own.parked;
     lead->share.backlog = share->backlog != NULL ? share->backlog : &lead->own.backlog;
+    lead->share.resting = share->resting != NULL ? share->resting : &lead->own.resting;
+    atomic_store(lead->share.resting, 0);
     atomic_store(lead->share.word, 0);
     atomic_store(lead->share.calls, 0);
     atomic_store(lead->share.parked, 0);

@@ -86,6 +86,8 @@ struct stk_lead_share {
     _Atomic uint64_t *calls;   /* of the application that have returned */
     _Atomic uint32_t *parked;  /* threads that have nothing to do and may take a job */
     _Atomic uint32_t *backlog; /* requests that wait, as far as they are known */
+    _Atomic uint64_t *resting; /* the word with which the thread of a foreign event loop was found
+                                  to wait: it has nothing to do as long as the word is the same */
 };
 
 struct stk_lead_params {
@@ -210,6 +212,13 @@ static inline void stk_lead_enter(struct stk_lead_thread *thread);
 static inline bool stk_lead_leave(struct stk_lead_thread *thread);
 
 #define STK_LEAD_STATE(word) ((enum stk_lead_state)((word)&7))
+
+/* Whether an application thread that leads has nothing to do, by what a lead shows of itself. */
+static inline bool stk_lead_is_at_rest(uint64_t word, uint64_t resting)
+{
+    return STK_LEAD_STATE(word) == STK_LEAD_BLOCKED ||
+           (STK_LEAD_STATE(word) == STK_LEAD_IN_APP && word == resting);
+}
 
 static inline bool stk_lead_is_for(const struct stk_lead_thread *thread, bool loop)
 {

@@ -28,6 +28,7 @@
 #include "base/fd.h"
 #include "base/mem.h"
 #include "loop/lead_priv.h"
+#include "loop/thread_state.h"
 
 enum {
     HOSTED_JOBS = 64,             /* of a turn */
@@ -69,6 +70,7 @@ int stk_lead_host(struct stk_lead *lead)
     struct stk_lead_hosted *h = stk_new0(struct stk_lead_hosted);
     int r;
 
+    h->wait_fd = -1;
     h->own = (struct stk_source){.fn = hosted_on_own, .fd = -1};
     h->bell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC | EFD_SEMAPHORE); /* a read takes one ring */
     h->clock = (struct stk_source){
@@ -101,6 +103,7 @@ void stk_lead_hosted_free(struct stk_lead *lead)
         stk_loop_del(lead->loop, &h->own);
     stk_fd_close(&h->bell);
     stk_fd_close(&h->clock.fd);
+    stk_fd_close(&h->wait_fd);
     free(h);
 }
 
@@ -142,6 +145,20 @@ bool stk_lead_hosted_is_due(const struct stk_lead *lead)
     struct pollfd pfd = {.fd = lead->loop->epfd, .events = POLLIN};
 
     return lead->hosted == NULL || !atomic_load(&lead->hosted->foreign) || poll(&pfd, 1, 0) != 0;
+}
+
+bool stk_lead_hosted_may_work(const struct stk_lead *lead, uint64_t word)
+{
+    switch (stk_thread_wait(lead->hosted->wait_fd)) {
+    case STK_THREAD_WAIT_EVENTS:
+        if (!stk_lead_is_held(lead))
+            atomic_store_explicit(lead->share.resting, word, memory_order_relaxed);
+        return false;
+    case STK_THREAD_WAIT_NOT:
+        return true;
+    default:
+        return false; /* nobody can tell */
+    }
 }
 
 /* Sees to it that the epoll set is readable when a timer of the loop is due. */
@@ -194,6 +211,7 @@ void stk_lead_hosted_begin(struct stk_lead_thread *t)
     STK_ASSERT(t->lead->hosted != NULL && t->index == 0);
     stk_lead_attach(t);
     t->lead->hosted->thread = t;
+    t->lead->hosted->wait_fd = stk_thread_wait_open();
     (void)stk_lead_acquire(t);
     stk_lead_unclaim(t, true);
 }
@@ -295,8 +313,11 @@ bool stk_lead_hosted_turn(struct stk_lead_thread *t)
     if (stk_unlikely(atomic_load(&t->lead->stopping)))
         return hosted_go(t);
     (void)hosted_run_jobs(t);
-    if (t->own || stk_lead_acquire(t))
+    if (t->own || stk_lead_acquire(t)) {
+        /* What has woken us may be gone before a dozing stand-by has seen it. */
+        stk_lead_arm(t->lead);
         stk_lead_turn(t, 0);
+    }
     return hosted_go(t);
 }
 

@@ -59,6 +59,7 @@ struct stk_lead_hosted {
     _Atomic bool own_out;    /* the stand-by has taken it out, for that reason */
     struct stk_source clock; /* a timerfd, for a foreign event loop */
     stk_msec clock_at;       /* when it fires; 0: it does not */
+    int wait_fd;             /* thread_state.h, of the thread */
 };
 
 struct stk_lead {
@@ -104,7 +105,7 @@ struct stk_lead {
     bool mixed;                     /* and there are threads beside that of the event loop */
 
     struct { /* what `share` points to where nobody else wants to see it */
-        _Atomic uint64_t word, calls;
+        _Atomic uint64_t word, calls, resting;
         _Atomic uint32_t parked, backlog;
     } own;
 };
@@ -127,6 +128,8 @@ bool stk_lead_swap(struct stk_lead_thread *t, enum stk_lead_state state) STK_MUS
 /* Takes the loop from the word that was seen. */
 bool stk_lead_take(struct stk_lead_thread *t, uint64_t seen, enum stk_lead_state state)
     STK_MUST_CHECK;
+/* Has the sleeping stand-by look soon, by the clock. */
+void stk_lead_arm(struct stk_lead *lead);
 /* Arms the stand-by's clock; 0 stops it. */
 void stk_lead_set_timer(struct stk_lead *lead, long first_ns, long every_ns);
 /* Waits for events; `timeout` in nanoseconds, -1: none. Returns their number, 0 on EINTR. */
@@ -156,6 +159,9 @@ void stk_lead_detach(struct stk_lead_thread *t);
 void stk_lead_hosted_free(struct stk_lead *lead);
 /* By the stand-by: whether the event loop, which is where it was, has something to do here. */
 bool stk_lead_hosted_is_due(const struct stk_lead *lead);
+/* By the stand-by, where nothing is due: whether a foreign event loop may be at work, since the
+ * word was `word`. If it is not, this is shown to others. */
+bool stk_lead_hosted_may_work(const struct stk_lead *lead, uint64_t word);
 static inline bool stk_lead_is_rung(const struct stk_lead *lead)
 {
     return stk_unlikely(lead->hosted != NULL) && atomic_load(&lead->hosted->rung) != STK_LEAD_QUIET;

@@ -24,6 +24,7 @@ enum {
     STANDBY_WAITS = 16,                /* ticks that a leader without a processor is given */
     STANDBY_STACK = 256 * 1024,
     STANDBY_LEAD_NS = 100 * 1000 * 1000, /* the longest wait while it leads */
+    STANDBY_AGAIN_NS = 50 * 1000 * 1000, /* between two looks at a foreign event loop, at most */
 };
 
 /*
@@ -137,6 +138,7 @@ struct standby_view {
     stk_nsec cpu, at; /* ... and when it was read */
     unsigned waits;
     bool dozing; /* sleeps until the loop has something to do */
+    long again;  /* and so long at most, lest it is not seen when a callback has ended; 0: longer */
 };
 
 /* Whether the loop is to be taken if it stays in this state for a tick. */
@@ -223,10 +225,16 @@ static bool standby_is_put_aside(struct stk_lead *lead, struct standby_view *vie
 
 /*
  * A foreign event loop is where it was, and may just wait, as nothing has happened here. Sleeps
- * until something does.
+ * until something does, or, while a callback may be at work, for a while.
  */
 static void standby_doze(struct stk_lead *lead, struct standby_view *view, uint64_t word)
 {
+    if (!stk_lead_hosted_may_work(lead, word))
+        view->again = 0;
+    else if (view->again == 0)
+        view->again = STK_LEAD_TICK_MAX_NS;
+    else if (view->again * 2 <= STANDBY_AGAIN_NS)
+        view->again *= 2;
     view->dozing = true;
     atomic_store(&lead->watch, STK_LEAD_ASLEEP);
     if (stk_lead_seen(lead) != word || atomic_load(&lead->roused) || atomic_load(&lead->minded)) {
@@ -236,7 +244,7 @@ static void standby_doze(struct stk_lead *lead, struct standby_view *view, uint6
         (void)atomic_compare_exchange_strong(&lead->watch, &asleep, STK_LEAD_TICKING);
         return;
     }
-    stk_lead_set_timer(lead, 0, 0);
+    stk_lead_set_timer(lead, view->again, 0);
     if (atomic_load(&lead->watch) == STK_LEAD_ARMED) /* as in standby_rest */
         stk_lead_set_timer(lead, STK_LEAD_TICK_MIN_NS, 0);
     atomic_store(&lead->tick_ns, 0);
@@ -252,8 +260,8 @@ static void standby_sleep_lightly(struct stk_lead *lead, struct standby_view *vi
     if (poll(fds, 2, -1) < 0)
         return;
     view->dozing = false;
-    if (fds[0].revents == 0 &&
-        atomic_compare_exchange_strong(&lead->watch, &asleep, STK_LEAD_TICKING))
+    if (atomic_compare_exchange_strong(&lead->watch, &asleep, STK_LEAD_TICKING) &&
+        fds[0].revents == 0)
         standby_set_tick(lead, stk_loop_now(lead->loop) < atomic_load(&lead->eager_until)
                                    ? STK_LEAD_TICK_MIN_NS
                                    : STANDBY_CALM_NS);
@@ -269,8 +277,10 @@ static void standby_tick(struct stk_lead *lead, struct standby_view *view)
     view->word = word;
     if (standby_must_watch(lead, word)) {
         view->quiet = 0;
-        if (!same)
+        if (!same) {
             view->waits = 0;
+            view->again = 0;
+        }
         if (same && !pending && !stk_lead_hosted_is_due(lead)) {
             standby_doze(lead, view, word);
             return;

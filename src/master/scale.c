@@ -85,7 +85,7 @@ static struct scale_view scale_look(const struct stk_proc *p, stk_nsec now)
 
     if (view.threads == 0)
         return (struct scale_view){.threads = 1}; /* it has not said anything yet */
-    idle += STK_LEAD_STATE(scale_load(&row->lead_word)) == STK_LEAD_BLOCKED;
+    idle += stk_lead_is_at_rest(scale_load(&row->lead_word), scale_load(&row->resting));
     view.busy = idle < view.threads ? view.threads - idle : 0;
     view.held = view.busy == view.threads && scale_count_long(row, now) >= view.threads;
     return view;

@@ -290,7 +290,7 @@ static bool move_is_idle(const struct stk_move *move, const struct stk_conn *con
     if ((!mixed || !conn->job.loop) && stk_lead_idle(move->lead) > 0)
         return true;
     return (!mixed || conn->job.loop) &&
-           STK_LEAD_STATE(atomic_load(&row->lead_word)) == STK_LEAD_BLOCKED;
+           stk_lead_is_at_rest(atomic_load(&row->lead_word), atomic_load(&row->resting));
 }
 
 static bool move_is_over(const struct stk_move *move, const struct move_offer *offer, stk_nsec now)

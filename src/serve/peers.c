@@ -1,10 +1,11 @@
 /*
  * Who could take a request, judged by what every worker shows of itself in its row.
  *
- * A thread has nothing to do when its worker waits in epoll, or when it is parked while the
- * stand-by leads; then one request for each such thread may be offered at a time. `offers` counts
- * them and carries the time of the last one, because a worker that dies between an offer and its
- * end would else be in the way for ever: an old count is none.
+ * A thread has nothing to do when its worker waits in epoll (or its event loop does, as the
+ * stand-by has found), or when it is parked while the stand-by leads; then one request for each
+ * such thread may be offered at a time. `offers` counts them and carries the time of the last one,
+ * because a worker that dies between an offer and its end would else be in the way for ever: an old
+ * count is none.
  *
  * How fast a worker gets on is the number of calls that have returned there over the last 25 to 50
  * ms. With what waits there it tells when a further request would begin; a worker in which no call
@@ -172,14 +173,16 @@ void stk_peers_unclaim(struct stk_peers *peers, unsigned row)
 static unsigned peers_idle(const struct stk_scoreboard_row *r, enum stk_peers_kind kind)
 {
     unsigned parked = atomic_load_explicit(&r->parked, memory_order_relaxed);
+    uint64_t word;
 
     if (kind == STK_PEERS_BESIDE) /* whatever the event loop does: mostly it is there at once */
         return parked;
     if (kind == STK_PEERS_LOOP)
         parked = 0;
-    switch (STK_LEAD_STATE(peers_get(&r->lead_word))) {
-    case STK_LEAD_BLOCKED:
+    word = peers_get(&r->lead_word);
+    if (stk_lead_is_at_rest(word, peers_get(&r->resting)))
         return parked + 1;
+    switch (STK_LEAD_STATE(word)) {
     case STK_LEAD_SB_TURNING:
     case STK_LEAD_SB_BLOCKED:
         return parked;

@@ -1,6 +1,8 @@
 """Handlers that keep the event loop from going on, after they have waited for something."""
 
+import json
 import os
+import socket
 
 import pytest
 
@@ -78,10 +80,17 @@ async def app(scope, receive, send):
 
 @pytest.fixture(params=LOOPS)
 def start(request, serve):
-    def start_server(*options):
-        return serve(APP, "-w", "1", "--loop", request.param, "--lifespan", "off", *options)
+    def start_server(*options, workers="1"):
+        return serve(APP, "-w", workers, "--loop", request.param, "--lifespan", "off", *options)
 
     return start_server
+
+
+def states(folder):
+    """By worker, as the statistics have it."""
+    with socket.socket(socket.AF_UNIX) as sock, sock.makefile() as file:
+        sock.connect(str(folder / "stats.sock"))
+        return [worker["status"] for worker in json.load(file)["workers"]]
 
 
 def fates(server):
@@ -127,6 +136,27 @@ def test_what_cannot_be_interrupted_has_the_worker_replaced(start, path):
         server.wait_log("this worker is replaced")
         wait_until(lambda: pid not in server.worker_pids())
         assert server.get("/").json()[0] != pid
+
+
+def test_requests_go_where_the_event_loop_waits(start, tmp_path):
+    with Gate(tmp_path) as gate:
+        server = start("--stats", str(tmp_path / "stats.sock"), workers="2")
+        server.wait_log(r"\] info: ready after")
+        conns = {pid: [] for pid in server.worker_pids()}
+        while not all(len(found) > 2 for found in conns.values()):
+            conn = server.connect()
+            conn.send(get(target="/"))
+            conns[conn.read_response().json()[0]].append(conn)
+        wait_until(lambda: states(tmp_path) == ["idle", "idle"])
+        blocked, idle = conns
+        holder, *others = conns[blocked]
+        holder.send(get(target="/held"))
+        wait_until(lambda: sorted(states(tmp_path)) == ["busy", "idle"])
+        for conn in others:
+            conn.send(get(target="/"))
+            assert conn.read_response().json()[0] == idle
+        gate.let_go()
+        assert holder.read_response().json()[0] == blocked
 
 
 def test_clients_that_leave(start, tmp_path):

@@ -1,9 +1,11 @@
 """Time-outs, clients that leave, the limit, blocked hubs, isolation, and the life of a worker."""
 
+import json
 import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -293,6 +295,7 @@ def test_without_gevent(serve, tmp_path):
         (["--threads", "2"], "gevent runs all requests of a worker on one thread"),
         (["--interface", "asgi"], "gevent runs WSGI applications"),
         (["--gevent", "0"], "gevent"),
+        (["--max-concurrency", "5"], "max-concurrency is a limit of ASGI applications, and the number that gevent takes"),
     ],
 )
 def test_what_does_not_go_together(serve, options, text):
@@ -320,11 +323,18 @@ def test_other_event_loops(serve_gevent):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_an_idle_worker_sleeps(serve_gevent):
+def test_an_idle_worker_sleeps(serve_gevent, tmp_path):
     """A handful of wake-ups in a second, of whatever thread."""
-    server = serve_gevent()
+    server = serve_gevent("--stats", str(tmp_path / "stats.sock"))
     server.get("/sleep?0.01")
     worker = server.get("/pid").json()
+
+    def state():
+        with socket.socket(socket.AF_UNIX) as sock, sock.makefile() as file:
+            sock.connect(str(tmp_path / "stats.sock"))
+            return json.load(file)["workers"][0]["status"]
+
+    wait_until(lambda: state() == "idle", "the worker is idle for whoever looks")
 
     def switches():
         total = 0
