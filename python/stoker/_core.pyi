@@ -1,4 +1,4 @@
-from typing import Callable, Iterator, Sequence
+from typing import Any, Callable, Iterator, Sequence
 
 __version__: str
 
@@ -17,6 +17,7 @@ def main(
     capture: bool = ...,
     /,
 ) -> int: ...
+def _cache_functions() -> dict[str, Callable[..., Any]]: ...
 def options() -> dict[str, bool]: ...
 
 class FileWrapper:

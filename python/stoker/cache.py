@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from stoker import _core
 
-_functions = _core._cache_functions()  # type: ignore[attr-defined]
+_functions = _core._cache_functions()
 
 get = _functions["cache_get"]
 set = _functions["cache_set"]

@@ -20,6 +20,7 @@
 #include "config/value.h"
 #include "net/tls_store.h"
 #include "pyhost/pyhost.h"
+#include "services/caches.h"
 
 #define CHECK_COLUMN 42 /* where the origins begin */
 
@@ -225,14 +226,22 @@ static int check_application(struct stk_cli *cli)
         .limits_async = config->max_concurrency > 0,
     };
     void *host = stk_pyhost_new(cli->module);
+    struct stk_caches *caches = NULL;
     int r;
 
     if (!host) {
         PyErr_Print();
         return STK_CLI_EXIT_LOAD;
     }
+    /* It may use them while it is loaded. */
+    if (stk_caches_new(config, &(struct stk_caches_start){.trial = true}, &caches) < 0) {
+        stk_pyhost_free(host);
+        return STK_CLI_EXIT_CONFIG;
+    }
+    stk_pyhost_set_caches(host, caches);
     r = ops->load(host, &params);
     stk_pyhost_free(host);
+    stk_caches_free(caches);
     return r == 0 ? STK_CLI_EXIT_OK : STK_CLI_EXIT_LOAD;
 }
 

@@ -22,10 +22,13 @@ int stk_master_open_caches(struct stk_master *m)
 {
     struct stk_startup *startup = m->params->startup;
     bool successor = startup != NULL && startup->predecessor > 0;
-    int r = stk_caches_new(m->config, successor ? startup->caches : NULL,
-                           successor ? startup->ncaches : 0, successor, &m->caches);
+    const struct stk_caches_start start = {
+        .old = successor ? startup->caches : NULL,
+        .nold = successor ? startup->ncaches : 0,
+        .successor = successor,
+    };
 
-    if (r < 0)
+    if (stk_caches_new(m->config, &start, &m->caches) < 0)
         return STK_MASTER_EXIT_CONFIG;
     if (m->params->on_caches != NULL)
         m->params->on_caches(m->params->on_listening_arg, m->caches);
@@ -37,6 +40,13 @@ void stk_master_sweep_caches(struct stk_master *m)
     stk_timer_init(&m->sweep, caches_on_timer);
     if (m->caches != NULL)
         stk_timer_set(m->loop, &m->sweep, STK_CACHES_TICK_MS);
+}
+
+void stk_master_close_caches(struct stk_master *m)
+{
+    if (m->caches != NULL && m->params->on_caches != NULL)
+        m->params->on_caches(m->params->on_listening_arg, NULL);
+    m->caches = stk_caches_free(m->caches);
 }
 
 char *stk_master_hand_caches_over(const struct stk_master *m, char *text)

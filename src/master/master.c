@@ -27,7 +27,6 @@
 #include "master/master_priv.h"
 #include "master/startup.h"
 #include "master/watch.h"
-#include "services/caches.h"
 
 /* From STOP to SIGKILL when the server is to stop now. */
 #define MASTER_STOP_NOW_MS 1000
@@ -487,7 +486,7 @@ static void master_destroy(struct stk_master *m)
         master_give_signals_back(m);
     m->scoreboard = stk_scoreboard_free(m->scoreboard);
     m->transfer = stk_transfer_free(m->transfer);
-    m->caches = stk_caches_free(m->caches);
+    stk_master_close_caches(m);
     m->loop = stk_loop_free(m->loop);
     free(m->slots);
     free(m->prior);

@@ -80,8 +80,9 @@ struct stk_master_params {
      * be NULL. */
     void (*on_listening)(void *arg, struct stk_listener *const *listeners, size_t n);
     void *on_listening_arg;
-    /* Before that, as soon as they are there (NULL: none is configured); alive as long as this
-     * process and those that it forks. May be NULL; the same argument. */
+    /* Before that, as soon as they are there (NULL: none is configured); alive until it
+     * is called with NULL, at the end, and in the processes that are forked. May be NULL; the same
+     * argument. */
     void (*on_caches)(void *arg, struct stk_caches *caches);
 
     /* All workers serve for the first time; a worker could not load the application before that,

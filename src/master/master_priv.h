@@ -263,6 +263,8 @@ STK_NORETURN void stk_spawn_run_worker(struct stk_master *m, const struct stk_he
 int stk_master_open_caches(struct stk_master *m) STK_MUST_CHECK;
 /* Begins to sweep them. */
 void stk_master_sweep_caches(struct stk_master *m);
+/* Harmless twice. */
+void stk_master_close_caches(struct stk_master *m);
 /* As stk_tls_hand_over. */
 char *stk_master_hand_caches_over(const struct stk_master *m, char *text);
 

@@ -244,8 +244,8 @@ static void caches_fill(const struct stk_cache *c, const struct stk_config *conf
 /* --- their life --------------------------------------------------------------------------------
  */
 
-int stk_caches_new(const struct stk_config *config, struct stk_cache_fds *old, size_t nold,
-                   bool successor, struct stk_caches **ret_caches)
+int stk_caches_new(const struct stk_config *config, const struct stk_caches_start *start,
+                   struct stk_caches **ret_caches)
 {
     struct stk_caches *caches = NULL;
     int r = 0;
@@ -260,16 +260,19 @@ int stk_caches_new(const struct stk_config *config, struct stk_cache_fds *old, s
         struct stk_cache_params p;
 
         r = stk_caches_parse(config->cache.items[i], &p, &text, &error);
+        if (start->trial)
+            p.store = NULL;
         if (r == 0)
-            r = stk_cache_new(&p, old, nold, successor, &caches->items[i], &error);
+            r = stk_cache_new(&p, start->old, start->nold, start->successor, &caches->items[i],
+                              &error);
         if (r == 0)
             caches->n++;
         else
             stk_log_critical("cache %s: %s", config->cache.items[i], error);
     }
-    for (size_t i = 0; i < nold; i++) {
-        stk_fd_close(&old[i].memory);
-        stk_fd_close(&old[i].store);
+    for (size_t i = 0; i < start->nold; i++) {
+        stk_fd_close(&start->old[i].memory);
+        stk_fd_close(&start->old[i].store);
     }
     if (r < 0) {
         stk_caches_free(caches);

@@ -35,13 +35,20 @@ void stk_caches_verify(const struct stk_config *config,
                                     const char *text),
                        void *arg);
 
+/* What a server begins with. */
+struct stk_caches_start {
+    struct stk_cache_fds *old; /* those of the server before this one; taken, or closed */
+    size_t nold;
+    bool successor; /* there is such a server */
+    bool trial;     /* only to see whether the application can be loaded: no store is touched */
+};
+
 /*
- * Makes them all; `old` are those of the server before this one, which it takes or closes, and
- * `successor` says that there is one. *ret_caches is NULL where none is configured. 0 or a negative
- * errno, the reason logged.
+ * Makes them all. *ret_caches is NULL where none is configured. 0 or a negative errno, the reason
+ * logged.
  */
-int stk_caches_new(const struct stk_config *config, struct stk_cache_fds *old, size_t nold,
-                   bool successor, struct stk_caches **ret_caches) STK_MUST_CHECK;
+int stk_caches_new(const struct stk_config *config, const struct stk_caches_start *start,
+                   struct stk_caches **ret_caches) STK_MUST_CHECK;
 /* Accepts NULL; returns NULL. */
 struct stk_caches *stk_caches_free(struct stk_caches *caches);
 /* In a child: closes their descriptors. Accepts NULL. */

@@ -157,6 +157,15 @@ def test_mistakes(serve, tmp_path, row, words):
     assert done.returncode == 1 and words in done.stderr and "cache" in done.stderr, done
 
 
+def test_a_check_touches_no_store(tmp_path):
+    (tmp_path / "app.py").write_text("from stoker import cache\nassert cache.set('a', 'b')\ndef app(environ, start_response): pass\n")
+    done = subprocess.run(
+        [*command_of_tests(), "app:app", "--check", "--cache", "name=a,items=5,store=kept"], cwd=tmp_path, capture_output=True,
+        text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0 and not (tmp_path / "kept").exists(), done
+
+
 def test_a_store_that_is_something_else(tmp_path):
     (tmp_path / "app.py").write_text("def app(environ, start_response): pass\n")
     (tmp_path / "letter").write_text("Dear all")

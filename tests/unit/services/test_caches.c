@@ -187,7 +187,7 @@ static void test_start(void **state)
     assert_true(f != NULL && fputs("contents", f) >= 0 && fclose(f) == 0);
     stk_caches_verify(&config, note, &m);
     assert_int_equal(m.n, 0);
-    assert_int_equal(stk_caches_new(&config, NULL, 0, false, &caches), 0);
+    assert_int_equal(stk_caches_new(&config, &(struct stk_caches_start){0}, &caches), 0);
     assert_ptr_equal(stk_caches_find(caches, NULL), caches->items[0]);
     assert_ptr_equal(stk_caches_find(caches, ""), caches->items[0]);
     assert_ptr_equal(stk_caches_find(caches, "b"), caches->items[1]);
@@ -209,7 +209,7 @@ static void test_start(void **state)
     stk_caches_free(caches);
     assert_int_equal(unlink(path), 0);
     clear(&config);
-    assert_int_equal(stk_caches_new(&config, NULL, 0, false, &caches), 0);
+    assert_int_equal(stk_caches_new(&config, &(struct stk_caches_start){0}, &caches), 0);
     assert_null(caches);
 }
 
