@@ -84,6 +84,7 @@ def test_what_is_there(place, run, serve):
     (place / "a.fifo").unlink()
     os.mkfifo(place / "a.fifo", 0o666)
     server = serve(None, "--ini", "u.ini", cwd=place)
+    server.wait_log("ready after")
     assert stat.S_IMODE((place / "a.fifo").stat().st_mode) == 0o600
     put(place / "a.fifo", "s")
     server.wait_log("master-fifo: serving")

@@ -422,6 +422,7 @@ def test_checks_of_balancers_are_silent(serve):
 def test_a_request_that_moves_keeps_its_client(serve, tmp_path):
     """A worker is stuck; what waits there goes to the other one, with what is known of it."""
     server = serve(APP, "-w2", "--proxy-protocol", "required", "--metrics", "/metrics")
+    server.wait_log("ready after")  # both, or one has all connections
 
     def metric(name):
         text = server.send_raw(LOCAL + b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")[0].text
