@@ -125,9 +125,20 @@ struct stk_host_engine {
     void (*gather)(void *arg, bool on);
 };
 
+/* Exceptions of requests after which the process is to be replaced; lists end with NULL, or are it.
+ */
+struct stk_host_outcasts {
+    bool any;
+    const char *const *types;
+    const char *const *values;
+    const char *const *reprs; /* "type: value" */
+};
+
 /* The worker that a host is in; all of it lives as long as the process. */
 struct stk_host_worker {
-    unsigned slot; /* from 0 */
+    struct stk_host_outcasts outcasts;
+    void (*replace)(void *arg); /* has that done; from any thread; may be NULL */
+    unsigned slot;              /* from 0 */
     /* The statistics of all workers as JSON; free it. 0 or a negative errno. */
     int (*statistics)(void *arg, char **ret_text, size_t *ret_len);
     void *arg;

@@ -114,6 +114,10 @@ struct stk_config {
     int64_t recycle_jitter; /* percent */
     int64_t recycle_parallel;
     int64_t preload_refresh; /* requests; 0: none */
+    bool reload_on_exception;
+    struct stk_strv reload_on_exception_type; /* names, as of the next two texts */
+    struct stk_strv reload_on_exception_value;
+    struct stk_strv reload_on_exception_repr;
 
     /* limits and timeouts */
     int64_t max_connections; /* 0: from the fd limit */

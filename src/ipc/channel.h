@@ -39,6 +39,7 @@ enum stk_channel_retire {
     STK_CHANNEL_RETIRE_REQUESTS,  /* max-requests; value: how many it has answered */
     STK_CHANNEL_RETIRE_CANCELLED, /* a request was cancelled in it: replace it when it is idle */
     STK_CHANNEL_RETIRE_STUCK,     /* a cancelled request does not return; value: its age in ms */
+    STK_CHANNEL_RETIRE_EXCEPTION, /* a request has raised what reload-on-exception names */
     STK_CHANNEL_RETIRE_REASONS,
 };
 

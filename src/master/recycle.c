@@ -237,6 +237,12 @@ void stk_recycle_on_retire(struct stk_proc *p, uint32_t reason, int64_t value)
                          "place",
                          p->slot + 1, (int)p->pid);
         break;
+    case STK_CHANNEL_RETIRE_EXCEPTION:
+        if (recycle_mark(p, STK_RESTART_EXCEPTION))
+            stk_log_info("worker %u (%d) has raised an exception (reload-on-exception): a new one "
+                         "is started in its place",
+                         p->slot + 1, (int)p->pid);
+        break;
     case STK_CHANNEL_RETIRE_STUCK:
         if (p->retirement.stuck)
             return;

@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "pyhost/cancel.h"
+#include "pyhost/outcast.h"
 #include "pyhost/report.h"
 
 enum { EXCHANGE_TARGET_MAX = 256 };
@@ -274,6 +275,7 @@ static STK_COLD void exchange_report(StkExchange *ex)
     } else {
         stk_py_raise_taken(stk_py_newref(exc));
         stk_report_exception(STK_LOG_ERROR, text);
+        stk_outcast_check(ex->call.host, exc);
     }
     Py_DECREF(exc);
 }

@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "pyhost/cancel.h"
 #include "pyhost/green.h"
+#include "pyhost/outcast.h"
 
 enum { REPORT_TARGET_MAX = 256 };
 
@@ -114,13 +115,15 @@ void stk_report_request(const struct stk_call *call, const char *what)
     snprintf(title, sizeof(title), "%.*s %.*s%s: %s", (int)(method.len < 32 ? method.len : 32),
              method.ptr, (int)(target.len < REPORT_TARGET_MAX ? target.len : REPORT_TARGET_MAX),
              target.ptr, target.len > REPORT_TARGET_MAX ? "..." : "", what);
-    if (stk_cancel_is_own(call, exc))
+    if (stk_cancel_is_own(call, exc)) {
         stk_log_debug("%s: cancelled", title); /* the server has told, with the stack */
-    else if (call->green && stk_green_is_exit(call, exc))
+    } else if (call->green && stk_green_is_exit(call, exc)) {
         stk_log(call->gone ? STK_LOG_DEBUG : STK_LOG_WARNING, "%s: its greenlet was killed", title);
-    else if (report_is_noise(call, exc))
+    } else if (report_is_noise(call, exc)) {
         stk_log_debug("%s: the client has left", title);
-    else
+    } else {
         report_log(STK_LOG_ERROR, title, exc);
+        stk_outcast_check(call->host, exc);
+    }
     Py_DECREF(exc);
 }

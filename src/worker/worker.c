@@ -218,6 +218,12 @@ static void worker_on_retire(void *arg, unsigned reason, int64_t value)
         stk_log_warning("the master was not asked to replace this worker");
 }
 
+/* A request has raised what reload-on-exception names. */
+static void worker_on_exception(void *arg)
+{
+    worker_on_retire(arg, STK_CHANNEL_RETIRE_EXCEPTION, 0);
+}
+
 /* Their threads cannot be ended, nor joined: the process ends with them in it. */
 static void worker_on_abandoned(void *arg)
 {
@@ -562,6 +568,11 @@ static int worker_load(struct worker *w)
         .limits_async = w->config->max_concurrency > 0,
     };
     const struct stk_host_worker who = {
+        .outcasts = {.any = w->config->reload_on_exception,
+                     .types = (const char *const *)w->config->reload_on_exception_type.items,
+                     .values = (const char *const *)w->config->reload_on_exception_value.items,
+                     .reprs = (const char *const *)w->config->reload_on_exception_repr.items},
+        .replace = worker_on_exception,
         .slot = w->heritage->slot,
         .statistics = worker_statistics,
         .arg = w,
