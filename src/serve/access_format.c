@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "serve/access_escape.h"
 #include "serve/access_format_priv.h"
 #include "serve/server.h"
 #include "wire/http1.h"
@@ -129,6 +130,9 @@ static struct access_op *format_op(struct format_builder *b, enum access_field f
 
     op->field = (uint8_t)field;
     op->kind = (uint8_t)format_fields[field].kind;
+    op->style = (uint8_t)(b->f->object           ? STK_ACCESS_JSON
+                          : field == ACCESS_USER ? STK_ACCESS_WORD
+                                                 : STK_ACCESS_TEXT);
     op->text = stk_span_make(b->f->pool + b->literal, b->f->pool_len - b->literal);
     b->literal = b->f->pool_len;
     b->f->fine |= format_is_fine(field);
@@ -190,8 +194,17 @@ static int format_field(struct format_builder *b, const char *name, size_t len)
     return format_unknown(b, name, len);
 }
 
+/* Whether what a template makes is meant to be an object of JSON. */
+static bool format_is_object(const char *text)
+{
+    size_t len = strlen(text);
+
+    return len > 4 && memcmp(text, "{{", 2) == 0 && memcmp(text + len - 2, "}}", 2) == 0;
+}
+
 static int format_template(struct format_builder *b, const char *text)
 {
+    b->f->object = format_is_object(text);
     while (*text != '\0') {
         size_t plain = strcspn(text, "{}");
         const char *end;

@@ -6,6 +6,7 @@
  *   json       one object a line with all useful fields
  *   json:A,B   one object with the fields A and B, such as json:time_iso,status,header:x-request-id
  *   otherwise  a template: text with {field} in it; {{ and }} stand for braces
+ *   {{...}}    such a template is an object of JSON: values are escaped as its strings are
  *   text:...   a template that need not have a field
  *
  * The fields are the rows of STK_ACCESS_FIELDS, and those of STK_ACCESS_FAMILIES with a parameter:

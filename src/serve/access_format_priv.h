@@ -36,6 +36,7 @@ struct access_op {
     uint8_t field; /* enum access_field */
     uint8_t kind;  /* enum access_kind */
     uint8_t known; /* enum stk_head_known of a header */
+    uint8_t style; /* enum stk_access_style, where the line is no JSON of ours */
     uint8_t run;   /* operations from here on that make the same of requests that are alike; 0: not
                       even this one (struct stk_access_memo) */
     uint16_t reserve;
@@ -66,6 +67,7 @@ struct stk_access_format {
     size_t pool_len;
     char *source; /* the parameters of fields point into it */
     bool json;
+    bool object; /* a template that begins and ends as an object of JSON */
     bool fine;
     bool counts;               /* it has a field that is a matter of the response head */
     struct stk_server *server; /* or NULL */

@@ -268,14 +268,13 @@ static char *line_put_string(const struct stk_access_format *f, const struct acc
     }
     if (value.len == 0)
         return line_nothing(p, false);
-    return stk_access_escape(p, limit, value,
-                             op->field == ACCESS_USER ? STK_ACCESS_WORD : STK_ACCESS_TEXT);
+    return stk_access_escape(p, limit, value, (enum stk_access_style)op->style);
 }
 
 static char *line_put_request(const struct stk_access_format *f, const struct stk_request *req,
                               char *p, char *limit)
 {
-    enum stk_access_style style = f->json ? STK_ACCESS_JSON : STK_ACCESS_TEXT;
+    enum stk_access_style style = f->json || f->object ? STK_ACCESS_JSON : STK_ACCESS_TEXT;
     const struct stk_head *head = req->head;
     char protocol[16];
     stk_span span;

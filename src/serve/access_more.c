@@ -285,7 +285,7 @@ char *stk_access_more(struct stk_access_format *f, const struct access_op *op,
     value = more_text(&m);
     if (!f->json) {
         if (value.len > 0)
-            return stk_access_escape(p, limit, value, STK_ACCESS_TEXT);
+            return stk_access_escape(p, limit, value, (enum stk_access_style)op->style);
         *p++ = '-';
         return p;
     }

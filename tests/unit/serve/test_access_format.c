@@ -129,6 +129,35 @@ static void test_edges(void **state)
     stk_access_format_free(NULL);
 }
 
+/* Fields with a parameter, and of the request's start; there is no server here. */
+static void test_more_fields(void **state)
+{
+    static const char request[] =
+        "POST /a%20b%22?q=1 HTTP/1.1\r\nHost: h:81\r\nX-Two-Words: \"x\"\r\n"
+        "Content-Type: t/p\r\nContent-Length: 12\r\nX-Two-Words: y\"\xff\r\n\r\n";
+
+    (void)state;
+    setenv("TZ", "UTC", 1);
+    tzset();
+    assert_line("{start} {start_unix} {start_ms} {start_us} {strftime:%Y-%j %T}", request,
+                "23/Nov/2026:02:10:00 +0000 1795399800 1795399800122 1795399800122222 "
+                "2026-327 02:10:00\n");
+    assert_line("{length} {vars} {head_bytes} {total_bytes} {headers} {thread} {io_errors}",
+                request, "12 17 0 5120 0 0 0\n");
+    assert_line("{var:PATH_INFO}|{var:REQUEST_URI}|{var:QUERY_STRING}|{var:HTTP_X_TWO_WORDS}|"
+                "{var:HTTP_X_TWO-WORDS}|{var:CONTENT_TYPE}|{var:CONTENT_LENGTH}|{var:REMOTE_ADDR}|"
+                "{var:REMOTE_PORT}|{var:HTTPS}|{logvar:x}",
+                request, "/a b\\\"|/a%20b%22?q=1|q=1|y\\\"\\xff|-|t/p|12|192.0.2.7|40123|-|-\n");
+    assert_line("json:var:PATH_INFO,var:HTTPS,length,logvar:x", request,
+                "{\"var:PATH_INFO\":\"/a b\\\"\",\"var:HTTPS\":null,\"length\":12,"
+                "\"logvar:x\":null}\n");
+    assert_line("{{\"p\": \"{var:PATH_INFO}\", \"x\": \"{header:x-two-words}\", \"n\": {length}}}",
+                request, "{\"p\": \"/a b\\\"\", \"x\": \"y\\\"\\u00ff\", \"n\": 12}\n");
+    assert_line("text:constant", request, "constant\n");
+    assert_line("text:", request, "\n");
+    assert_line("{length} {var:PATH_INFO} {vars}", "what is this\r\n\r\n", "0 - 0\n");
+}
+
 /* Credentials without a colon may be a secret: nothing of them is shown. */
 static void test_users(void **state)
 {
@@ -511,12 +540,12 @@ static int zone(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_combined),     cmocka_unit_test(test_json),
-        cmocka_unit_test(test_template),     cmocka_unit_test(test_edges),
-        cmocka_unit_test(test_users),        cmocka_unit_test(test_faults),
-        cmocka_unit_test(test_escape_bytes), cmocka_unit_test(test_escape_cut),
-        cmocka_unit_test(test_hostile),      cmocka_unit_test(test_cut),
-        cmocka_unit_test(test_memo),
+        cmocka_unit_test(test_combined),   cmocka_unit_test(test_json),
+        cmocka_unit_test(test_template),   cmocka_unit_test(test_edges),
+        cmocka_unit_test(test_users),      cmocka_unit_test(test_more_fields),
+        cmocka_unit_test(test_faults),     cmocka_unit_test(test_escape_bytes),
+        cmocka_unit_test(test_escape_cut), cmocka_unit_test(test_hostile),
+        cmocka_unit_test(test_cut),        cmocka_unit_test(test_memo),
     };
 
     return cmocka_run_group_tests(tests, zone, NULL);
