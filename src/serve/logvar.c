@@ -32,6 +32,7 @@ struct logvar_request {
 void stk_logvars_init(struct stk_logvars *vars)
 {
     STK_ASSERT(pthread_mutex_init(&vars->mutex, NULL) == 0);
+    atomic_init(&vars->used, false);
     stk_list_init(&vars->requests);
 }
 

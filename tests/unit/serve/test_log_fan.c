@@ -49,6 +49,19 @@ static void add(struct stk_strv *v, const char *text)
     v->items[v->n] = NULL;
 }
 
+static void clear(struct stk_config *config)
+{
+    struct stk_strv *all[] = {&config->logger,          &config->req_logger,  &config->log_route,
+                              &config->log_req_route,   &config->log_encoder, &config->log_drain,
+                              &config->log_req_encoder, &config->log_filter};
+
+    for (size_t i = 0; i < STK_ARRAY_LEN(all); i++) {
+        for (size_t j = 0; j < all[i]->n; j++)
+            free(all[i]->items[j]);
+        free(all[i]->items);
+    }
+}
+
 static void assert_file(const char *path, const char *expected)
 {
     char text[65536];
@@ -111,6 +124,7 @@ static void test_routes(void **state)
     assert_file("all.1", "one\ntwo\nrest\nthree\n");
     assert_file("all.log", "four\n");
     stk_log_fan_free(fan);
+    clear(&config);
 }
 
 static void test_without_an_unnamed_logger(void **state)
@@ -131,6 +145,7 @@ static void test_without_an_unnamed_logger(void **state)
     assert_file("raw.log", "{\"m\":\"GET /\\\"\\\\\"} !\n");
     assert_file("posts.log", "{\"m\":\"> POST /\"} !\n");
     stk_log_fan_free(fan);
+    clear(&config);
 }
 
 /* A place that is not there loses its lines, and nothing else. */
@@ -151,6 +166,7 @@ static void test_what_cannot_be_opened(void **state)
     write_text(fan, line);
     assert_file("missing/a.log", line);
     stk_log_fan_free(fan);
+    clear(&config);
 }
 
 static void test_long_lines(void **state)
@@ -170,6 +186,7 @@ static void test_long_lines(void **state)
     assert_int_equal(stat("long.log", &st), 0);
     assert_in_range(st.st_size, 3 * STK_LOG_FAN_LINE_MAX, 18 * STK_LOG_FAN_LINE_MAX);
     stk_log_fan_free(fan);
+    clear(&config);
 }
 
 static void test_datagrams(void **state)
@@ -194,6 +211,7 @@ static void test_datagrams(void **state)
     assert_memory_equal(text, "PFX two", 7);
     close(fd);
     stk_log_fan_free(fan);
+    clear(&config);
 }
 
 static void assert_refused(const char *what, int r, char *error, const char *expected)
@@ -254,6 +272,7 @@ static void test_mistakes(void **state)
         r = stk_log_fan_check_route(&config, routes[i][0], &error);
         assert_refused(routes[i][0], r, error, routes[i][1]);
     }
+    clear(&config);
 }
 
 static void assert_encoded(const char *text, const char *line, const char *expected)
