@@ -181,19 +181,48 @@ def test_sentry(uwsgi, place, serve):
 PROBE = """
     import json, uwsgi
 
+    CALLS = [
+        ("worker_id",), ("mule_id",), ("masterpid",), ("total_requests",), ("request_id",), ("mem",), ("micros",), ("cl",), ("connection_fd",),
+        ("listen_queue",), ("listen_queue", 0), ("listen_queue", 9), ("listen_queue", "x"),
+        ("lock", "x"), ("lock", -1), ("lock", 77), ("unlock", 77), ("is_locked",), ("is_locked", 0), ("is_locked", 77),
+        ("log", "text"), ("log", 1), ("log",), ("log_this_request",), ("logsize",), ("set_logvar", "a", "b"), ("get_logvar", "a"),
+        ("get_logvar", b"none"), ("set_logvar", 1, 2), ("set_logvar", "a"), ("set_user_harakiri", 0), ("set_user_harakiri", "x"),
+        ("set_warning_message", "x"), ("set_warning_message", 1), ("setprocname", "x"), ("setprocname", 1), ("add_var", "A", "B"),
+        ("metric_get", "nope"), ("metric_get", "hits"), ("metric_get", 1), ("metric_inc", "hits"), ("metric_inc", "hits", 4),
+        ("metric_inc", "hits", "x"), ("metric_dec", "hits"), ("metric_mul", "hits", 3), ("metric_div", "hits", 2), ("metric_set", "hits", 9),
+        ("metric_set_max", "hits", 100), ("metric_set_min", "hits", 7), ("metric_get", "hits"), ("is_connected", 9999), ("is_connected", "x"),
+        ("ready",), ("ready_fd",), ("rpc_list",), ("in_farm",), ("in_farm", "x"), ("i_am_the_spooler",), ("i_am_the_lord", "x"),
+        ("signal_received",), ("signal_registered", 1), ("connect", "127.0.0.1:1"), ("connect", "/nowhere"), ("connect", 1), ("close", 9999),
+        ("websocket_handshake",), ("mule_msg", "x"), ("lord_scroll", "x"), ("scrolls", "x"), ("spooler_pid",), ("spool",), ("queue_get", 1),
+        ("sharedarea_read", 0, 0),
+    ]
+    SAME = {"metric_get", "worker_id", "mule_id", "listen_queue", "cl", "logsize", "get_logvar", "rpc_list", "is_locked"}
+
     def shape(value):
-        return type(value).__name__
+        if isinstance(value, (bool, type(None))):
+            return repr(value)
+        return [type(value).__name__, len(value)] if isinstance(value, tuple) else type(value).__name__
+
+    def call(name, *args):
+        function = getattr(uwsgi, name, None)
+        if function is None:
+            return "absent"
+        try:
+            found = function(*args)
+            return repr(found) if name in SAME else shape(found)
+        except Exception as error:
+            return type(error).__name__ + (": %s" % error if isinstance(error, (ValueError, OSError)) else "")
 
     def application(environ, start_response):
+        data = {name: shape(getattr(uwsgi, name, "absent")) for name in
+                "opt numproc cores has_threads hostname buffer_size started_on magic_table loop is_a_reload spoolers SPOOL_OK pidfile".split()}
+        answer = [data, [[repr(one), call(*one)] for one in CALLS],
+            {k: repr(v) for k, v in uwsgi.opt.items() if k in ("module", "master", "processes")},
+            uwsgi.numproc, shape(environ["uwsgi.version"]), shape(environ["uwsgi.node"]), shape(uwsgi.workers()),
+            sorted(k for k in uwsgi.workers()[0] if k in ("id", "pid", "requests", "status", "rss", "vsz", "apps", "exceptions", "avg_rt")),
+            sorted(k for k in uwsgi.workers()[0]["apps"][0] if k in ("id", "mountpoint", "callable", "interpreter", "requests"))]
         start_response("200 OK", [("Content-Type", "application/json")])
-        data = {name: shape(getattr(uwsgi, name)) for name in
-                "opt version version_info numproc cores has_threads hostname buffer_size started_on magic_table".split()}
-        calls = {name: shape(getattr(uwsgi, name)()) for name in
-                 "worker_id mule_id masterpid total_requests request_id mem workers micros is_locked rpc_list".split()}
-        return [json.dumps([data, calls, {k: repr(v) for k, v in uwsgi.opt.items() if k in ("module", "master", "processes")},
-            uwsgi.worker_id(), uwsgi.numproc, shape(environ["uwsgi.version"]), shape(environ["uwsgi.node"]),
-            sorted(k for k, v in uwsgi.workers()[0].items() if k in ("id", "pid", "requests", "status", "rss", "vsz", "apps"))
-        ]).encode()]
+        return [json.dumps(answer).encode()]
 """
 
 
@@ -204,7 +233,7 @@ def test_as_in_uwsgi(place, serve):
         pytest.skip("uwsgi is not installed")
     (place / "app.py").write_text(textwrap.dedent(PROBE))
     port = free_port()
-    (place / "u.ini").write_text("[uwsgi]\nmodule = app\nmaster = true\nprocesses = 1\nbuffer-size = 8192\n")
+    (place / "u.ini").write_text("[uwsgi]\nmodule = app\nmaster = true\nprocesses = 1\nbuffer-size = 8192\nlocks = 3\nmetric = name=hits\npidfile = u.pid\n")
     theirs = Server(None, ["--ini", "u.ini", "--http-socket", "127.0.0.1:%d" % port, "--die-on-term"], cwd=place,
                     logdir=place, bind=None, command=[binary, "--plugin", "python3"], check=False)  # fmt: skip
     theirs.address, theirs.port = ("127.0.0.1", port), port
@@ -212,8 +241,11 @@ def test_as_in_uwsgi(place, serve):
     try:
         expected = theirs.get("/").json()
     finally:
-        theirs.kill()
-    assert serve(None, "--ini", "u.ini", cwd=place).get("/").json() == expected
+        theirs.stop()
+    found = serve(None, "--ini", "u.ini", cwd=place).get("/").json()
+    for ours, there in zip(found[1], expected[1]):
+        assert ours == there
+    assert found == expected
 
 
 

@@ -106,7 +106,7 @@ BASE = "[uwsgi]\nmodule = app:application\n"
         ("processes = 4\n", {"workers": "4", "preload": "true"}),
         ("workers = 4\nlazy-apps = true\n", {"workers": "4"}),
         ("http = :8080\n", {"bind": '["http://:8080"]'}),
-        ("socket = /tmp/x.sock\nchmod-socket\n", {"bind": '["uwsgi://unix:/tmp/x.sock"]', "socket-mode": '"666"'}),
+        ("socket = /tmp/x.sock\nchmod-socket = 1\n", {"bind": '["uwsgi://unix:/tmp/x.sock"]', "socket-mode": '"666"'}),
         ("socket = 127.0.0.1:3031\nprotocol = http\n", {"bind": '["http://127.0.0.1:3031"]'}),
         ("socket = :3031\n", {"bind": '["uwsgi://:3031"]', "allow-public-gateway": "true"}),
         ("fastcgi-socket = f.sock\nscgi-socket = s.sock\n", {"bind": '["fastcgi://unix:f.sock", "scgi://unix:s.sock"]'}),

@@ -9,7 +9,7 @@ from typing import Callable
 
 from . import detect, forgive, hooks, language, translate, uwsgi_module, uwsgi_pidfile
 from .result import ConfigError, Notice, Result, fail
-from .rules import Plan
+from .rules import SCHEMES, Plan
 
 ALLOW_EXEC = "STOKER_UWSGI_EXEC"
 MAX_WARNINGS = 100
@@ -88,8 +88,8 @@ def read(argv: list[str]):
     return language.read(argv, os.environ, allow_exec=os.environ.get(ALLOW_EXEC) == "1")
 
 
-def _known(result) -> tuple[dict, dict, list[str]]:
-    """uwsgi.opt, uwsgi.magic_table and the names of the metrics."""
+def _known(result) -> tuple[dict, dict, list[str], int]:
+    """uwsgi.opt, uwsgi.magic_table, the names of the metrics and the number of sockets."""
     opt: dict = {}
     metrics = []
     for setting in result.exported:
@@ -98,7 +98,8 @@ def _known(result) -> tuple[dict, dict, list[str]]:
             words = dict(word.partition("=")[::2] for word in (setting.value or "").split(","))
             metrics.append(words.get("name") or (setting.value or ""))
     magic = {os.fsencode(key): os.fsencode(value) for key, value in result.magic.items()}
-    return opt, magic, metrics
+    sockets = sum(setting.name in SCHEMES for setting in result.exported)
+    return opt, magic, metrics, sockets
 
 
 def _show(result: Result) -> None:

@@ -10,6 +10,7 @@ import atexit as _atexit
 import errno
 import fcntl
 import json
+import operator
 import os
 import signal as _signal
 import socket as _socket
@@ -63,9 +64,9 @@ LATER = {
 
 NOT_YET = """
     add_cron add_file_monitor add_rb_timer add_timer alarm async_connect async_sleep call chunked_read
-    chunked_read_nb embedded_data extract farm_get_msg farm_msg green_schedule lord_scroll mule_get_msg
-    mule_msg offload parsefile queue_get queue_last queue_pop queue_pull queue_pull_slot queue_push queue_set queue_slot
-    register_rpc register_signal route rpc scrolls send_to_spooler sendfile set_spooler_frequency
+    chunked_read_nb embedded_data extract farm_get_msg farm_msg green_schedule mule_get_msg
+    offload parsefile queue_get queue_last queue_pop queue_pull queue_pull_slot queue_push queue_set queue_slot
+    register_rpc register_signal route rpc send_to_spooler sendfile set_spooler_frequency
     sharedarea_dec32 sharedarea_dec64 sharedarea_inc32 sharedarea_inc64 sharedarea_inclong sharedarea_memoryview
     sharedarea_object sharedarea_read sharedarea_read16 sharedarea_read32 sharedarea_read64 sharedarea_read8
     sharedarea_readbyte sharedarea_readlong sharedarea_rlock sharedarea_unlock sharedarea_wlock sharedarea_write
@@ -177,7 +178,8 @@ class _Locked:
 class _State:
     """What the functions know; one in a process, inherited by the workers."""
 
-    def __init__(self, core, opt: dict, magic: dict, metrics: list[str]) -> None:
+    def __init__(self, core, opt: dict, magic: dict, metrics: list[str], sockets: int) -> None:
+        self.sockets = sockets
         self.core = core
         self.master = os.getpid()
         self.worker = 0
@@ -251,7 +253,7 @@ def workers() -> tuple:
         one = {key: worker[key] for key in worker if not isinstance(worker[key], (list, dict, str))}
         one["status"] = worker.get("status", "idle").encode()
         one["apps"] = tuple(
-            {key: value.encode() if isinstance(value, str) else value for key, value in app.items()}
+            {"interpreter": 0, "callable": 0, **{key: value.encode() if isinstance(value, str) else value for key, value in app.items()}}
             for app in worker.get("apps", [])
         )
         result.append(one)
@@ -295,7 +297,7 @@ def setprocname(name: object) -> None:
 
 def set_user_harakiri(seconds: int) -> None:
     """The time that the request may take from now on; 0: no limit."""
-    _state().core._set_timeout(int(seconds))
+    _state().core._set_timeout(operator.index(seconds))
 
 
 harakiri = set_user_harakiri
@@ -351,6 +353,8 @@ def micros() -> int:
 
 def listen_queue(socket: int = 0) -> int:
     """Requests that wait for a thread."""
+    if operator.index(socket) < 0 or socket >= max(_state().sockets, 1):
+        raise ValueError("unable to find socket %d" % socket)
     return sum(worker.get("stoker", {}).get("requests_queued", 0) for worker in _statistics()["workers"])
 
 
@@ -490,8 +494,11 @@ def recv(fd: int, size: int = 4096) -> bytes | None:
 
 
 def close(fd: int) -> None:
-    """Closes a descriptor."""
-    os.close(fd)
+    """Closes a descriptor, if it is one."""
+    try:
+        os.close(fd)
+    except OSError:
+        pass
 
 
 def signal_received() -> int:
@@ -524,6 +531,26 @@ def i_am_the_lord(name: object) -> bool:
     return False
 
 
+def lord_scroll(name: object) -> bytes | None:
+    """None: there is no legion."""
+    _text(name)
+    return None
+
+
+def scrolls(name: object) -> list | None:
+    """None: there is no legion."""
+    _text(name)
+    return None
+
+
+def mule_msg(message: object, target: object = None) -> bool:
+    """There are no mules, as without the option in uWSGI."""
+    _bytes(message)
+    if "mule" in _state().opt or "mules" in _state().opt:
+        raise NotYet("uwsgi.mule_msg: mules: not there yet, stoker %s is to have it" % NEXT)
+    raise ValueError("no mule configured")
+
+
 def spooler_pid() -> int:
     """0: there is none."""
     return 0
@@ -539,7 +566,7 @@ def ready_fd() -> int:
     return -1
 
 
-def metric_get(name: object) -> int | None:
+def metric_get(name: object) -> int:
     """A metric of the application's own, or one of worker.N.requests, .exceptions, .avg_rt and core.routed_requests."""
     word = _text(name)
     own = _state().metrics.get(word)
@@ -549,8 +576,8 @@ def metric_get(name: object) -> int | None:
     if len(parts) == 3 and parts[0] == "worker" and parts[1].isdigit():
         found = [one for one in _statistics()["workers"] if int(parts[1]) in (0, one["id"])]
         values = [one[parts[2]] for one in found if isinstance(one.get(parts[2]), int)]
-        return sum(values) if values else None
-    return None
+        return sum(values) if values else 0
+    return 0
 
 
 def metric_set(name: object, value: int = 0) -> bool | None:
@@ -594,10 +621,10 @@ def start_response(status: str, headers: list, exc_info: object = None) -> objec
 
 
 FUNCTIONS = """
-    accepting add_var cl close connect connection_fd disconnect get_logvar harakiri i_am_the_lord i_am_the_spooler in_farm is_connected
-    is_locked listen_queue lock log log_this_request logsize masterpid mem metric_dec metric_div metric_get metric_inc
-    metric_mul metric_set metric_set_max metric_set_min micros mule_id ready ready_fd recv reload request_context request_id
-    rpc_list send set_logvar set_user_harakiri set_warning_message setprocname signal_received signal_registered spooler_pid
+    accepting add_var cl close connect connection_fd disconnect get_logvar harakiri i_am_the_lord i_am_the_spooler in_farm
+    is_connected is_locked listen_queue lock log log_this_request logsize lord_scroll masterpid mem metric_dec metric_div
+    metric_get metric_inc metric_mul metric_set metric_set_max metric_set_min micros mule_id mule_msg ready ready_fd recv reload
+    request_context request_id rpc_list scrolls send set_logvar set_user_harakiri set_warning_message setprocname signal_received signal_registered spooler_pid
     spooler_pids start_response stop total_requests unlock websocket_handshake websocket_recv websocket_recv_nb
     websocket_send websocket_send_binary worker_id workers
 """.split()
@@ -620,17 +647,20 @@ def _is_there(name: str, opt: dict) -> bool:
     return True
 
 
-def install(core, opt: dict | None = None, magic: dict | None = None, metrics: list[str] | None = None) -> types.ModuleType:
+def install(
+    core, opt: dict | None = None, magic: dict | None = None, metrics: list[str] | None = None, sockets: int = 1
+) -> types.ModuleType:
     """Makes the modules `uwsgi` and `uwsgidecorators` importable in this process and in those that it forks."""
     if _the:
         return _the[0].module  # type: ignore[return-value]
-    state = _State(core, opt or {}, magic or {}, metrics or [])
+    state = _State(core, opt or {}, magic or {}, metrics or [], sockets)
     _the.append(state)
     module = types.ModuleType("uwsgi", "The interface of uWSGI %s, by stoker." % VERSION)
     state.module = module
     here = globals()
     for name in FUNCTIONS:
-        setattr(module, name, here[name])
+        if _is_there(name, state.opt):
+            setattr(module, name, here[name])
     for name, function in core._cache_functions().items():
         setattr(module, name, function)
     for name in NOT_YET:
@@ -654,7 +684,6 @@ def install(core, opt: dict | None = None, magic: dict | None = None, metrics: l
         "numproc": _number(state.opt, "processes", _number(state.opt, "workers", 1)),
         "opt": state.opt,
         "sockets": [],
-        "spoolers": (),
         "started_on": state.started,
         "started_time": state.started,
         "stoker_version": stoker,
@@ -664,6 +693,8 @@ def install(core, opt: dict | None = None, magic: dict | None = None, metrics: l
     }
     for key, value in data.items():
         setattr(module, key, value)
+    if "spooler" in state.opt:
+        module.spoolers = ()  # type: ignore[attr-defined]
     for key in ("pidfile", "mode"):
         if key in state.opt:
             setattr(module, key, state.opt[key])
