@@ -47,8 +47,9 @@ enum {
     LEAD_RETAKE_JOBS = 16,        /* so many jobs in less than a short tick each: lead again */
     LEAD_SINGLY = 16,             /* calls after a long one behind which events come one by one */
     LEAD_HOSTED_NS = 1000 * 1000, /* of a turn within an event loop of the application's ... */
-    LEAD_HOSTED_SHORT = 8,        /* ... which is looked at behind so many short events */
-    LEAD_ARMS_PER_MS = 4,         /* more bursts a millisecond than this: leave the tick on */
+    LEAD_HOSTED_LONG_NS = 3 * 1000 * 1000, /* ... and while no request waits for that one */
+    LEAD_HOSTED_SHORT = 8,                 /* events between two looks at the exact clock */
+    LEAD_ARMS_PER_MS = 4, /* more bursts a millisecond than this: leave the tick on */
 };
 
 void stk_lead_store(struct stk_lead_thread *t, enum stk_lead_state state)
@@ -246,23 +247,58 @@ stk_nsec stk_lead_timeout(struct stk_lead *lead)
     return ms < 0 ? -1 : ms * STK_NSEC_PER_MSEC;
 }
 
-void stk_lead_dispatch(struct stk_lead_thread *t, struct epoll_event *events, int n)
+/*
+ * A batch within an event loop of the application's, whose own callbacks get their turn after a
+ * while; what is left is reported again. Then fewer events are taken next time: the kernel looks at
+ * all that it reports, and reports first what was not reported last. False: the loop was taken.
+ */
+static bool lead_dispatch_hosted(struct stk_lead_thread *t, struct epoll_event *events, int n)
 {
+    struct stk_lead *lead = t->lead;
+    struct stk_lead_hosted *h = lead->hosted;
+    stk_msec coarse = stk_time_mono_coarse_ms();
     stk_nsec until =
-        stk_unlikely(t->lead->hosted != NULL) ? stk_time_mono_ns() + LEAD_HOSTED_NS : 0;
+        stk_time_mono_ns() + (atomic_load_explicit(&h->waiting, memory_order_relaxed) > 0
+                                  ? LEAD_HOSTED_NS
+                                  : LEAD_HOSTED_LONG_NS);
+    int i = 0;
 
-    for (int i = 0; i < n; i++) {
+    while (i < n) {
         uint64_t word = t->word;
 
-        stk_loop_dispatch(&events[i], t);
+        stk_loop_dispatch(&events[i++], t);
         if (!t->own)
-            return;
-        /* The event loop's own callbacks get their turn; what is left is reported again. An event
-         * that has not called the application was short. */
-        if (stk_unlikely(until != 0) &&
-            (t->word != word || i % LEAD_HOSTED_SHORT == LEAD_HOSTED_SHORT - 1) &&
-            stk_time_mono_ns() > until)
+            return false;
+        /* An event that has not called the application was short; and the exact clock costs a
+         * hundredth of a short request. */
+        if (i % LEAD_HOSTED_SHORT != 0 &&
+            (t->word == word || stk_likely(stk_time_mono_coarse_ms() == coarse)))
+            continue;
+        if (stk_time_mono_ns() > until)
             break;
+        coarse = stk_time_mono_coarse_ms();
+        lead_put_off(lead);
+    }
+    if (stk_unlikely(i < n)) {
+        lead->batch = i;
+        h->own_ready = true; /* its event may be among the rest */
+    } else if (stk_unlikely(lead->batch < STK_LOOP_BATCH)) {
+        lead->batch = lead->batch * 2 < STK_LOOP_BATCH ? lead->batch * 2 : STK_LOOP_BATCH;
+    }
+    return true;
+}
+
+void stk_lead_dispatch(struct stk_lead_thread *t, struct epoll_event *events, int n)
+{
+    if (stk_unlikely(t->lead->hosted != NULL)) {
+        if (!lead_dispatch_hosted(t, events, n))
+            return;
+    } else {
+        for (int i = 0; i < n; i++) {
+            stk_loop_dispatch(&events[i], t);
+            if (!t->own)
+                return;
+        }
     }
     stk_loop_run_timers(t->lead->loop, t);
 }

@@ -193,6 +193,9 @@ void stk_lead_ring(struct stk_lead *lead);
 /* The same by that thread itself, which need not be woken: cheap. Within a turn it does nothing:
  * on_turn comes. */
 void stk_lead_note(struct stk_lead *lead);
+/* How many requests the event loop is to bring to their end: while there are none, turns may be
+ * longer. From any thread. */
+void stk_lead_set_waiting(struct stk_lead *lead, unsigned n);
 /* The life of the thread: begin, turns or waits (see app/host.h) until they return false, end. Lock
  * held. */
 void stk_lead_hosted_begin(struct stk_lead_thread *thread);

@@ -140,6 +140,12 @@ void stk_lead_note(struct stk_lead *lead)
         (void)atomic_compare_exchange_strong(&lead->hosted->rung, &quiet, STK_LEAD_NOTED);
 }
 
+void stk_lead_set_waiting(struct stk_lead *lead, unsigned n)
+{
+    if (lead->hosted != NULL)
+        atomic_store_explicit(&lead->hosted->waiting, n, memory_order_relaxed);
+}
+
 bool stk_lead_hosted_is_due(const struct stk_lead *lead)
 {
     struct pollfd pfd = {.fd = lead->loop->epfd, .events = POLLIN};

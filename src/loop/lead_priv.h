@@ -51,15 +51,16 @@ enum stk_lead_rung {
 struct stk_lead_hosted {
     struct stk_lead_thread *thread; /* that drives it; NULL before begin, and after end */
     int bell;
-    _Atomic int rung;        /* enum stk_lead_rung */
-    unsigned unread;         /* rings that were seen by the flag, and not read yet */
-    _Atomic bool foreign;    /* nobody knows when the event loop waits: turn() is called */
-    struct stk_source own;   /* the event loop's own set in ours */
-    bool own_ready;          /* it has something */
-    _Atomic bool own_out;    /* the stand-by has taken it out, for that reason */
-    struct stk_source clock; /* a timerfd, for a foreign event loop */
-    stk_msec clock_at;       /* when it fires; 0: it does not */
-    int wait_fd;             /* thread_state.h, of the thread */
+    _Atomic int rung;         /* enum stk_lead_rung */
+    unsigned unread;          /* rings that were seen by the flag, and not read yet */
+    _Atomic bool foreign;     /* nobody knows when the event loop waits: turn() is called */
+    struct stk_source own;    /* the event loop's own set in ours */
+    bool own_ready;           /* it has something */
+    _Atomic bool own_out;     /* the stand-by has taken it out, for that reason */
+    struct stk_source clock;  /* a timerfd, for a foreign event loop */
+    stk_msec clock_at;        /* when it fires; 0: it does not */
+    int wait_fd;              /* thread_state.h, of the thread */
+    _Atomic unsigned waiting; /* requests that the event loop is to bring to their end */
 };
 
 struct stk_lead {

@@ -43,6 +43,7 @@ void stk_detach_count(struct stk_detach *det, int change)
 {
     det->n += (unsigned)change;
     stk_scoreboard_set(det->server->row, STK_COUNTER_requests_suspended, det->n);
+    stk_lead_set_waiting(det->server->lead, det->n);
 }
 
 void stk_detach_occupy(struct stk_detach *det, struct stk_detached *d, bool on)
