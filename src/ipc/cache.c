@@ -191,8 +191,9 @@ static _Atomic uint32_t *cache_walk_to(const struct stk_cache *c, uint32_t i)
     return NULL;
 }
 
-/* Takes an item out of its chain and gives its place back. */
-static void cache_remove(const struct stk_cache *c, uint32_t shard, _Atomic uint32_t *link)
+/* Takes an item out of its chain and gives its place back; `held` as of stk_cache_give. */
+static void cache_remove(const struct stk_cache *c, uint32_t shard, _Atomic uint32_t *link,
+                         bool held)
 {
     uint32_t i = cache_load(link) - 1;
     struct cache_item *item = stk_cache_item(c, i);
@@ -202,7 +203,7 @@ static void cache_remove(const struct stk_cache *c, uint32_t shard, _Atomic uint
     atomic_store_explicit(&item->state, stk_cache_word(CACHE_RESERVED, shard),
                           memory_order_release);
     cache_settle(c, shard);
-    stk_cache_give(c, i);
+    stk_cache_give(c, i, held);
 }
 
 /* --- reading -----------------------------------------------------------------------------------
@@ -331,8 +332,10 @@ static bool cache_drop(const struct stk_cache *c, uint32_t i, bool expired, bool
                    (!expired || cache_is_over(c, cache_load(&item->expires)))
                ? cache_walk_to(c, i)
                : NULL;
+    if (link != NULL && !wait && !stk_cache_alloc_try(c))
+        link = NULL;
     if (link != NULL)
-        cache_remove(c, shard, link);
+        cache_remove(c, shard, link, !wait);
     cache_unlock(c, shard);
     return link != NULL;
 }
@@ -492,7 +495,7 @@ static void cache_publish(const struct stk_cache *c, uint32_t shard, _Atomic uin
                               stk_cache_word(CACHE_RESERVED, shard), memory_order_release);
     cache_settle(c, shard);
     if (old != 0)
-        stk_cache_give(c, old - 1);
+        stk_cache_give(c, old - 1, false);
 }
 
 /*
@@ -544,7 +547,7 @@ static int cache_put_locked(const struct stk_cache *c, uint32_t shard, const str
     struct cache_item *item = old != 0 ? stk_cache_item(c, old - 1) : NULL;
 
     if (item != NULL && cache_is_over(c, cache_load(&item->expires))) {
-        cache_remove(c, shard, link);
+        cache_remove(c, shard, link, false);
         link = cache_walk(c, p->key, p->keylen, p->hash);
         item = NULL;
         atomic_fetch_add_explicit(&c->control->expired, 1, memory_order_relaxed);
@@ -647,7 +650,7 @@ int stk_cache_del(const struct stk_cache *c, const void *key, size_t keylen, boo
             ? STK_CACHE_E_MISSING
             : 0;
     if (at != 0)
-        cache_remove(c, shard, link);
+        cache_remove(c, shard, link, false);
     cache_unlock(c, shard);
     if (r == 0)
         cache_modified(c);
@@ -661,7 +664,7 @@ void stk_cache_clear(const struct stk_cache *c)
             continue;
         for (uint32_t b = shard; b < c->nbuckets; b += c->nshards)
             while (cache_load(&c->buckets[b]) != 0)
-                cache_remove(c, shard, &c->buckets[b]);
+                cache_remove(c, shard, &c->buckets[b], false);
         cache_unlock(c, shard);
     }
     cache_modified(c);

@@ -18,10 +18,10 @@ enum { ALLOC_WORD = 64 };
  * Always for a moment only: no value is copied under this lock. False: somebody has written over
  * it, which cannot be mended, and must not end the master.
  */
-static bool alloc_lock(const struct stk_cache *c)
+static bool alloc_lock(const struct stk_cache *c, bool wait)
 {
     struct cache_alloc *a = &c->control->alloc;
-    int r = pthread_mutex_lock(&a->lock);
+    int r = wait ? pthread_mutex_lock(&a->lock) : pthread_mutex_trylock(&a->lock);
 
     if (r == EOWNERDEAD) {
         stk_cache_alloc_rebuild(c);
@@ -111,7 +111,7 @@ int stk_cache_take(const struct stk_cache *c, uint32_t shard, uint32_t nblocks, 
     uint32_t i, first;
     struct cache_item *item;
 
-    if (!alloc_lock(c))
+    if (!alloc_lock(c, true))
         return STK_CACHE_E_FULL;
     i = a->nfree > 0 ? c->stack[a->nfree - 1] : a->fresh;
     first = i;
@@ -139,13 +139,18 @@ int stk_cache_take(const struct stk_cache *c, uint32_t shard, uint32_t nblocks, 
     return 0;
 }
 
-void stk_cache_give(const struct stk_cache *c, uint32_t i)
+bool stk_cache_alloc_try(const struct stk_cache *c)
+{
+    return alloc_lock(c, false);
+}
+
+void stk_cache_give(const struct stk_cache *c, uint32_t i, bool held)
 {
     struct cache_alloc *a = &c->control->alloc;
     struct cache_item *item = stk_cache_item(c, i);
     uint32_t nblocks;
 
-    if (!alloc_lock(c))
+    if (!held && !alloc_lock(c, true))
         return;
     nblocks = cache_load(&item->nblocks);
     atomic_store_explicit(&item->state, CACHE_FREE, memory_order_release);

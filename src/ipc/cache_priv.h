@@ -240,8 +240,11 @@ static inline void stk_cache_words_out(char *to, const char *from, size_t len)
  */
 int stk_cache_take(const struct stk_cache *c, uint32_t shard, uint32_t nblocks, uint32_t *ret_item)
     STK_MUST_CHECK;
-/* Gives back one that is in no chain. */
-void stk_cache_give(const struct stk_cache *c, uint32_t item);
+/* Takes the allocator's lock for stk_cache_give, if nobody has it. */
+bool stk_cache_alloc_try(const struct stk_cache *c) STK_MUST_CHECK;
+/* Gives back one that is in no chain; with `held`, and stk_cache_alloc_try before, without waiting.
+ */
+void stk_cache_give(const struct stk_cache *c, uint32_t item, bool held);
 /* Finds out from the items what is free; nobody else uses the allocator. */
 void stk_cache_alloc_rebuild(const struct stk_cache *c);
 /* Marks blocks as used; false: one of them is already, or there is no such. */

@@ -17,7 +17,7 @@ static void repair_free(const struct stk_cache *c, uint32_t i)
     struct cache_item *item = stk_cache_item(c, i);
 
     cache_store(&item->next, 0);
-    stk_cache_give(c, i);
+    stk_cache_give(c, i, false);
 }
 
 /* Whether a chain has the key of an item. */

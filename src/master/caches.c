@@ -14,8 +14,9 @@ static void caches_on_timer(struct stk_timer *timer, void *who)
 {
     struct stk_master *m = stk_container_of(timer, struct stk_master, sweep);
 
-    stk_caches_tick(m->caches);
-    stk_timer_set(m->loop, timer, STK_CACHES_TICK_MS);
+    bool more = stk_caches_tick(m->caches);
+
+    stk_timer_set(m->loop, timer, more ? STK_CACHES_SOON_MS : STK_CACHES_TICK_MS);
 }
 
 int stk_master_open_caches(struct stk_master *m)

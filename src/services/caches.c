@@ -331,8 +331,10 @@ void stk_caches_log(const struct stk_caches *caches)
     }
 }
 
-void stk_caches_tick(struct stk_caches *caches)
+bool stk_caches_tick(struct stk_caches *caches)
 {
+    bool more = false;
+
     for (size_t i = 0; i < caches->n; i++) {
         uint64_t freed = stk_cache_sweep(caches->items[i], &caches->hands[i], CACHES_BUDGET);
 
@@ -340,7 +342,9 @@ void stk_caches_tick(struct stk_caches *caches)
             stk_log_debug("cache %s: %llu expired entries freed", stk_cache_name(caches->items[i]),
                           (unsigned long long)freed);
         stk_cache_sync(caches->items[i]);
+        more = more || caches->hands[i] != 0;
     }
+    return more;
 }
 
 const struct stk_cache *stk_caches_find(const struct stk_caches *caches, const char *name)

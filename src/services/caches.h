@@ -20,8 +20,8 @@ struct stk_caches {
     size_t n;
 };
 
-/* How often stk_caches_tick is due. */
-enum { STK_CACHES_TICK_MS = 1000 };
+/* When stk_caches_tick is due again, with and without a part of its work left over. */
+enum { STK_CACHES_TICK_MS = 1000, STK_CACHES_SOON_MS = 20 };
 
 /*
  * Reads one value of `cache`: "name=...,items=...", or a number of items. The texts of *ret_params
@@ -55,8 +55,9 @@ struct stk_caches *stk_caches_free(struct stk_caches *caches);
 void stk_caches_leave(struct stk_caches *caches);
 /* One line for each, for the banner. */
 void stk_caches_log(const struct stk_caches *caches);
-/* Sweeps a part of what has expired, and has stores written. */
-void stk_caches_tick(struct stk_caches *caches);
+/* Sweeps a part of what has expired, and has stores written; waits for nobody. True: there is more
+ * to sweep. */
+bool stk_caches_tick(struct stk_caches *caches);
 /*
  * By name; NULL or "" is the first. NULL: there is none of that name, or `caches` is NULL.
  */

@@ -204,7 +204,7 @@ static void test_start(void **state)
     assert_true(len > 18 && memcmp(value, "\x1f\x8b", 2) == 0);
     free(value);
 #endif
-    stk_caches_tick(caches);
+    assert_false(stk_caches_tick(caches));
     stk_caches_log(caches);
     stk_caches_free(caches);
     assert_int_equal(unlink(path), 0);
