@@ -109,7 +109,7 @@ def test_an_upgrade_to_other_sizes(cached, tmp_path):
 
 def test_expiry_and_eviction(serve):
     server = serve(
-        APP, "--cache", "name=c,items=3,blocksize=8,math_initial=5", "--cache", "name=lru,items=2,purge_lru=1", "--stats",
+        APP, "-w1", "--cache", "name=c,items=3,blocksize=8,math_initial=5", "--cache", "name=lru,items=2,purge_lru=1", "--stats",
         "unix:stats", ready="/",
     )  # fmt: skip
 
