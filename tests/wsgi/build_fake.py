@@ -33,11 +33,13 @@ def version():
 def sources():
     for folder in ("base", "wire", "pyhost"):
         yield from sorted((ROOT / "src" / folder).glob("*.c"))
+    for folder in ("ipc", "services"):  # what the functions of caches are about
+        yield from sorted((ROOT / "src" / folder).glob("cache*.c"))
     yield from sorted(HERE.glob("*.c"))
 
 
 def newest_header():
-    folders = [ROOT / "src" / name for name in ("base", "wire", "app", "pyhost")] + [HERE]
+    folders = [ROOT / "src" / name for name in ("base", "wire", "app", "pyhost", "config", "ipc", "services")] + [HERE]
     return max(path.stat().st_mtime for folder in folders for path in folder.glob("*.h"))
 
 
