@@ -150,6 +150,9 @@ struct stk_host_ops {
     /* First of all in a process that is going to serve, before load unless that was done ahead.
      * Locked, main thread. May be NULL. */
     void (*enter)(void *host, const struct stk_host_worker *worker);
+    /* The value of a metric that the application counts, for the access log; false: there is none
+     * of that name. From any thread, without the interpreter. May be NULL. */
+    bool (*metric)(const void *host, stk_span name, int64_t *ret_value);
 
     /* Loads the application. Locked, main thread. 0 or STK_HOST_E_*, logged. */
     int (*load)(void *host, const struct stk_host_params *params);

@@ -7,8 +7,10 @@
 #include "pyhost/guest.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/log.h"
+#include "base/mem.h"
 #include "pyhost/cache.h"
 #include "pyhost/context.h"
 
@@ -38,10 +40,69 @@ static void guest_call(struct stk_pyhost *host, const char *name, long number)
     Py_DECREF(function);
 }
 
+struct stk_guest_metric {
+    char *name;
+    const char *value; /* eight bytes in memory that all processes share */
+};
+
+/* Takes the names and the memory of metrics: the attribute _metrics is (buffer, {name: offset}). */
+static void guest_take_metrics(struct stk_pyhost *host, PyObject *found)
+{
+    PyObject *places, *name, *offset;
+    Py_ssize_t at = 0;
+    Py_buffer memory; /* is never released: the numbers are there as long as the process */
+
+    if (!PyArg_ParseTuple(found, "y*O!", &memory, &PyDict_Type, &places)) {
+        PyErr_Print();
+        return;
+    }
+    stk_guest_forget(host);
+    host->metrics = stk_new0_array(struct stk_guest_metric, (size_t)PyDict_GET_SIZE(places) + 1);
+    while (PyDict_Next(places, &at, &name, &offset)) {
+        const char *text = PyUnicode_AsUTF8(name);
+        size_t place = PyLong_AsSize_t(offset);
+
+        if (!text || PyErr_Occurred()) {
+            PyErr_Clear();
+            continue;
+        }
+        if (memory.len < 8 || place > (size_t)memory.len - 8)
+            continue;
+        host->metrics[host->nmetrics].name = stk_mem_strdup(text);
+        host->metrics[host->nmetrics++].value = (const char *)memory.buf + place;
+    }
+}
+
+void stk_guest_forget(struct stk_pyhost *host)
+{
+    for (size_t i = 0; i < host->nmetrics; i++)
+        free(host->metrics[i].name);
+    free(stk_steal(&host->metrics));
+    host->nmetrics = 0;
+}
+
+bool stk_guest_metric(const void *host, stk_span name, int64_t *ret_value)
+{
+    const struct stk_pyhost *h = host;
+
+    for (size_t i = 0; i < h->nmetrics; i++) {
+        if (!stk_span_eq(name, stk_span_str(h->metrics[i].name)))
+            continue;
+        memcpy(ret_value, h->metrics[i].value, sizeof *ret_value);
+        return true;
+    }
+    return false;
+}
+
 void stk_guest_enter(void *host, const struct stk_host_worker *worker)
 {
     struct stk_pyhost *h = host;
 
+    PyObject *metrics = guest_find(h, "_metrics");
+
+    if (metrics)
+        guest_take_metrics(h, metrics);
+    Py_XDECREF(metrics);
     h->worker = *worker;
     guest_call(h, "_on_enter", (long)worker->slot + 1);
 }

@@ -11,6 +11,10 @@
  * a module has put that there.
  */
 void stk_guest_enter(void *host, const struct stk_host_worker *worker);
+/* Of struct stk_host_ops: stoker._core._metrics, (buffer, {name: offset}), as it was at enter. */
+bool stk_guest_metric(const void *host, stk_span name, int64_t *ret_value);
+/* Frees what enter has noted. */
+void stk_guest_forget(struct stk_pyhost *host);
 /* The application is loaded, here or ahead: calls stoker._core._on_startup(). 0. */
 int stk_guest_startup(struct stk_pyhost *host);
 /* Adds stoker._core._environ, a dict, to a template of environs. 0, or -1 with an exception. */

@@ -129,6 +129,7 @@ static const struct stk_host_ops host_ops = {
     .name = "wsgi",
     .load = stk_loader_load,
     .enter = stk_guest_enter,
+    .metric = stk_guest_metric,
     .startup = host_startup,
     .run = stk_threads_run,
     .has_loop = host_has_loop,
@@ -214,6 +215,7 @@ void stk_pyhost_free(void *host)
         h->st->host = NULL;
     stk_stacks_deinit(h);
     stk_context_forget(h);
+    stk_guest_forget(h);
     stk_asgi_shutdown(h);
     stk_green_free(h);
     h->magic = 0;

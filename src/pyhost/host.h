@@ -72,8 +72,10 @@ struct stk_pyhost {
     struct stk_cancel *cancel;
     int cancel_signal; /* raises in the main thread; 0: there is none */
     PyObject *context; /* a capsule: what the functions in environ find their request by */
-    struct stk_host_worker worker; /* guest.c; of no meaning before enter */
-    _Atomic bool outcast;          /* outcast.c: the process is to be replaced */
+    struct stk_host_worker worker;    /* guest.c; of no meaning before enter */
+    struct stk_guest_metric *metrics; /* likewise */
+    size_t nmetrics;
+    _Atomic bool outcast; /* outcast.c: the process is to be replaced */
 };
 
 /* One thread of the engine; passed as `thread`. */

@@ -83,6 +83,7 @@ enum {
     X(HEADER, "header", STRING, "a field of the request's head")                              \
     X(VAR, "var", TEXT, "a CGI variable, as HTTP_HOST, SERVER_PORT or what a front end sent") \
     X(LOGVAR, "logvar", TEXT, "what the application has set by uwsgi.set_logvar")             \
+    X(METRIC, "metric", COUNT, "a metric that uWSGI's configuration names")                   \
     X(STRFTIME, "strftime", TEXT, "local time of the request's start, as strftime writes it")
 
 /*

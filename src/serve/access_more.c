@@ -229,6 +229,18 @@ static uint64_t more_request(const struct more *m)
     }
 }
 
+/* A number that the application counts; 0 where there is none of that name, as in uWSGI. */
+static uint64_t more_metric(const struct more *m)
+{
+    const struct stk_host_ops *ops = m->server != NULL ? m->server->host_ops : NULL;
+    int64_t value = 0;
+
+    if (ops == NULL || ops->metric == NULL || !ops->metric(m->server->host, m->op->name, &value) ||
+        value < 0)
+        return 0;
+    return (uint64_t)value;
+}
+
 static uint64_t more_count(struct stk_access_format *f, const struct more *m, uint64_t body_bytes)
 {
     switch (m->op->field) {
@@ -238,6 +250,8 @@ static uint64_t more_count(struct stk_access_format *f, const struct more *m, ui
         return (uint64_t)(m->start / STK_NSEC_PER_MSEC);
     case ACCESS_START_US:
         return (uint64_t)(m->start / STK_NSEC_PER_USEC);
+    case ACCESS_METRIC:
+        return more_metric(m);
     case ACCESS_TOTAL_BYTES:
         return body_bytes + (m->rq != NULL ? m->rq->head_bytes : 0);
     case ACCESS_RSS:

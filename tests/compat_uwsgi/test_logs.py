@@ -19,6 +19,8 @@ def application(environ, start_response):
     if path != "/plain":
         uwsgi.set_logvar("who", environ.get("HTTP_X_WHO", "nobody"))
         assert uwsgi.get_logvar(b"who") == environ.get("HTTP_X_WHO", "nobody").encode()
+    if "metric" in uwsgi.opt:
+        uwsgi.metric_set("length", len(path))
     print("printed " + path, flush=True)
     print("an Error of " + path, file=sys.stderr, flush=True)
     start_response("404 Not Found" if path == "/missing" else "200 OK", [("Content-Type", "text/plain"), ("X-A", "b")])
@@ -42,7 +44,7 @@ def until(path, wanted, seconds=60):
 SAME = (
     "%(addr)|%(user)|%(method)|%(uri)|%(proto)|%(status)|%(rsize)|%(cl)|%(referer)|%(uagent)|%(host)|%(wid)|%(core)|"
     "%(modifier1)|%(modifier2)|%(switches)|%(who)|%(nobody)|%(var.PATH_INFO)|%(var.QUERY_STRING)|%(var.SERVER_PORT)|"
-    "%(var.HTTP_X_WHO)|%(var.HTTPS)|%(var.CONTENT_LENGTH)|%(werr)|%(rerr)|%(ioerr)|{braces}|100 text"
+    "%(var.HTTP_X_WHO)|%(var.HTTPS)|%(var.CONTENT_LENGTH)|%(werr)|%(rerr)|%(ioerr)|%(metric.length)|{braces}|100 text"
 )
 SHAPE = (
     "%(hsize)|%(size)|%(headers)|%(vars)|%(pktsize)|%(micros)|%(msecs)|%(secs)|%(time)|%(epoch)|%(tmsecs)|%(tmicros)|"
@@ -55,7 +57,7 @@ def shape(text):
 
 
 def test_every_variable_of_log_format(both):  # noqa: F811
-    ini = "log-format = LINE|%s|%s\nlog-date = %%%%Y at %%%%H\nlogformat-strftime = true\nreq-logger = file:req.log\n"
+    ini = "log-format = LINE|%s|%s\nlog-date = %%%%Y at %%%%H\nlogformat-strftime = true\nmetric = name=length\nreq-logger = file:req.log\n"
     theirs, ours = both(ini % (SAME, SHAPE), app=APP)
     found = []
     for server in (theirs, ours):

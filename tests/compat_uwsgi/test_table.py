@@ -84,9 +84,9 @@ def test_regular_expressions(regexp, patterns):
 
 
 def test_log_formats():
-    text, unknown = log_rules.template('{"a": "%(addr)", "t": %(msecs), "x": "%(metric.x)"} %(metric.x)')
-    assert text == '{{"a": "{addr}", "t": {time_ms}, "x": "-"}} -'
-    assert unknown == ["metric.x"]
+    text, unknown = log_rules.template('{"a": "%(addr)", "t": %(msecs), "x": "%(caf\u00e9)"} %(caf\u00e9) %(metric.x)')
+    assert text == '{{"a": "{addr}", "t": {time_ms}, "x": "-"}} - {metric:x}'
+    assert unknown == ["caf\u00e9"]
 
 
 def check(run, *args, **kwargs):
@@ -194,12 +194,12 @@ def test_converted_files_come_to_the_same(place, run):
 
 
 def test_notices(place, run):
-    (place / "u.ini").write_text(BASE + "spooler = x\nrbtimer = 1 2\nemperor = /etc\nlog-format = %(uri) %(metric.a)\nshared-socket = :80\n")
+    (place / "u.ini").write_text(BASE + "spooler = x\nrbtimer = 1 2\nemperor = /etc\nlog-format = %(uri) %(a{b)\nshared-socket = :80\n")
     _, said = check(run, "--ini", "u.ini")
     assert "not there yet, and left out: spooler (u.ini:3), rbtimer (u.ini:4)" in said
     assert "without effect: emperor (u.ini:5)" in said
     assert "u.ini:7: shared-socket: nothing takes it" in said
-    assert "u.ini:6: log-format: written as -: %(metric.a)" in said
+    assert "u.ini:6: log-format: written as -: %(a{b)" in said
 
 
 @pytest.mark.parametrize(

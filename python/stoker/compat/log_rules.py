@@ -101,9 +101,11 @@ def template(text: str, ftime: str = "") -> tuple[str, list[str]]:
             return FIELDS[name]
         if name.startswith("var.HTTP_") and re.fullmatch(r"[A-Z0-9_]+", name[9:]):
             return "{header:%s}" % name[9:].replace("_", "-").lower()
-        if name.startswith("metric.") or not re.fullmatch(r"[ -z~]{1,255}", name):
+        if not re.fullmatch(r"[ -z~]{1,255}", name):
             unknown.append(name)
             return "-"
+        if name.startswith("metric.") and name != "metric.":
+            return "{metric:%s}" % name[7:]
         if name.startswith("var.") and name != "var.":
             return "{var:%s}" % name[4:]
         return "{logvar:%s}" % name

@@ -704,6 +704,7 @@ def install(
 
     sys.modules["uwsgidecorators"] = uwsgi_decorators
     core._environ = {"uwsgi.version": VERSION.encode(), "uwsgi.node": module.hostname}
+    core._metrics = (state.metrics.memory, state.metrics.places)
     core._on_enter = _on_enter
     core._on_startup = _on_startup
     return module
