@@ -113,8 +113,8 @@ struct stk_move {
     } kinds[MOVE_KINDS];
     bool loop; /* the kind of requests that are looked at: job.loop; with mixed */
     stk_nsec looked_at;
-    stk_msec refused_logged;
-    uint64_t refused; /* since then */
+    _Atomic stk_msec refused_logged;
+    _Atomic uint64_t refused; /* since then; one thread may count while another tells */
 };
 
 static struct stk_conn *move_conn_of(struct stk_job *job)
@@ -447,21 +447,21 @@ static bool move_any(void *arg, struct stk_job *job)
 static void move_log_refused(struct stk_move *move, bool last)
 {
     const struct stk_config *config = move->server->config;
-    stk_msec now = stk_time_mono_coarse_ms();
+    stk_msec now = stk_time_mono_coarse_ms(), logged = atomic_load(&move->refused_logged);
+    uint64_t n;
 
-    if (move->refused == 0 ||
-        (!last && move->refused_logged != 0 && now - move->refused_logged < MOVE_LOG_MS))
+    if ((!last && logged != 0 && now - logged < MOVE_LOG_MS) ||
+        (n = atomic_exchange(&move->refused, 0)) == 0)
         return;
     stk_log_warning(
         "answered 503 to %llu request%s: all threads were busy%s and the queue was at its limit "
         "(%s); add workers or threads, find what is slow, or raise the limit if waiting is right",
-        (unsigned long long)move->refused, move->refused == 1 ? "" : "s",
+        (unsigned long long)n, n == 1 ? "" : "s",
         config->max_concurrency > 0 ? ", or max-concurrency requests ran," : "",
         config->max_queue > 0 && config->max_queue_age > 0 ? "max-queue, max-queue-age"
         : config->max_queue > 0                            ? "max-queue"
                                                            : "max-queue-age");
-    move->refused_logged = now;
-    move->refused = 0;
+    atomic_store(&move->refused_logged, now);
 }
 
 /* Whether the oldest request waits for longer than it may. */
@@ -488,7 +488,7 @@ static void move_bound(struct stk_move *move, struct stk_lead_thread *thread, st
 
         if (job == NULL)
             break;
-        move->refused++;
+        atomic_fetch_add_explicit(&move->refused, 1, memory_order_relaxed);
         stk_scoreboard_add(move->server->row, STK_COUNTER_requests_refused, 1);
         stk_http1_refuse_job(job, thread);
     }
@@ -554,7 +554,7 @@ void stk_move_turn(struct stk_move *move, struct stk_lead_thread *thread)
 {
     if (move == NULL || !thread->own)
         return;
-    if (stk_unlikely(move->refused > 0))
+    if (stk_unlikely(atomic_load_explicit(&move->refused, memory_order_relaxed) > 0))
         move_log_refused(move, false);
     if (stk_lead_jobs(move->lead) > 0)
         (void)move_look(move, thread);
