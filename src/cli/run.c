@@ -74,10 +74,10 @@ static void run_load_failed(void *arg, const char *text)
 static int run_on_event(void *arg, enum stk_master_event event, unsigned number, pid_t pid)
 {
     static const char *const names[] = {
-        [STK_MASTER_EVENT_START] = "start",   [STK_MASTER_EVENT_FORK] = "fork",
-        [STK_MASTER_EVENT_GONE] = "gone",     [STK_MASTER_EVENT_READY] = "ready",
-        [STK_MASTER_EVENT_RELOAD] = "reload", [STK_MASTER_EVENT_SCALE] = "scale",
-        [STK_MASTER_EVENT_EXIT] = "exit",
+        [STK_MASTER_EVENT_ROOT] = "root",   [STK_MASTER_EVENT_START] = "start",
+        [STK_MASTER_EVENT_FORK] = "fork",   [STK_MASTER_EVENT_GONE] = "gone",
+        [STK_MASTER_EVENT_READY] = "ready", [STK_MASTER_EVENT_RELOAD] = "reload",
+        [STK_MASTER_EVENT_SCALE] = "scale", [STK_MASTER_EVENT_EXIT] = "exit",
     };
     struct run *run = arg;
     PyObject *result = PyObject_CallFunction(run->on_event, "sIi", names[event], number, (int)pid);

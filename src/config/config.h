@@ -214,9 +214,10 @@ struct stk_config {
     struct stk_strv program;       /* rows */
     struct stk_strv cron;          /* entries or rows, as of the next */
     struct stk_strv unique_cron;
-    stk_msec cron_timeout;     /* 0: none */
-    struct stk_strv alarm;     /* "name method:argument" */
-    struct stk_strv alarm_log; /* "name[,name] pattern", as of the next */
+    struct stk_strv touch_exec; /* "file command" */
+    stk_msec cron_timeout;      /* 0: none */
+    struct stk_strv alarm;      /* "name method:argument" */
+    struct stk_strv alarm_log;  /* "name[,name] pattern", as of the next */
     struct stk_strv not_alarm_log;
     struct stk_strv alarm_segfault; /* names, as of the next */
     struct stk_strv alarm_backlog;

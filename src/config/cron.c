@@ -221,6 +221,24 @@ static void cron_read_row(struct stk_programs_context *ctx, const char *text,
         stk_programs_fail(ctx, "a cron has to have a command");
 }
 
+void stk_programs_read_touch(struct stk_programs_context *ctx, const char *text,
+                             struct stk_cron_spec *ret_cron)
+{
+    size_t len;
+
+    text += strspn(text, " \t");
+    len = strcspn(text, " \t");
+    for (unsigned i = 0; i < CRON_FIELDS; i++)
+        ret_cron->text[i] = stk_mem_strdup("-");
+    ret_cron->timeout = ctx->config->cron_timeout;
+    ret_cron->touch = stk_mem_strndup(text, len);
+    text += len;
+    ret_cron->command = stk_mem_strdup(text + strspn(text, " \t"));
+    ret_cron->name = stk_programs_name(ret_cron->command);
+    if (len == 0 || *ret_cron->command == '\0')
+        stk_programs_fail(ctx, "expected FILE COMMAND");
+}
+
 void stk_programs_read_cron(struct stk_programs_context *ctx, const char *text,
                             struct stk_cron_spec *ret_cron)
 {

@@ -367,27 +367,38 @@ static void programs_read_all(struct stk_programs_context *ctx)
     }
 }
 
-static void programs_read_crons(struct stk_programs_context *ctx)
+typedef void (*programs_cron_reader)(struct stk_programs_context *ctx, const char *text,
+                                     struct stk_cron_spec *ret_cron);
+
+static void programs_read_cron_list(struct stk_programs_context *ctx, enum stk_option_id option,
+                                    const struct stk_strv *texts, programs_cron_reader read)
 {
-    const struct stk_config *config = ctx->config;
     struct stk_programs *p = ctx->programs;
-    size_t n = config->cron.n + config->unique_cron.n;
     bool failed = ctx->failed;
 
-    p->crons = stk_new0_array(struct stk_cron_spec, n + 1);
-    for (size_t i = 0; i < n; i++) {
-        bool plain = i < config->cron.n;
-        const struct stk_strv *texts = plain ? &config->cron : &config->unique_cron;
+    ctx->option = option;
+    for (ctx->item = 0; ctx->item < texts->n; ctx->item++) {
+        struct stk_cron_spec *cron = &p->crons[p->ncrons++];
 
-        ctx->option = plain ? STK_OPTION_ID_CRON : STK_OPTION_ID_UNIQUE_CRON;
-        ctx->item = plain ? i : i - config->cron.n;
         ctx->failed = false;
-        p->crons[i].unique = !plain;
-        p->ncrons++;
-        stk_programs_read_cron(ctx, texts->items[ctx->item], &p->crons[i]);
+        cron->unique = option == STK_OPTION_ID_UNIQUE_CRON;
+        read(ctx, texts->items[ctx->item], cron);
         failed |= ctx->failed;
     }
     ctx->failed = failed;
+}
+
+static void programs_read_crons(struct stk_programs_context *ctx)
+{
+    const struct stk_config *config = ctx->config;
+
+    ctx->programs->crons = stk_new0_array(
+        struct stk_cron_spec, config->cron.n + config->unique_cron.n + config->touch_exec.n + 1);
+    programs_read_cron_list(ctx, STK_OPTION_ID_CRON, &config->cron, stk_programs_read_cron);
+    programs_read_cron_list(ctx, STK_OPTION_ID_UNIQUE_CRON, &config->unique_cron,
+                            stk_programs_read_cron);
+    programs_read_cron_list(ctx, STK_OPTION_ID_TOUCH_EXEC, &config->touch_exec,
+                            stk_programs_read_touch);
 }
 
 /* --- alarms ---------------------------------------------------------------------------------- */
@@ -527,6 +538,7 @@ struct stk_programs *stk_programs_free(struct stk_programs *programs)
     for (size_t i = 0; i < programs->ncrons; i++) {
         free(programs->crons[i].name);
         free(programs->crons[i].command);
+        free(programs->crons[i].touch);
         for (size_t f = 0; f < STK_ARRAY_LEN(programs->crons[i].text); f++)
             free(programs->crons[i].text[f]);
     }

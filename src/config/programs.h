@@ -53,6 +53,7 @@ struct stk_cron_spec {
     bool unique;         /* not while it runs still */
     stk_msec timeout;    /* 0: none */
     char *text[5];       /* the fields as they were written */
+    char *touch; /* touch-exec: it runs when this file is touched, and at no time; or NULL */
 };
 
 enum stk_alarm_kind {
@@ -135,6 +136,9 @@ void stk_programs_unknown(struct stk_programs_context *ctx, const char *what, co
                           const char *const *names, size_t n);
 /* A name for a command, of its program; free it. */
 char *stk_programs_name(const char *command) __attribute__((returns_nonnull));
-/* cron.c: one text of `cron` or `unique-cron`. */
+/* cron.c: one text of `touch-exec`. */
+void stk_programs_read_touch(struct stk_programs_context *ctx, const char *text,
+                             struct stk_cron_spec *ret_cron);
+/* One text of `cron` or `unique-cron`. */
 void stk_programs_read_cron(struct stk_programs_context *ctx, const char *text,
                             struct stk_cron_spec *ret_cron);

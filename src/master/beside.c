@@ -63,7 +63,8 @@ static void beside_on_minute(struct stk_timer *timer, void *who)
     if (now / 60 != b->minute_done && localtime_r(&now, &tm) != NULL) {
         b->minute_done = now / 60;
         for (size_t i = 0; i < b->config->ncrons; i++)
-            stk_cron_run_due(&b->crons[i], &tm);
+            if (stk_cron_is_due(b->crons[i].spec, &tm))
+                stk_cron_run(&b->crons[i]);
     }
     beside_wait_minute(m);
 }
@@ -106,25 +107,40 @@ static void beside_on_touch(void *arg, const char *path)
                 stk_program_restart(p, why);
         }
     }
+    for (size_t i = 0; i < m->beside.config->ncrons && m->beside.crons_started; i++) {
+        struct stk_cron *c = &m->beside.crons[i];
+        STK_CLEANUP(stk_mem_freep)
+        char *touch = c->spec->touch != NULL ? beside_absolute(c->spec->touch) : NULL;
+
+        if (touch != NULL && strcmp(touch, path) == 0 && !m->beside.ending)
+            stk_cron_run(c);
+    }
+}
+
+/* Watches one file. 0 or a negative errno. */
+static int beside_watch_file(struct stk_master *m, const char *name)
+{
+    STK_CLEANUP(stk_mem_freep) char *path = beside_absolute(name);
+    int r = 0;
+
+    if (m->beside.watch == NULL)
+        r = stk_watch_new(m->loop, beside_on_touch, m, &m->beside.watch);
+    if (r == 0)
+        stk_watch_add_touch(m->beside.watch, path);
+    return r;
 }
 
 static int beside_watch(struct stk_master *m)
 {
-    struct stk_beside *b = &m->beside;
+    const struct stk_programs *config = m->beside.config;
     int r = 0;
 
-    for (size_t i = 0; i < b->config->nprograms; i++) {
-        const struct stk_strv *touch = &b->config->programs[i].touch;
-
-        for (size_t f = 0; f < touch->n && r == 0; f++) {
-            STK_CLEANUP(stk_mem_freep) char *path = beside_absolute(touch->items[f]);
-
-            if (b->watch == NULL)
-                r = stk_watch_new(m->loop, beside_on_touch, m, &b->watch);
-            if (r == 0)
-                stk_watch_add_touch(b->watch, path);
-        }
-    }
+    for (size_t i = 0; i < config->nprograms; i++)
+        for (size_t f = 0; f < config->programs[i].touch.n && r == 0; f++)
+            r = beside_watch_file(m, config->programs[i].touch.items[f]);
+    for (size_t i = 0; i < config->ncrons && r == 0; i++)
+        if (config->crons[i].touch != NULL)
+            r = beside_watch_file(m, config->crons[i].touch);
     return r;
 }
 
@@ -253,7 +269,7 @@ static bool beside_has_crons(const struct stk_master *m)
 
 /* --- the end ---------------------------------------------------------------------------------- */
 
-static void beside_stop_programs(struct stk_master *m, stk_msec most)
+static void beside_stop_programs(struct stk_master *m, stk_msec most, bool upgraded)
 {
     struct stk_beside *b = &m->beside;
 
@@ -261,7 +277,7 @@ static void beside_stop_programs(struct stk_master *m, stk_msec most)
         return;
     b->programs_told = true;
     for (size_t i = 0; i < b->config->nprograms; i++)
-        stk_program_stop(&b->programs[i], most);
+        stk_program_stop(&b->programs[i], most, upgraded);
 }
 
 /* Nothing begins any more; commands have as long as requests. */
@@ -290,7 +306,7 @@ void stk_beside_on_stop(struct stk_master *m, bool now)
     beside_end(m);
     if (!now)
         return;
-    beside_stop_programs(m, BESIDE_NOW_MS);
+    beside_stop_programs(m, BESIDE_NOW_MS, false);
     for (size_t i = 0; i < b->config->ncrons; i++)
         stk_cron_stop(&b->crons[i], BESIDE_NOW_MS);
     stk_alarm_stop(m, BESIDE_NOW_MS);
@@ -312,7 +328,7 @@ void stk_beside_hand_over(struct stk_master *m, stk_beside_say_fn say)
     if (b->config == NULL)
         return;
     beside_end(m);
-    beside_stop_programs(m, BESIDE_NO_LIMIT);
+    beside_stop_programs(m, BESIDE_NO_LIMIT, true);
 }
 
 void stk_beside_tell(struct stk_master *m, stk_beside_say_fn say)
@@ -366,7 +382,7 @@ void stk_beside_on_turn(struct stk_master *m)
 
     if (b->config == NULL || !b->ending || b->programs_told || !stk_list_is_empty(&m->procs))
         return;
-    beside_stop_programs(m, BESIDE_NO_LIMIT);
+    beside_stop_programs(m, BESIDE_NO_LIMIT, false);
     stk_alarm_stop(m, BESIDE_GRACE_MS);
 }
 

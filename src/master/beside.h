@@ -43,6 +43,7 @@ struct stk_program {
 struct stk_cron {
     struct stk_master *master;
     const struct stk_cron_spec *spec;
+    char *name; /* "cron date" */
     struct stk_list runs;
     unsigned nruns;
     uint64_t started; /* how often */
@@ -122,8 +123,9 @@ void stk_beside_put_status(struct stk_json *j, const struct stk_master *m);
 void stk_program_init(struct stk_program *p, struct stk_master *m,
                       const struct stk_program_spec *spec);
 void stk_program_start(struct stk_program *p);
-/* Has it end; SIGKILL after its time, or `most` milliseconds if that is less. */
-void stk_program_stop(struct stk_program *p, stk_msec most);
+/* Has it end; SIGKILL after its time, or `most` milliseconds if that is less. One with a pidfile is
+ * left alone; `upgraded`: for the server that follows. */
+void stk_program_stop(struct stk_program *p, stk_msec most, bool upgraded);
 void stk_program_restart(struct stk_program *p, const char *why);
 void stk_program_on_reload(struct stk_program *p);
 /* Once a second, of one with a pidfile. */
@@ -134,8 +136,8 @@ const char *stk_program_state(const struct stk_program *p);
 
 /* cron.c */
 void stk_cron_init(struct stk_cron *c, struct stk_master *m, const struct stk_cron_spec *spec);
-/* Runs what is due in a minute. */
-void stk_cron_run_due(struct stk_cron *c, const struct tm *tm);
+/* Runs its command, if it may. */
+void stk_cron_run(struct stk_cron *c);
 /* Has all its commands end. */
 void stk_cron_stop(struct stk_cron *c, stk_msec grace);
 void stk_cron_put_status(struct stk_json *j, const struct stk_cron *c);

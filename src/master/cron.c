@@ -1,6 +1,6 @@
 /*
- * Commands at times of the day. The clock is looked at once a minute (beside.c); each command that
- * is due becomes a process of its own.
+ * Commands at times of the day, and when files are touched. The clock is looked at once a minute
+ * (beside.c); each command that is due becomes a process of its own.
  */
 #include <errno.h>
 #include <signal.h>
@@ -31,9 +31,8 @@ static void cron_on_timeout(struct stk_timer *timer, void *who)
     struct cron_run *run = stk_container_of(timer, struct cron_run, timeout);
 
     run->late = true;
-    stk_log_error("cron %s (%d) runs for more than %.1f s, its time: it is stopped",
-                  run->cron->spec->name, (int)run->child.group,
-                  (double)run->cron->spec->timeout / 1000);
+    stk_log_error("%s (%d) runs for more than %.1f s, its time: it is stopped", run->cron->name,
+                  (int)run->child.group, (double)run->cron->spec->timeout / 1000);
     stk_child_stop(&run->child, SIGTERM, CRON_GRACE_MS);
 }
 
@@ -48,15 +47,15 @@ static void cron_free_run(struct cron_run *run)
 static void cron_on_gone(struct stk_child *c, int status)
 {
     struct cron_run *run = stk_container_of(c, struct cron_run, child);
-    const char *name = run->cron->spec->name;
+    const char *name = run->cron->name;
     STK_CLEANUP(stk_mem_freep) char *how = stk_reap_describe(status);
     bool clean = status >= 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0;
 
     if (clean || (c->asked && !run->late))
-        stk_log_info("cron %s (%d) has ended after %.1f s", name, (int)c->gone,
+        stk_log_info("%s (%d) has ended after %.1f s", name, (int)c->gone,
                      (double)stk_child_age(c) / 1000);
     else
-        stk_log_error("cron %s (%d) %s after %.1f s", name, (int)c->gone, how,
+        stk_log_error("%s (%d) %s after %.1f s", name, (int)c->gone, how,
                       (double)stk_child_age(c) / 1000);
     cron_free_run(run);
 }
@@ -73,7 +72,7 @@ static void cron_start(struct stk_cron *c)
     stk_child_init(&run->child, c->master, c->spec->name, cron_on_gone, SIGTERM, CRON_GRACE_MS);
     r = stk_child_start(&run->child, &params);
     if (r < 0) {
-        stk_log_error("cron %s cannot be started: %s", c->spec->name, strerror(-r));
+        stk_log_error("%s cannot be started: %s", c->name, strerror(-r));
         free(run);
         return;
     }
@@ -83,17 +82,15 @@ static void cron_start(struct stk_cron *c)
     c->last = time(NULL);
     if (c->spec->timeout > 0)
         stk_timer_set(c->master->loop, &run->timeout, c->spec->timeout);
-    stk_log_info("cron %s is process %d: %s", c->spec->name, (int)run->child.pid, c->spec->command);
+    stk_log_info("%s is process %d: %s", c->name, (int)run->child.pid, c->spec->command);
 }
 
-void stk_cron_run_due(struct stk_cron *c, const struct tm *tm)
+void stk_cron_run(struct stk_cron *c)
 {
-    if (!stk_cron_is_due(c->spec, tm))
-        return;
     if (c->spec->unique && c->nruns > 0)
-        stk_log_warning("cron %s runs still: it is not started a second time", c->spec->name);
+        stk_log_warning("%s runs still: it is not started a second time", c->name);
     else if (c->nruns >= CRON_RUNS_MAX)
-        stk_log_error("cron %s: %u of it run still: no more are started", c->spec->name, c->nruns);
+        stk_log_error("%s: %u of it run still: no more are started", c->name, c->nruns);
     else
         cron_start(c);
 }
@@ -109,6 +106,7 @@ void stk_cron_init(struct stk_cron *c, struct stk_master *m, const struct stk_cr
 {
     c->master = m;
     c->spec = spec;
+    c->name = stk_mem_printf("%s %s", spec->touch != NULL ? "touch-exec" : "cron", spec->name);
     stk_list_init(&c->runs);
 }
 
@@ -122,6 +120,7 @@ void stk_cron_deinit(struct stk_cron *c)
         stk_child_forget(&run->child);
         cron_free_run(run);
     }
+    free(c->name);
 }
 
 void stk_cron_put_status(struct stk_json *j, const struct stk_cron *c)
@@ -134,6 +133,7 @@ void stk_cron_put_status(struct stk_json *j, const struct stk_cron *c)
         stk_json_string(j, c->spec->text[i]);
     stk_json_array_end(j);
     stk_json_put_string(j, "command", c->spec->command);
+    stk_json_put_string(j, "touch", c->spec->touch);
     stk_json_put_bool(j, "unique", c->spec->unique);
     stk_json_put_uint(j, "started", c->started);
     stk_json_put_int(j, "last", (int64_t)c->last);

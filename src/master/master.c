@@ -494,6 +494,16 @@ static void master_destroy(struct stk_master *m)
     free(m);
 }
 
+/* The last moment with all rights. 0, or the exit code, the reason logged. */
+static int master_tell_root(struct stk_master *m)
+{
+    const struct stk_master_params *params = m->params;
+
+    if (params->on_event == NULL || (params->startup != NULL && params->startup->predecessor > 0))
+        return 0;
+    return params->on_event(params->on_event_arg, STK_MASTER_EVENT_ROOT, 0, 0);
+}
+
 int stk_master_run(const struct stk_master_params *params)
 {
     struct stk_master *m = stk_new0(struct stk_master);
@@ -519,6 +529,8 @@ int stk_master_run(const struct stk_master_params *params)
         code = master_write_pidfile(m);
     if (code == 0)
         code = stk_tls_open(m);
+    if (code == 0)
+        code = master_tell_root(m);
     if (code == 0)
         code = stk_privilege_drop(m->config);
     if (code == 0)

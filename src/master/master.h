@@ -26,6 +26,8 @@ enum stk_master_exit {
 
 /* What the master tells of its doings, to those who want to act on it. */
 enum stk_master_event {
+    STK_MASTER_EVENT_ROOT,   /* addresses are bound, and rights are not dropped yet; not in a server
+                                that follows another */
     STK_MASTER_EVENT_START,  /* everything is open, nothing is forked yet */
     STK_MASTER_EVENT_FORK,   /* a worker is about to be forked */
     STK_MASTER_EVENT_GONE,   /* a worker has ended, however */
@@ -94,8 +96,8 @@ struct stk_master_params {
     /*
      * Of each event, in the master; may be NULL. The master does nothing else meanwhile. `number`:
      * of the worker from 1, or of SCALE how many there are to be; `pid`: of the worker, 0 if it is
-     * not there yet. Returns 0, or at START an exit code with which the server ends, the reason
-     * logged; at others it is not looked at.
+     * not there yet. Returns 0, or at ROOT and START an exit code with which the server ends, the
+     * reason logged; at others it is not looked at.
      */
     int (*on_event)(void *arg, enum stk_master_event event, unsigned number, pid_t pid);
     void *on_event_arg;

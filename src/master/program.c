@@ -188,8 +188,8 @@ void stk_program_look(struct stk_program *p)
     bool trusted = false;
     pid_t pid;
 
-    if (spec->pidfile == NULL || p->waits || stk_child_is_there(&p->child) ||
-        (p->found == 0 && p->expecting == 0))
+    if (spec->pidfile == NULL || p->child.master->beside.ending || p->waits ||
+        stk_child_is_there(&p->child) || (p->found == 0 && p->expecting == 0))
         return;
     pid = program_find(p, &trusted);
     if (pid > 0 && pid == p->found)
@@ -239,7 +239,7 @@ static void program_signal(const struct stk_program *p, int sig)
     }
 }
 
-void stk_program_stop(struct stk_program *p, stk_msec most)
+void stk_program_stop(struct stk_program *p, stk_msec most, bool upgraded)
 {
     stk_timer_stop(p->child.master->loop, &p->again);
     p->waits = false;
@@ -248,12 +248,13 @@ void stk_program_stop(struct stk_program *p, stk_msec most)
                        p->spec->grace < most ? p->spec->grace : most);
         return;
     }
-    if (p->spec->notify && program_own(p) > 0) {
+    if (p->spec->notify && !upgraded && program_own(p) > 0) {
         stk_log_info("%s (%d) is told that the server ends", p->name, (int)program_own(p));
         program_signal(p, p->spec->stop_signal);
     }
     stk_child_forget(&p->child);
     p->found = 0;
+    p->expecting = 0;
 }
 
 void stk_program_restart(struct stk_program *p, const char *why)

@@ -24,7 +24,7 @@ def until(condition, what):
 def own(conf, text):
     """The settings of a file that are about programs, and what is said."""
     translation = translate.translate(conf.read(text + "\n"), {})
-    kinds = ("attach-daemon", "program", "cron", "unique-cron", "cron-timeout") + tuple(
+    kinds = ("attach-daemon", "program", "cron", "unique-cron", "cron-timeout", "touch-exec") + tuple(
         name for name, *_ in translation.settings if "alarm" in name
     )
     return {name: value for name, value, *_ in translation.settings if name in kinds}, "\n".join(translation.notices)
@@ -56,7 +56,7 @@ def test_crons(conf):
         conf,
         "cron = 0  2 -1 -1 -1   ./manage.py clear\ncron = 120 -1 -1 -1 -1 never\nunique-cron = -15 -1 -1 -1 -1 ls\n"
         'cron2 = minute=59,hour=3,unique=1,harakiri=20 say "x"\ncron2 = harakiri=0,week=7 a b\ncron2 = legion=x nothing\n'
-        "cron2 = plain command\ncron-harakiri = 30",
+        "cron2 = plain command\ncron-harakiri = 30\ntouch-exec = a b c\nhook-touch = d exec:e f",
     )
     assert made["cron"] == [
         "0 2 -1 -1 -1 ./manage.py clear",
@@ -65,6 +65,7 @@ def test_crons(conf):
         'minute="-1" hour="-1" day="-1" month="-1" week="-1" unique="false" command="plain command"',
     ]
     assert made["unique-cron"] == ["-15 -1 -1 -1 -1 ls"] and made["cron-timeout"] == "30"
+    assert made["touch-exec"] == ["a b c", "d e f"]
     assert "there is no minute 120: it never runs" in said and "there are no legions" in said
 
 
@@ -85,7 +86,7 @@ def test_alarms(conf, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "text", ["cron = * * * * * ls", "cron = 1 2 3 ls", "attach-daemon2 = freq=3", "smart-attach-daemon = /run/x", "alarm = x y"]
+    "text", ["cron = * * * * * ls", "cron = 1 2 3 ls", "attach-daemon2 = freq=3", "smart-attach-daemon = /run/x", "alarm = x y", "hook-touch = x log:y"]
 )
 def test_mistakes(conf, text):
     with pytest.raises(result.ConfigError) as caught:

@@ -300,6 +300,7 @@ def test_cron(beside, tmp_path):
         """
         unique-cron = ["*/1 0-23 1-31 1,2,3-12 0-7 date >> dates", "-1 -1 -1 -1 -1 sleep 1000"]
         graceful-timeout = 0.1
+        touch-exec = "here echo touched"
         [[cron]]
         command = "echo cleaning; exit 4"
         [[cron]]
@@ -317,6 +318,9 @@ def test_cron(beside, tmp_path):
     log(r"error: cron late \(\d+\) was killed by SIGTERM after")
     log(r"cron date \(\d+\) has ended after")
     assert (tmp_path / "dates").read_text()
+    (tmp_path / "here").write_text("")
+    log(r"touch-exec echo is process \d+: echo touched")
+    log(r"info: echo: touched")
     crons = {cron["name"]: cron for cron in one.status()["crons"]}
     assert crons["date"]["unique"] and crons["date"]["started"] == 1
     assert crons["sleep"]["time"] == ["-1"] * 5

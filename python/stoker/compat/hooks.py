@@ -20,6 +20,9 @@ from .result import ConfigError, Setting, display, fail, where
 # In uWSGI's order. The application is loaded between pre-app and post-app, in the process that does so.
 PHASES = (
     "asap",
+    "pre-jail",
+    "in-jail",
+    "as-root",
     "as-user",
     "master-start",
     "pre-app",
@@ -236,7 +239,12 @@ def run(phase: str) -> None:
 def on_event(event: str, number: int, pid: int) -> None:
     """What the engine tells in the master."""
     try:
-        if event == "start":
+        if event == "root":
+            run("pre-jail")
+            run("in-jail")
+            if os.geteuid() == 0:
+                run("as-root")
+        elif event == "start":
             run("as-user")
             run("master-start")
         elif event == "reload":
@@ -245,7 +253,7 @@ def on_event(event: str, number: int, pid: int) -> None:
             run("as-user-atexit")
     except HookError as error:
         say(str(error))
-        if event == "start":
+        if event in ("root", "start"):
             raise SystemExit(1) from None
 
 

@@ -337,6 +337,14 @@ class Work:
         """Something to do at a point of the server's life."""
         self.plan.hooks.append(Hook(setting))
 
+    def do_hook_touch(self, option: names.Option, setting: Setting, own: str) -> None:
+        """FILE exec:COMMAND"""
+        path, _, action = (setting.value or "").partition(" ")
+        kind, _, command = action.strip().partition(":")
+        if kind != "exec" or not path or not command:
+            raise fail(setting.file, setting.line, "%s: expected FILE exec:COMMAND", setting.name)
+        self.add(own, ["%s %s" % (path, command)], setting)
+
     def do_lazy(self, option: names.Option, setting: Setting) -> None:
         """finish."""
 
