@@ -158,24 +158,58 @@ def test_it_is_not_there_otherwise(serve, run, place):
     assert serve(app, "--uwsgi-module").get("/").body == repr(uwsgi_module.VERSION.encode()).encode()
 
 
-def test_sentry(uwsgi, place, serve):
-    """It reads uwsgi.opt, and warns where uWSGI would not run threads."""
-    pytest.importorskip("sentry_sdk")
-    app = """
-        import sentry_sdk
-        from sentry_sdk.utils import is_valid_sample_rate
-        sentry_sdk.init("http://key@127.0.0.1:1/1", traces_sample_rate=0)
+SENTRY = """
+    import sentry_sdk
+    sentry_sdk.init("http://key@127.0.0.1:1/1", traces_sample_rate=0)
 
-        def application(environ, start_response):
+    def application(environ, start_response):
+        start_response("200 OK", [])
+        return [b"ok"]
+"""
+
+
+@pytest.mark.parametrize(
+    "more, warns", [("", True), ("enable-threads = true\npy-call-uwsgi-fork-hooks = true\n", False), ("threads = 2\nlazy-apps = true\n", False)]
+)
+def test_sentry(place, serve, more, warns):
+    """It reads uwsgi.opt, and warns where uWSGI would not run its threads."""
+    pytest.importorskip("sentry_sdk")
+    (place / "app.py").write_text(textwrap.dedent(SENTRY))
+    (place / "u.ini").write_text("[uwsgi]\nmodule = app\nprocesses = 2\n" + more)
+    server = serve(None, "--ini", "u.ini", cwd=place)
+    assert server.get("/").body == b"ok"
+    assert ("We detected the use of uWSGI" in server.log()) == warns
+
+
+OPENTELEMETRY = """
+    import os
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
+    from uwsgidecorators import postfork
+
+    @postfork
+    def begin():
+        provider = TracerProvider()
+        provider.add_span_processor(BatchSpanProcessor(ConsoleSpanExporter(out=open("spans.%d" % os.getpid(), "w"))))
+        trace.set_tracer_provider(provider)
+
+    def application(environ, start_response):
+        with trace.get_tracer("tests").start_as_current_span("the span"):
             start_response("200 OK", [])
-            return [b"ok"]
-    """
-    (place / "app.py").write_text(textwrap.dedent(app))
-    for more, warned in (("", False), ("enable-threads = false\n", False)):
-        (place / "u.ini").write_text("[uwsgi]\nmodule = app\nlazy-apps = true\n" + (more or "enable-threads = true\npy-call-uwsgi-fork-hooks = true\n"))
-        server = serve(None, "--ini", "u.ini", cwd=place)
-        assert server.get("/").body == b"ok"
-        assert ("uwsgi" in server.log().lower().replace("uwsgi-module", "")) == warned or more
+            return [b"%d" % os.getpid()]
+"""
+
+
+def test_opentelemetry(place, serve):
+    """As its documentation has it for servers that fork: each worker has an exporter with a thread of its own."""
+    pytest.importorskip("opentelemetry.sdk")
+    (place / "app.py").write_text(textwrap.dedent(OPENTELEMETRY))
+    (place / "u.ini").write_text("[uwsgi]\nmodule = app\nmaster = true\nprocesses = 2\nenable-threads = true\n")
+    server = serve(None, "--ini", "u.ini", cwd=place)
+    pid = server.get("/").text
+    server.stop()
+    assert "the span" in (place / ("spans." + pid)).read_text()
 
 
 PROBE = """
