@@ -153,6 +153,19 @@ static void run_template_unload(void *arg)
     run->ops->unload(run->host);
 }
 
+/* In a process of its own: loads the applications, and does what a module of ours has asked for. */
+static int run_task(void *arg, const char *task)
+{
+    struct run *run = arg;
+    int code = run_template_load(run);
+
+    if (code == 0) {
+        code = stk_pyhost_run_task(run->host, task);
+        run->ops->unload(run->host);
+    }
+    return code;
+}
+
 static bool run_bind_is_default(const struct stk_load *load)
 {
     const struct stk_option *opt = &stk_options_rows()[STK_OPTION_ID_BIND];
@@ -183,6 +196,8 @@ static int run_master(struct stk_cli *cli, struct run *run)
         .template_import = run_template_import,
         .template_unload = run_template_unload,
         .template_arg = run,
+        .task_main = run_task,
+        .task_arg = run,
         .on_listening = run_listening,
         .on_listening_arg = run,
         .on_caches = run_caches,

@@ -160,7 +160,7 @@ char *stk_programs_name(const char *command)
 static const char *const program_keys[] = {
     "name",         "command", "stop-signal", "grace", "backoff", "reload",
     "user",         "group",   "directory",   "env",   "touch",   "background",
-    "pidfile-wait", "notify",  "vital",       "stdin", "pidfile",
+    "pidfile-wait", "notify",  "vital",       "stdin", "pidfile", "task",
 };
 
 static void program_text(struct stk_programs_context *ctx, char **field,
@@ -231,6 +231,8 @@ static char **program_field(struct stk_program_spec *spec, const char *key)
         return &spec->name;
     if (strcmp(key, "command") == 0)
         return &spec->command;
+    if (strcmp(key, "task") == 0)
+        return &spec->task;
     if (strcmp(key, "user") == 0)
         return &spec->user;
     if (strcmp(key, "group") == 0)
@@ -274,10 +276,15 @@ static void program_pair(struct stk_programs_context *ctx, struct stk_program_sp
 /* What goes together. */
 static void program_check(struct stk_programs_context *ctx, const struct stk_program_spec *spec)
 {
-    if (spec->command == NULL) {
-        stk_programs_fail(ctx, "a program has to have a command");
+    if ((spec->command == NULL) == (spec->task == NULL)) {
+        stk_programs_fail(ctx, "a program has to have a command%s",
+                          spec->task != NULL ? ", or a task, and not both" : "");
         return;
     }
+    if (spec->task != NULL && (spec->user != NULL || spec->group != NULL || spec->pidfile != NULL ||
+                               spec->directory != NULL || spec->env.n > 0 || spec->keep_stdin))
+        stk_programs_fail(ctx, "a task is a process as a worker: of user, group, directory, env, "
+                               "stdin and pidfile it has the server's");
     if (spec->background && spec->pidfile == NULL)
         stk_programs_fail(ctx, "background: what leaves for the background is found again by its "
                                "pidfile only: give that, or have the command stay");
@@ -332,7 +339,7 @@ static void program_name(struct stk_programs *programs, size_t index)
     unsigned number = 1;
 
     if (name == NULL)
-        name = stk_programs_name(spec->command);
+        name = spec->task ? stk_mem_strdup(spec->task) : stk_programs_name(spec->command);
     spec->name = stk_mem_strdup(name);
     for (size_t i = 0; i < index; i++)
         if (strcmp(programs->programs[i].name, spec->name) == 0) {
@@ -360,7 +367,7 @@ static void programs_read_all(struct stk_programs_context *ctx)
         else
             program_read_row(ctx, config->program.items[ctx->item], &p->programs[i]);
         p->nprograms++;
-        if (p->programs[i].command != NULL)
+        if (p->programs[i].command != NULL || p->programs[i].task != NULL)
             program_name(p, i);
         else
             p->programs[i].name = stk_mem_strdup("");
@@ -521,6 +528,7 @@ static void program_deinit(struct stk_program_spec *spec)
 {
     free(spec->name);
     free(spec->command);
+    free(spec->task);
     free(spec->user);
     free(spec->group);
     free(spec->directory);

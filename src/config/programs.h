@@ -25,6 +25,7 @@ enum stk_program_reload {
 struct stk_program_spec {
     char *name;    /* in the log; each has another one */
     char *command; /* of /bin/sh -c */
+    char *task;    /* instead of a command: something that the host does in a process of its own */
     int stop_signal;
     stk_msec grace;   /* from that signal to SIGKILL */
     stk_msec backoff; /* the longest pause before it is started again */

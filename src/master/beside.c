@@ -446,7 +446,7 @@ static void beside_put_program(struct stk_json *j, const struct stk_program *p, 
     stk_json_put_int(j, "pid", pid);
     stk_json_put_fixed(j, "uptime", pid > 0 ? (now - p->since) / STK_NSEC_PER_MSEC : 0, 3);
     stk_json_put_uint(j, "restarts", p->starts > 0 ? p->starts - 1 : 0);
-    stk_json_put_string(j, "command", p->spec->command);
+    stk_json_put_string(j, "command", p->spec->task != NULL ? p->spec->task : p->spec->command);
     stk_json_put_string(j, "pidfile", p->spec->pidfile);
     stk_json_object_end(j);
 }

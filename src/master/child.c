@@ -118,16 +118,36 @@ static void child_take_descriptors(const struct stk_child_params *params, int ou
 
     if (input < 0)
         input = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    if (dup2(output, STDOUT_FILENO) < 0 || dup2(output, STDERR_FILENO) < 0)
+    if (output >= 0 && (dup2(output, STDOUT_FILENO) < 0 || dup2(output, STDERR_FILENO) < 0))
         _exit(CHILD_EXIT);
     if (input < 0 || (input != STDIN_FILENO && dup2(input, STDIN_FILENO) < 0))
         child_fail("standard input", errno);
-    stk_child_close_all();
+}
+
+/* Dies with the master; behind a change of user, which takes that back. */
+static void child_bind_to(pid_t master)
+{
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
+        child_fail("death signal", errno);
+    if (getppid() != master)
+        _exit(CHILD_EXIT);
+}
+
+/* A process as a worker is one: it goes on in the master's image. */
+STK_NORETURN static void child_run_task(struct stk_child *c, const struct stk_child_params *params,
+                                        pid_t master, int output)
+{
+    child_take_descriptors(params, output); /* what it logs goes where workers log */
+    if (setsid() < 0)
+        child_fail("session", errno);
+    child_bind_to(master);
+    stk_spawn_run_task(c->master, c->name, params->task);
 }
 
 STK_NORETURN static void child_exec(const struct stk_child_params *params, pid_t master, int output)
 {
     child_take_descriptors(params, output);
+    stk_child_close_all();
     if (setsid() < 0)
         child_fail("session", errno);
     /* NOLINTNEXTLINE(concurrency-mt-unsafe): this process has one thread */
@@ -139,13 +159,8 @@ STK_NORETURN static void child_exec(const struct stk_child_params *params, pid_t
     child_become(params);
     if (params->pidfile != NULL)
         child_write_pidfile(params->pidfile);
-    if (!params->outlives) {
-        /* Behind the change of user, which takes it back. */
-        if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
-            child_fail("death signal", errno);
-        if (getppid() != master)
-            _exit(CHILD_EXIT);
-    }
+    if (!params->outlives)
+        child_bind_to(master);
     child_reset_signals();
     execl("/bin/sh", "sh", "-c", params->command, (char *)NULL);
     child_fail("/bin/sh", errno);
@@ -312,12 +327,17 @@ void stk_child_init(struct stk_child *c, struct stk_master *m, const char *name,
     stk_timer_init(&c->pause, child_on_pause);
 }
 
-/* The pipe of what it prints; *ret_output is the end for the child. 0 or a negative errno. */
-static int child_pipe(struct stk_child *c, bool outlives, int *ret_output)
+/*
+ * The pipe of what it prints; *ret_output is the end for the child, -1 for a task, which prints as
+ * a worker does. 0 or a negative errno.
+ */
+static int child_pipe(struct stk_child *c, const struct stk_child_params *params, int *ret_output)
 {
     int fds[2], r;
 
-    if (outlives) {
+    if (params->task != NULL)
+        return 0;
+    if (params->outlives) {
         *ret_output = fcntl(stk_log_fd(), F_DUPFD_CLOEXEC, 3);
         return *ret_output < 0 ? -errno : 0;
     }
@@ -337,9 +357,11 @@ int stk_child_start(struct stk_child *c, const struct stk_child_params *params)
     int r;
 
     STK_ASSERT(c->group == 0);
-    r = child_pipe(c, params->outlives, &output);
+    r = child_pipe(c, params, &output);
     if (r == 0) {
-        pid = fork();
+        pid = params->task != NULL ? stk_spawn_fork(c->master) : fork();
+        if (pid == 0 && params->task != NULL)
+            child_run_task(c, params, master, output);
         if (pid == 0)
             child_exec(params, master, output);
         r = pid < 0 ? -errno : 0;

@@ -30,6 +30,7 @@ typedef void (*stk_child_fn)(struct stk_child *c, int status);
 /* All is the caller's, and has to live as long as stk_child_start takes. */
 struct stk_child_params {
     const char *command;        /* of /bin/sh -c */
+    const char *task;           /* instead: what the host is to do; or NULL */
     const char *directory;      /* NULL: the server's */
     const struct stk_strv *env; /* more variables, NAME=value; or NULL */
     const char *user;           /* NULL: the server's; by root only */

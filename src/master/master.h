@@ -75,6 +75,13 @@ struct stk_master_params {
     void (*template_unload)(void *arg);
     void *template_arg;
 
+    /*
+     * A program that is a task of the host's, by its name; runs in the forked child, whose exit
+     * code is the result. NULL: there are none.
+     */
+    int (*task_main)(void *arg, const char *task);
+    void *task_arg;
+
     /* What the control socket tells of the configuration, as JSON; may be NULL. */
     const char *config_json;
 

@@ -255,6 +255,10 @@ int stk_spawn_refork(struct stk_master *m, int modules, struct stk_proc **ret_pr
 void stk_spawn_child_setup(struct stk_master *m, int keep, const char *name);
 /* The name of this process in ps and in the log: "master", "worker 1". */
 void stk_spawn_set_name(const struct stk_config *config, const char *name);
+/* fork() with the hooks around it: as fork(), -errno on failure. */
+pid_t stk_spawn_fork(struct stk_master *m);
+/* In such a child: has the host do a task. */
+STK_NORETURN void stk_spawn_run_task(struct stk_master *m, const char *name, const char *task);
 /* In a child: lives a worker's life and ends the process. */
 STK_NORETURN void stk_spawn_run_worker(struct stk_master *m, const struct stk_heritage *heritage);
 

@@ -94,6 +94,7 @@ void stk_program_start(struct stk_program *p)
     const struct stk_program_spec *spec = p->spec;
     const struct stk_child_params params = {
         .command = spec->command,
+        .task = spec->task,
         .directory = spec->directory,
         .env = &spec->env,
         .user = spec->user,
@@ -123,7 +124,8 @@ void stk_program_start(struct stk_program *p)
     }
     p->starts++;
     p->since = p->child.started;
-    stk_log_info("%s is process %d: %s", p->name, (int)p->child.pid, spec->command);
+    stk_log_info("%s is process %d: %s", p->name, (int)p->child.pid,
+                 spec->task != NULL ? spec->task : spec->command);
 }
 
 static void program_on_again(struct stk_timer *timer, void *who)

@@ -96,8 +96,14 @@ void stk_spawn_run_worker(struct stk_master *m, const struct stk_heritage *herit
     _exit(m->params->worker_main(m->params->worker_arg, &h));
 }
 
-/* fork() with the hooks around it: as fork(), -errno on failure. */
-static pid_t spawn_fork(struct stk_master *m)
+void stk_spawn_run_task(struct stk_master *m, const char *name, const char *task)
+{
+    stk_spawn_child_setup(m, -1, name);
+    stk_listen_set_close(&m->listeners);
+    _exit(m->params->task_main(m->params->task_arg, task));
+}
+
+pid_t stk_spawn_fork(struct stk_master *m)
 {
     const struct stk_master_params *params = m->params;
     pid_t pid;
@@ -178,7 +184,7 @@ int stk_spawn_worker(struct stk_master *m, unsigned slot, struct stk_proc **ret_
 
             r = stk_channel_send(m->template->channel.fd, &msg);
         } else {
-            pid = spawn_fork(m);
+            pid = stk_spawn_fork(m);
             if (pid == 0) {
                 stk_fd_close(&ours);
                 spawn_become_worker(m, slot, row, stk_fd_steal(&theirs));
@@ -206,7 +212,7 @@ int stk_spawn_template(struct stk_master *m, struct stk_proc **ret_proc)
         return r;
     ours = fds[0];
     theirs = fds[1];
-    pid = spawn_fork(m);
+    pid = stk_spawn_fork(m);
     if (pid < 0)
         return (int)pid;
     if (pid == 0) {

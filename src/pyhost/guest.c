@@ -13,6 +13,7 @@
 #include "base/mem.h"
 #include "pyhost/cache.h"
 #include "pyhost/context.h"
+#include "pyhost/pyhost.h"
 
 /* The attribute of stoker._core, new; NULL without an exception: there is none. */
 static PyObject *guest_find(struct stk_pyhost *host, const char *name)
@@ -111,6 +112,21 @@ int stk_guest_startup(struct stk_pyhost *host)
 {
     guest_call(host, "_on_startup", 0);
     return 0;
+}
+
+int stk_pyhost_run_task(void *host, const char *name)
+{
+    struct stk_pyhost *h = host;
+    PyObject *function = guest_find(h, "_on_task");
+    PyObject *result = function ? PyObject_CallFunction(function, "s", name) : NULL;
+
+    if (!function)
+        stk_log_error("task %s: nothing does it here: it is for a program of stoker's own", name);
+    else if (!result)
+        PyErr_Print();
+    Py_XDECREF(result);
+    Py_XDECREF(function);
+    return result ? 0 : 1;
 }
 
 int stk_guest_add(struct stk_pyhost *host, PyObject *dict)

@@ -17,5 +17,10 @@ void *stk_pyhost_new(PyObject *module);
 /* The caches of the server, for applications; alive as long as the host. May be NULL. */
 struct stk_caches;
 void stk_pyhost_set_caches(void *host, const struct stk_caches *caches);
+/*
+ * Calls stoker._core._on_task(name), which a module of ours has put there. The exit code of this
+ * process; an exception is printed.
+ */
+int stk_pyhost_run_task(void *host, const char *name);
 /* Drops the application and all caches, with the GIL held. Accepts NULL. */
 void stk_pyhost_free(void *host);

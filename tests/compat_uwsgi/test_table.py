@@ -182,11 +182,11 @@ def test_what_is_opened_before_uwsgi_changes_its_directory(place, run):
 def test_converted_files_come_to_the_same(place, run):
     (place / "u.ini").write_text(
         BASE + "processes = 3\nhttp-socket = 127.0.0.1:9\nharakiri = 5\nenv = A=b c\nenv = Q=\"x\\y\"\nstatic-map = /s=/tmp\n"
-        "chmod-socket = 660\nlog-format = %(method) %(uri)\nspooler = x\numask = 022\n"
+        "chmod-socket = 660\nlog-format = %(method) %(uri)\nmule = x\numask = 022\n"
     )
     converted = run("convert", "u.ini")
     assert converted.returncode == 0
-    assert "# not there yet, and left out: spooler (u.ini:11)" in converted.stdout
+    assert "# not there yet, and left out: mule (u.ini:11)" in converted.stdout
     first, _ = check(run, "--ini", "u.ini")
     (place / "stoker.toml").write_text(converted.stdout)
     second, _ = check(run)
@@ -194,9 +194,9 @@ def test_converted_files_come_to_the_same(place, run):
 
 
 def test_notices(place, run):
-    (place / "u.ini").write_text(BASE + "spooler = x\nrbtimer = 1 2\nemperor = /etc\nlog-format = %(uri) %(a{b)\nshared-socket = :80\n")
+    (place / "u.ini").write_text(BASE + "mule = x\nrbtimer = 1 2\nemperor = /etc\nlog-format = %(uri) %(a{b)\nshared-socket = :80\n")
     _, said = check(run, "--ini", "u.ini")
-    assert "not there yet, and left out: spooler (u.ini:3), rbtimer (u.ini:4)" in said
+    assert "not there yet, and left out: mule (u.ini:3), rbtimer (u.ini:4)" in said
     assert "without effect: emperor (u.ini:5)" in said
     assert "u.ini:7: shared-socket: nothing takes it" in said
     assert "u.ini:6: log-format: written as -: %(a{b)" in said
@@ -205,7 +205,7 @@ def test_notices(place, run):
 @pytest.mark.parametrize(
     "text, words",
     [
-        ("strict = true\nspooler = x\n", "u.ini:4: strict: not there yet: spooler (u.ini:4)"),
+        ("strict = true\nmule = x\n", "u.ini:4: strict: not there yet: mule (u.ini:4)"),
         ("plugins = psgi\n", "u.ini:3: plugin psgi: only Python applications are served"),
         ("socket = 127.0.0.1:port\n", "u.ini:3: socket: 'port' is not a port"),
         ("https = :443\n", "u.ini:3: https: expected ADDRESS,CERTIFICATE,KEY"),
@@ -288,9 +288,9 @@ def test_variables_of_others_do_not_count(place, run):
 
 
 def test_explain(run):
-    done = run("explain", "harakiri", "--spooler", "worker_class")
+    done = run("explain", "harakiri", "--mule", "worker_class")
     assert done.returncode == 0
     assert "uWSGI harakiri: better" in done.stdout and "in stoker: request-timeout" in done.stdout
-    assert "uWSGI spooler: later" in done.stdout and "Gunicorn worker_class: better" in done.stdout
+    assert "uWSGI mule: later" in done.stdout and "Gunicorn worker_class: better" in done.stdout
     done = run("explain", "haraquiri")
     assert done.returncode == 1 and "harakiri was probably meant" in done.stderr

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 
-from . import run, translate
+from . import run, spool_rules, translate
 from .result import ConfigError, where
 
 
@@ -43,8 +43,14 @@ def text(translation: translate.Translation, files: list[str], environ) -> str:
         lines.append("# %s = %s: do that in the module of the application." % (setting.name, setting.value))
     for hook in plan.hooks:
         lines.append("# %s = %s: do that in what starts the server." % (hook.setting.name, hook.setting.value))
+    if plan.spool is not None:
+        lines.append("# The tasks of the spooler are done with uWSGI's configuration only: keep that, or use a queue such as Celery's.")
     lines.append("")
     for name, value, file, line in translation.settings:
+        if name == "program" and isinstance(value, list):
+            value = [row for row in value if spool_rules.TASK not in row]
+            if not value:
+                continue
         comment = "  # %s" % where(file, line) if file else ""
         lines.append("%s = %s%s" % (name, _toml(value), comment))
     return "\n".join(lines) + "\n"

@@ -76,6 +76,7 @@ RULES = {
     "@proxy_protocol": "proxy-protocol",
     "@buffer_size": "limit-request-head",
     "@post_buffering": "body-buffer",
+    "@spooler": "tasks, with uWSGI's configuration",
     "@static_map": "static-map",
     "@check_static": "static-check",
     "@socket_timeout": "body-timeout, send-timeout",

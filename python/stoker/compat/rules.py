@@ -11,7 +11,7 @@ import os
 import re
 from dataclasses import dataclass, field
 
-from . import cache_rules, log_rules, names, program_rules, route_rules
+from . import cache_rules, log_rules, names, program_rules, route_rules, spool_rules, spooler
 from .hooks import Hook
 from .result import Result, Setting, display, fail, where
 
@@ -76,6 +76,7 @@ class Plan:
     callable: str = "application"
     environ: dict[str, str] = field(default_factory=dict)
     pidfile2: Setting | None = None
+    spool: spooler.Config | None = None
     need_app: bool = False
     notices: list[str] = field(default_factory=list)
 
@@ -93,6 +94,7 @@ class Work:
         self.logs = log_rules.Logs(plan)
         self.caches = cache_rules.Caches()
         self.programs = program_rules.Programs()
+        self.spoolers = spool_rules.Spoolers()
         self.paths: list[Own] = []
         self.added: set[str] = set()
         self.mounts: list[tuple[str, Setting]] = []
@@ -151,6 +153,7 @@ class Work:
         self.own.extend(self.logs.settings(self.early))
         self.own.extend(self.caches.settings(self.say))
         self.own.extend(self.programs.settings())
+        self._finish_spoolers()
         self.own.extend(self.paths)
         return self.own
 
@@ -591,6 +594,15 @@ class Work:
     def do_cache(self, option: names.Option, setting: Setting) -> None:
         """finish."""
         self.caches.note(option.name, setting)
+
+    def do_spooler(self, option: names.Option, setting: Setting) -> None:
+        """finish."""
+        self.spoolers.note(option.name, setting)
+
+    def _finish_spoolers(self) -> None:
+        self.own.extend(self.spoolers.settings(self.say))
+        if self.spoolers.first is not None:
+            self.plan.spool = self.spoolers.config
 
     # logs
 

@@ -56,7 +56,7 @@ def main(split: detect.Split, core) -> int:
 
         uwsgi_host.mount(plan.mounted, plan.callable)
     _prepare(plan)
-    uwsgi_module.install(core, *_known(result))
+    uwsgi_module.install(core, *_known(result), spool=plan.spool)
     forgive.install(core)
     try:
         hooked = not checks and hooks.install(plan.hooks, core)

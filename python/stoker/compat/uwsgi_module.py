@@ -20,7 +20,7 @@ import threading
 import time
 import types
 
-from . import hooks, names, uwsgi_websocket
+from . import hooks, names, spooler, uwsgi_websocket
 
 VERSION = names.VERSION
 # The version of stoker that is to have what raises NotYet.
@@ -28,11 +28,6 @@ NEXT = "0.2"
 
 # By the first word of a name.
 LATER = {
-    "spool": "the spooler",
-    "spooler": "the spooler",
-    "send": "the spooler",
-    "set": "the spooler",
-    "i": "the spooler",
     "mule": "mules",
     "farm": "mules",
     "in": "mules",
@@ -66,19 +61,17 @@ NOT_YET = """
     add_cron add_file_monitor add_rb_timer add_timer alarm async_connect async_sleep call chunked_read
     chunked_read_nb embedded_data extract farm_get_msg farm_msg green_schedule mule_get_msg
     offload parsefile queue_get queue_last queue_pop queue_pull queue_pull_slot queue_push queue_set queue_slot
-    register_rpc register_signal route rpc send_to_spooler sendfile set_spooler_frequency
+    register_rpc register_signal route rpc sendfile
     sharedarea_dec32 sharedarea_dec64 sharedarea_inc32 sharedarea_inc64 sharedarea_inclong sharedarea_memoryview
     sharedarea_object sharedarea_read sharedarea_read16 sharedarea_read32 sharedarea_read64 sharedarea_read8
     sharedarea_readbyte sharedarea_readlong sharedarea_rlock sharedarea_unlock sharedarea_wlock sharedarea_write
     sharedarea_write16 sharedarea_write32 sharedarea_write64 sharedarea_write8 sharedarea_writebyte sharedarea_writelong
     signal signal_wait snmp_decr_counter32 snmp_decr_counter64 snmp_decr_gauge snmp_incr_counter32 snmp_incr_counter64
-    snmp_incr_gauge snmp_set_community snmp_set_counter32 snmp_set_counter64 snmp_set_gauge spool spooler_get_task
-    spooler_jobs suspend wait_fd_read wait_fd_write
+    snmp_incr_gauge snmp_set_community snmp_set_counter32 snmp_set_counter64 snmp_set_gauge suspend wait_fd_read wait_fd_write
 """.split()
 
 # Absent from uWSGI itself where nothing of the kind is configured; libraries look whether they are there.
 CONDITIONAL = {
-    "spooler": ("spool", "send_to_spooler", "spooler_", "set_spooler_frequency"),
     "sharedarea": ("sharedarea_",),
     "queue": ("queue_",),
     "snmp": ("snmp_",),
@@ -190,6 +183,7 @@ class _State:
         self.opt = opt
         self.magic = magic
         self.module: types.ModuleType | None = None
+        self.spool: spooler.Spool | None = None
 
 
 _the: list[_State] = []
@@ -521,11 +515,6 @@ def in_farm(name: object = None) -> bool | None:
     return None
 
 
-def i_am_the_spooler() -> bool | None:
-    """None: it is not."""
-    return None
-
-
 def i_am_the_lord(name: object) -> bool:
     """False: there is no legion."""
     return False
@@ -549,16 +538,6 @@ def mule_msg(message: object, target: object = None) -> bool:
     if "mule" in _state().opt or "mules" in _state().opt:
         raise NotYet("uwsgi.mule_msg: mules: not there yet, stoker %s is to have it" % NEXT)
     raise ValueError("no mule configured")
-
-
-def spooler_pid() -> int:
-    """0: there is none."""
-    return 0
-
-
-def spooler_pids() -> list:
-    """There are none."""
-    return []
 
 
 def ready_fd() -> int:
@@ -621,11 +600,11 @@ def start_response(status: str, headers: list, exc_info: object = None) -> objec
 
 
 FUNCTIONS = """
-    accepting add_var cl close connect connection_fd disconnect get_logvar harakiri i_am_the_lord i_am_the_spooler in_farm
+    accepting add_var cl close connect connection_fd disconnect get_logvar harakiri i_am_the_lord in_farm
     is_connected is_locked listen_queue lock log log_this_request logsize lord_scroll masterpid mem metric_dec metric_div
     metric_get metric_inc metric_mul metric_set metric_set_max metric_set_min micros mule_id mule_msg ready ready_fd recv reload
-    request_context request_id rpc_list scrolls send set_logvar set_user_harakiri set_warning_message setprocname signal_received signal_registered spooler_pid
-    spooler_pids start_response stop total_requests unlock websocket_handshake websocket_recv websocket_recv_nb
+    request_context request_id rpc_list scrolls send set_logvar set_user_harakiri set_warning_message setprocname signal_received signal_registered
+    start_response stop total_requests unlock websocket_handshake websocket_recv websocket_recv_nb
     websocket_send websocket_send_binary worker_id workers
 """.split()
 
@@ -648,7 +627,12 @@ def _is_there(name: str, opt: dict) -> bool:
 
 
 def install(
-    core, opt: dict | None = None, magic: dict | None = None, metrics: list[str] | None = None, sockets: int = 1
+    core,
+    opt: dict | None = None,
+    magic: dict | None = None,
+    metrics: list[str] | None = None,
+    sockets: int = 1,
+    spool: spooler.Config | None = None,
 ) -> types.ModuleType:
     """Makes the modules `uwsgi` and `uwsgidecorators` importable in this process and in those that it forks."""
     if _the:
@@ -693,11 +677,10 @@ def install(
     }
     for key, value in data.items():
         setattr(module, key, value)
-    if "spooler" in state.opt:
-        module.spoolers = ()  # type: ignore[attr-defined]
     for key in ("pidfile", "mode"):
         if key in state.opt:
             setattr(module, key, state.opt[key])
+    _install_spooler(state, module, spool)
     module.__file__ = __file__
     sys.modules["uwsgi"] = module
     from . import uwsgi_decorators
@@ -707,7 +690,20 @@ def install(
     core._metrics = (state.metrics.memory, state.metrics.places)
     core._on_enter = _on_enter
     core._on_startup = _on_startup
+    core._on_task = _on_task
     return module
+
+
+def _install_spooler(state: _State, module: types.ModuleType, config: spooler.Config | None) -> None:
+    """The functions are there where a spooler is, as in uWSGI: libraries look for them."""
+    setattr(module, "i_am_the_spooler", lambda: None)
+    if config is None:
+        return
+    state.spool = spool = spooler.Spool(config)
+    setattr(module, "spoolers", tuple(os.fsencode(path) for path in config.directories))
+    setattr(module, "send_to_spooler", spool.spool)
+    for name in spooler.FUNCTIONS:
+        setattr(module, name, getattr(spool, name))
 
 
 def _number(opt: dict, name: str, default: int) -> int:
@@ -722,6 +718,20 @@ def _on_enter(number: int) -> None:
     state.locks.renew()
     _atexit.register(_on_exit, os.getpid())
     hooks.enter_worker()
+
+
+def _on_task(name: str) -> None:
+    """The engine calls this in a process that has been forked for a task of ours, and has loaded the application."""
+    state = _state()
+    kind, _, number = name.partition(":")
+    if kind != "spooler" or state.spool is None:
+        raise RuntimeError("there is no task %s" % name)
+    state.locks.renew()
+    _atexit.register(_on_exit, os.getpid())
+    hook = getattr(state.module, "post_fork_hook", None)
+    if callable(hook):
+        hook()
+    spooler.serve(state.spool, int(number), state.module, state.core._log)
 
 
 def _on_startup() -> None:
