@@ -68,6 +68,7 @@ struct stk_config {
     /* routing */
     struct stk_strv route; /* rows */
     struct stk_strv uwsgi_route;
+    bool uwsgi_route_mounted;
     struct stk_strv header; /* fields or rows */
     bool redirect_https;
     int64_t redirect_https_port;

@@ -298,6 +298,35 @@ static enum stk_router_result router_rules(struct stk_router *router, struct stk
     return STK_ROUTER_PASS;
 }
 
+/* Lets uWSGI's rules see the path that is left behind its mount; false: it is too long. */
+static bool router_mount_early(struct stk_router *router, struct stk_serve_request *rq)
+{
+    struct router_scratch *s = stk_router_scratch(rq);
+    struct router_path path;
+
+    if (!stk_router_path(&rq->base, s, &path))
+        return false;
+    for (size_t i = 0; i < router->site->nrules; i++) {
+        const struct router_rule *rule = &router->rules[i];
+
+        if (rule->site->option == STK_OPTION_ID_MOUNT &&
+            stk_router_fits(rule, &rq->base, s, &path) == STK_REGEX_MATCH) {
+            router_mount(rq, rule->site->app, &path, router_strip(rule->site));
+            break;
+        }
+    }
+    return true;
+}
+
+/* uWSGI's rules. */
+static enum stk_router_result router_uwsgi(struct stk_router *router, struct stk_serve_request *rq)
+{
+    if (router->server->config->uwsgi_route_mounted && !router_mount_early(router, rq))
+        return router_refuse(rq, 414, "");
+    return stk_uroute_request(router->uroute, rq) == STK_UROUTE_ANSWERED ? STK_ROUTER_ANSWERED
+                                                                         : STK_ROUTER_PASS;
+}
+
 /* The application that a rule of uWSGI's names by where it is mounted. */
 static enum stk_router_result router_named(const struct stk_router *router,
                                            struct stk_serve_request *rq, stk_span name)
@@ -336,8 +365,11 @@ enum stk_router_result stk_router_decide(struct stk_serve_request *rq)
             return handler != NULL && handler->logged ? STK_ROUTER_ANSWERED : STK_ROUTER_UNLOGGED;
         }
     }
-    if (router->uroute != NULL && stk_uroute_request(router->uroute, rq) == STK_UROUTE_ANSWERED)
-        return STK_ROUTER_ANSWERED;
+    if (router->uroute != NULL) {
+        r = router_uwsgi(router, rq);
+        if (r != STK_ROUTER_PASS)
+            return r;
+    }
     if (router->site->nrules > 0 || config->redirect_https || config->canonical_host) {
         if (!stk_router_path(&rq->base, stk_router_scratch(rq), &path))
             return router_refuse(rq, 414, "");

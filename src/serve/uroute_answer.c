@@ -221,7 +221,7 @@ static enum uroute_next answer_static(struct uroute_run *run, const struct urout
     STK_CLEANUP(stk_fd_closep) int fd = -1;
     char etag[STK_STATIC_ETAG_MAX], small[ANSWER_SMALL];
     struct stk_static_file file = {.max_age = -1};
-    struct stat st;
+    struct stat st = {0};
     stk_span path;
 
     if (!stk_uroute_fill(run, rule->arg, 0, &path))
@@ -248,7 +248,7 @@ static enum uroute_next answer_file(struct uroute_run *run, const struct uroute_
     stk_span path, text = STK_SPAN_LIT("200"), type = STK_SPAN_LIT("text/html"), reason;
     const struct stk_utext *name = rule->keys[UROUTE_KEY_NAME];
     unsigned status;
-    struct stat st;
+    struct stat st = {0};
     int r;
 
     if (!stk_uroute_fill(run, name, 0, &path))

@@ -59,6 +59,18 @@ static enum uroute_next do_log(struct uroute_run *run, const struct uroute_rule 
     return UROUTE_NEXT;
 }
 
+/* Where there are too many, the log is without it. */
+static enum uroute_next do_logvar(struct uroute_run *run, const struct uroute_rule *rule)
+{
+    struct stk_request *req = &run->rq->base;
+    stk_span value;
+
+    if (stk_uroute_fill(run, rule->arg, 0, &value) &&
+        req->ops->set_logvar(req, stk_span_str(rule->key), value) != 0)
+        stk_log_debug("uwsgi-route: logvar:%s cannot be kept", rule->key);
+    return UROUTE_NEXT;
+}
+
 static enum uroute_next do_field(struct uroute_run *run, bool add, stk_span text)
 {
     struct stk_uroute_state *state = run->state;
@@ -161,6 +173,8 @@ enum uroute_next stk_uroute_do(struct uroute_run *run, const struct uroute_rule 
     case UROUTE_DO_DONOTLOG:
         run->state->quiet = true;
         return UROUTE_NEXT;
+    case UROUTE_DO_LOGVAR:
+        return do_logvar(run, rule);
     case UROUTE_DO_HARAKIRI:
         if (rule->limit > 0)
             stk_deadline_prepare(run->rq, rule->limit * 1000);

@@ -132,4 +132,4 @@ enum uroute_login {
 enum uroute_login stk_uroute_auth(const struct uroute_rule *rule, stk_span authorization,
                                   char buf[UROUTE_AUTH_MAX], stk_span *ret_user);
 /* NULL, or why a file of passwords is of no use. */
-const char *stk_uroute_auth_check(const char *file);
+const char *stk_uroute_auth_check(const char *name);

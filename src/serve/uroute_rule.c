@@ -49,6 +49,7 @@ static const struct {
     {"goto", UROUTE_DO_GOTO, ARGS_TEXT, IN_ALL, 0},
     {"log", UROUTE_DO_LOG, ARGS_TEXT, IN_ALL, 0},
     {"donotlog", UROUTE_DO_DONOTLOG, ARGS_NONE, IN_ALL, 0},
+    {"logvar", UROUTE_DO_LOGVAR, ARGS_PAIR, IN_ALL, 0},
     {"harakiri", UROUTE_DO_HARAKIRI, ARGS_NUMBER, IN_REQUEST, 0},
     {"addvar", UROUTE_DO_ADDVAR, ARGS_PAIR, IN_ALL, 0},
     {"+", UROUTE_DO_MATH, ARGS_MATH, IN_ALL, '+'},
@@ -364,7 +365,7 @@ static int rule_args(struct uroute_rule *rule, enum rule_args args, stk_span tex
         return rule_pair(rule, text, args == ARGS_MATH, ret_error);
     case ARGS_NUMBER:
         snprintf(number, sizeof number, "%.*s", (int)(text.len < 9 ? text.len : 9), text.ptr);
-        rule->limit = atoi(number); /* as uWSGI reads it */
+        rule->limit = strtol(number, NULL, 10);
         return 0;
     case ARGS_FILE:
     case ARGS_EXPIRES:

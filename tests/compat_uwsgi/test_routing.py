@@ -117,6 +117,8 @@ RULES = r"""
     final-route-status = 404 donotlog:
     final-route = ^/quiet donotlog:
     final-route = ^/told log:final ${PATH_INFO} ${uwsgi[status]}
+    route = ^/var logvar:what=${qs[a]}-${REQUEST_METHOD}
+    final-route = ^/var logvar:when=${uwsgi[status]}
     route = ^/silent donotlog:
     route = ^/last last:
     route-run = addheader:X-End: y
@@ -182,6 +184,7 @@ def write(folder, rules=RULES):
     (folder / "link").symlink_to("a.txt")
     (folder / "passwords").write_text("des:abNANd1rDfiNc\nsha:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n")
     text = textwrap.dedent(rules).replace("FOLDER", str(folder))
+    text += "log-format = %(method) %(uri) %(status) %(what)/%(when)\n"
     (folder / "u.ini").write_text("[uwsgi]\nmodule = app\nmaster = true\nprocesses = 1\n" + text)
 
 
@@ -238,16 +241,17 @@ def test_what_closes_the_connection(theirs, ours):
             with server.connect() as conn:
                 conn.send("GET %s HTTP/1.1\r\nHost: h\r\n\r\n" % target)
                 assert conn.at_end()
-    ours.wait_log(r'GET /break0 HTTP/1.1" 444 ', out=True)
+    ours.wait_log("GET /break0 444 ", out=True)
 
 
 def test_what_is_logged(ours):
-    for target in ("/silent", "/quiet", "/status/404", "/told", "/loud"):
+    for target in ("/silent", "/quiet", "/status/404", "/told", "/var?a=b", "/loud"):
         ours.get(target)
     ours.wait_log("GET /loud", out=True)
     lines = ours.stdout()
     assert not re.search("GET /(silent|quiet|status/404)", lines)
-    assert "GET /told" in lines
+    assert "GET /told 200 -/-\n" in lines
+    assert "GET /var?a=b 200 b-GET/200\n" in lines
     assert "final /told 200" in ours.log()
 
 
@@ -300,6 +304,61 @@ def test_what_is_here_only(tmp_path):
         assert server.get("/bad?A%20B").status == 400
         assert server.get("/bad?PATCH").json()["REQUEST_METHOD"] == "PATCH"
         server.wait_log("could not be decided")
+
+
+MOUNTED = r"""
+    mount = /app=app.py
+    mount = /app/two=app.py
+    route-run = addheader:X-Path: ${PATH_INFO} ${SCRIPT_NAME}
+    route = ^/admin addheader:X-Admin: y
+    route = ^/app addheader:X-Full: y
+    route = ^/new rewrite:/other
+    route = ^/back rewrite:/app/x
+"""
+
+
+@pytest.mark.parametrize("managed", [False, True])
+def test_paths_below_a_mount(tmp_path, uwsgi, managed):
+    """Where manage-script-name is on, rules see what the application sees."""
+    rules = MOUNTED + "    manage-script-name = true\n" * managed
+    write(tmp_path / "ours", rules)
+    write(tmp_path / "theirs", rules)
+    theirs = Theirs(uwsgi, tmp_path / "theirs", ["--plugin", "router_rewrite"])
+    targets = ["/app/admin", "/app/two/admin?x=1", "/app/", "/app/new", "/app/back", "/app", "/admin", "/new"] if managed else ["/admin", "/app"]
+    try:
+        theirs.start("/")
+        with ours_in(tmp_path / "ours").start("/") as server:
+            for target in targets:
+                found, expected = shown(server, case(target)), shown(theirs, case(target))
+                assert found[1] == expected[1], target
+                if managed:
+                    assert found == expected, target
+    finally:
+        theirs.kill()
+
+
+def test_the_same_again(ours):
+    """A connection that asks the same again: nothing of a request is left to the next."""
+    with ours.connect() as conn:
+        for target in ["/user", "/eq", "/user", "/user", "/method", "/eq", "/rewr/x", "/eq", "/eq", "/script/fix/a", "/eq"] * 2:
+            conn.send("GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" % target)
+            answer = conn.read_response()
+            status, fields, environ = shown(ours, case(target))
+            again = json.loads(answer.body)
+            assert {name: again[name] for name in VARIABLES if name in again} == environ, target
+
+
+def test_a_request_that_waits(tmp_path):
+    """With a body that comes late, or behind a busy thread, a rule has been told twice and acts once."""
+    write(tmp_path / "f", "route-run = log:told ${REQUEST_URI}\nroute-run = addheader:X-Once: y\n")
+    with ours_in(tmp_path / "f").start("/ready") as server:
+        with server.connect() as conn:
+            conn.send("POST /late HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\n")
+            server.wait_log("told /late")
+            conn.send("body")
+            answer = conn.read_response()
+        assert answer.status == 200 and answer.all("x-once") == ["y"]
+        assert server.log().count("told /late") == 1
 
 
 ASYNC = """

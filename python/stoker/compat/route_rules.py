@@ -9,12 +9,12 @@ from .result import Setting, fail
 
 # Without these a request is answered as before.
 LEFT_OUT = frozenset(
-    "alarm chunked donotoffload fixcl flush forcecl gzip logvar metricdec metricdiv metricinc metricmul metricset offload "
+    "alarm chunked donotoffload fixcl flush forcecl gzip metricdec metricdiv metricinc metricmul metricset offload "
     "setprocname signal tofile to-file cachestore cache-store memcachedstore memcached-store redisstore redis-store".split()
 )
 
 PROXY = "a proxy of HTTP, as nginx, does that"
-CACHE = "there is no cache here yet"
+CACHE = "the caches are the application's here, by `import uwsgi`"
 LOGIN = "the application, or what stands before the server, has to ask who it is"
 
 REFUSED = {

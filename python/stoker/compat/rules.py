@@ -141,6 +141,9 @@ class Work:
         if "gevent" in self.seen and not {"gevent-monkey-patch", "gevent-early-monkey-patch"} & set(self.seen):
             self.add("gevent-monkey-patch", "false", Setting("gevent", None, DEFAULT, 0))
         self.add("uwsgi-module", "true", Setting("uwsgi-module", None, DEFAULT, 0))
+        managed = self.seen.get("manage-script-name")
+        if managed is not None and names.is_on(managed.value) and any(one[0] == "uwsgi-route" for one in self.own):
+            self.add("uwsgi-route-mounted", "true", managed)
         self._finish_preload()
         self._finish_log_format()
         self._finish_pidfiles()
