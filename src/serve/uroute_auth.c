@@ -99,7 +99,11 @@ static bool auth_crypt(const char *password, stk_span hash)
     if (data == NULL)
         return false;
     memset(data, 0, sizeof *data);
+#    ifdef XCRYPT_VERSION_MAJOR /* not crypt_r: sanitizers have one that comes too early */
+    made = crypt_rn(password, setting, data, (int)sizeof *data);
+#    else
     made = crypt_r(password, setting, data);
+#    endif
     same = made != NULL && made[0] != '*' && auth_same(stk_span_str(made), hash);
     explicit_bzero(data, sizeof *data);
     free(data);
