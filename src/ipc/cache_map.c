@@ -350,7 +350,7 @@ static int map_begin(struct stk_cache *c, const struct stk_cache_params *p, char
     if (r < 0)
         return map_fail(ret_error, r,
                         stk_mem_printf("%llu bytes of memory cannot be had: %s",
-                                       (unsigned long long)(c->control_size + c->store_size),
+                                       (unsigned long long)c->control_size + c->store_size,
                                        strerror(-r)));
     if (c->origin == STK_CACHE_RESTORED)
         c->dropped = stk_cache_restore(c);
