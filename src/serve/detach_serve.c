@@ -290,7 +290,7 @@ static int detached_take(struct stk_request *req, unsigned status)
 {
     struct stk_detached *d = detached_of(req);
     struct stk_detach *det = detached_enter(d);
-    int fd = stk_take_conn(req, status);
+    int fd = stk_take_detached(req, status);
 
     if (fd >= 0)
         d->due = 0; /* it may last */

@@ -15,9 +15,8 @@
 #include "serve/deadline.h"
 #include "serve/request.h"
 
-int stk_take_conn(struct stk_request *req, unsigned status)
+static int take_check(struct stk_serve_request *rq)
 {
-    struct stk_serve_request *rq = stk_serve_request_of(req);
     struct stk_conn *conn = rq->conn;
 
     if (rq->started || rq->committed)
@@ -27,26 +26,38 @@ int stk_take_conn(struct stk_request *req, unsigned status)
     if (conn->tls != NULL || conn->proto != STK_PROTO_HTTP1 || rq->base.body_length != 0 ||
         conn->lingers || stk_conn_has_output(conn))
         return -ENOTSUP;
+    return 0;
+}
+
+static int take_note(struct stk_serve_request *rq, unsigned status)
+{
     rq->started = rq->committed = rq->ended = true;
     rq->no_body = true; /* as far as the server knows of one */
     rq->keep_alive = false;
     rq->status = (uint16_t)status;
     rq->base.status = status;
-    conn->lingers = true; /* what has been sent last arrives before the end does */
-    return conn->src.fd;
+    rq->conn->lingers = true; /* what has been sent last arrives before the end does */
+    return rq->conn->src.fd;
+}
+
+int stk_take_detached(struct stk_request *req, unsigned status)
+{
+    struct stk_serve_request *rq = stk_serve_request_of(req);
+    int r = take_check(rq);
+
+    return r < 0 ? r : take_note(rq, status);
 }
 
 int stk_take(struct stk_request *req, unsigned status)
 {
     struct stk_serve_request *rq = stk_serve_request_of(req);
-    int fd;
+    int r = rq->t->out.len > 0 ? -ENOTSUP : take_check(rq); /* answers that came before are there */
 
-    if (rq->t->out.len > 0 && !rq->started && stk_gather_send(rq->t, rq->conn, NULL, 0) < 0) {
-        rq->t->out.len = 0;
-        rq->gone = true;
-    }
-    fd = stk_take_conn(req, status);
-    if (fd >= 0)
-        (void)stk_deadline_set_timeout(rq, 0); /* it may last; without a stand-by nobody minds */
-    return fd;
+    if (r < 0)
+        return r;
+    if (!stk_deadline_commit(rq)) /* its time is over, and it has been answered */
+        return -EPIPE;
+    r = take_note(rq, status);
+    (void)stk_deadline_set_timeout(rq, 0); /* it may last; without a stand-by nobody minds */
+    return r;
 }

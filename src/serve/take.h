@@ -6,6 +6,5 @@
 
 /* As stk_request_ops.take, of a request in its call. */
 int stk_take(struct stk_request *req, unsigned status);
-/* Its inside, which a detached request shares: what lies in the thread's buffers has left already.
- */
-int stk_take_conn(struct stk_request *req, unsigned status);
+/* Likewise, of a detached one; mutex held. */
+int stk_take_detached(struct stk_request *req, unsigned status);
