@@ -78,9 +78,16 @@ static void see_piece(struct conn *c, const struct stk_ws_event *e)
 static bool take_only(struct conn *c, char *buf, size_t len)
 {
     struct stk_ws_event event = {.begin = true, .end = true};
+    struct stk_ws_only only;
+    bool ascii = true;
 
-    if (!stk_ws_decode_only(&c->decoder, buf, len, &event.opcode, &event.data))
+    if (!stk_ws_decode_only(&c->decoder, buf, len, &only))
         return false;
+    event.data = only.data;
+    event.opcode = only.opcode;
+    for (size_t i = 0; i < only.data.len; i++)
+        ascii = ascii && !(only.data.ptr[i] & 0x80);
+    FUZZ_CHECK(only.ascii == ascii);
     FUZZ_CHECK(event.data.ptr >= buf && event.data.ptr + event.data.len == buf + len);
     see_piece(c, &event);
     return true;

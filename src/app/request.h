@@ -93,6 +93,7 @@ struct stk_ws_view {
     const char *ptr; /* of the end: the reason */
     size_t len;
     bool text;     /* valid UTF-8; else binary */
+    bool ascii;    /* it is known that all bytes are below 0x80 */
     bool end;      /* the WebSocket is closed, or the client gone */
     uint16_t code; /* of the end: that of the client, or of ours; 1005: none was given; 1006: the
                       client vanished */

@@ -177,13 +177,17 @@ void stk_lead_rouse(struct stk_lead *lead)
 
 void stk_lead_mind(struct stk_lead *lead, bool on)
 {
+    int watch;
+
     if (!on) {
         atomic_store_explicit(&lead->minded, false, memory_order_release);
         return;
     }
-    /* A stand-by that goes to sleep says so first, and looks at this then. */
+    /* A stand-by that goes to sleep says so first, and looks at this then. One that led may still
+     * wait in epoll. */
     atomic_store(&lead->minded, true);
-    if (stk_unlikely(atomic_load(&lead->watch) == STK_LEAD_ASLEEP))
+    watch = atomic_load(&lead->watch);
+    if (stk_unlikely(watch == STK_LEAD_ASLEEP || watch == STK_LEAD_LEADING))
         stk_lead_rouse(lead);
 }
 

@@ -226,6 +226,12 @@ static PyObject *wait_new_future(StkWait *w)
     return future;
 }
 
+/* Whether it is the coroutine of the exchange that runs, in the thread that it belongs to. */
+static inline bool wait_is_stepped(const StkExchange *ex)
+{
+    return ex->asgi && ex->asgi->driven == ex && PyThreadState_Get() == ex->call.ts;
+}
+
 static PySendResult wait_am_send(PyObject *op, PyObject *arg, PyObject **ret_value)
 {
     StkWait *w = (StkWait *)op;
@@ -237,7 +243,11 @@ static PySendResult wait_am_send(PyObject *op, PyObject *arg, PyObject **ret_val
         PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
         return PYGEN_ERROR;
     }
-    if (w->kind == STK_WAIT_RECEIVE) {
+    if (ex->ready && wait_is_stepped(ex) && w->kind == STK_WAIT_RECEIVE) {
+        value = ex->ready;
+        ex->ready = NULL;
+        r = 1;
+    } else if (w->kind == STK_WAIT_RECEIVE) {
         r = stk_receive_next(ex, &value);
     } else {
         r = wait_check_send(ex);

@@ -16,8 +16,6 @@
 #include "base/mem.h"
 #include "wire/ws_handshake.h"
 
-enum { WS_TEXT_SHORT = 512 };
-
 /* Where a WebSocket stands. */
 enum ws_state {
     WS_NEW,     /* websocket.connect is to be received */
@@ -102,27 +100,16 @@ static PyObject *ws_disconnect(StkExchange *ex, long code, const char *reason, s
     return message;
 }
 
-/* Valid UTF-8 as a str: short text, ASCII as a rule, without the decoder's preparations. NULL with
- * an exception. */
-static PyObject *ws_text(const char *ptr, size_t len)
+/* Valid UTF-8 as a str. NULL with an exception. */
+static PyObject *ws_text(const struct stk_ws_view *view)
 {
-    uint64_t all = 0, word;
     PyObject *text;
-    size_t at = 0;
 
-    if (len == 0 || len > WS_TEXT_SHORT)
-        return PyUnicode_DecodeUTF8(ptr, (Py_ssize_t)len, NULL);
-    for (; len - at >= sizeof(word); at += sizeof(word)) {
-        memcpy(&word, ptr + at, sizeof(word));
-        all |= word;
-    }
-    for (; at < len; at++)
-        all |= (unsigned char)ptr[at];
-    if (all & 0x8080808080808080)
-        return PyUnicode_DecodeUTF8(ptr, (Py_ssize_t)len, NULL);
-    text = PyUnicode_New((Py_ssize_t)len, 127);
+    if (!view->ascii || view->len == 0)
+        return PyUnicode_DecodeUTF8(view->ptr, (Py_ssize_t)view->len, NULL);
+    text = PyUnicode_New((Py_ssize_t)view->len, 127);
     if (text)
-        memcpy(PyUnicode_1BYTE_DATA(text), ptr, len);
+        memcpy(PyUnicode_1BYTE_DATA(text), view->ptr, view->len);
     return text;
 }
 
@@ -135,7 +122,7 @@ static PyObject *ws_received(const struct stk_state *st, const struct stk_ws_vie
     if (!message)
         return NULL;
     if (view->text)
-        r = ws_put(st, message, STK_NAME_s_text, ws_text(view->ptr, view->len));
+        r = ws_put(st, message, STK_NAME_s_text, ws_text(view));
     else
         r = ws_put(st, message, STK_NAME_s_bytes,
                    PyBytes_FromStringAndSize(view->ptr, (Py_ssize_t)view->len));

@@ -293,8 +293,10 @@ static inline bool websocket_show(struct stk_conn *conn, struct stk_detached *d,
                                   struct stk_lead_thread *thread)
 {
     const struct stk_ws_item *item = &conn->ws->inbox.item;
-    struct stk_ws_view view = {
-        .ptr = item->data.ptr, .len = item->data.len, .text = item->opcode == STK_WS_TEXT};
+    struct stk_ws_view view = {.ptr = item->data.ptr,
+                               .len = item->data.len,
+                               .text = item->opcode == STK_WS_TEXT,
+                               .ascii = item->ascii};
 
     return conn->server->host_ops->message(conn->server->host, thread->host_thread, &d->rq.base,
                                            &view);
@@ -455,33 +457,47 @@ static void websocket_read(struct stk_conn *conn, struct stk_lead_thread *thread
     }
 }
 
-bool stk_websocket_on_event(struct stk_conn *conn, struct stk_lead_thread *thread, uint32_t events)
+/* An event that is not just input. */
+static void websocket_on_more(struct stk_conn *conn, struct stk_lead_thread *thread,
+                              uint32_t events)
 {
     struct stk_detach *det = conn->server->detach;
+    struct stk_detached *d = conn->detached;
+
+    if (events & EPOLLOUT)
+        stk_detach_drain_output(det, d);
+    if (!(events & ~(uint32_t)EPOLLOUT) && !stk_conn_io_hides(conn))
+        return;
+    if (websocket_reads(conn))
+        websocket_read(conn, thread);
+    else if (events & EPOLLRDHUP)
+        stk_detach_tell(det, d, STK_WAKE_GONE);
+    if (conn->detached == d && events & (EPOLLHUP | EPOLLERR) && !websocket_reads(conn))
+        stk_detach_hang(det, d);
+}
+
+bool stk_websocket_on_event(struct stk_conn *conn, struct stk_lead_thread *thread, uint32_t events)
+{
     struct stk_detached *d = conn->detached;
     struct stk_websocket *ws = conn->ws;
     bool shows;
 
     if (d->hung)
         return false;
-    if (events & EPOLLOUT)
-        stk_detach_drain_output(det, d);
-    if (events & ~(uint32_t)EPOLLOUT || stk_conn_io_hides(conn)) {
-        if (websocket_reads(conn))
-            websocket_read(conn, thread);
-        else if (events & EPOLLRDHUP)
-            stk_detach_tell(det, d, STK_WAKE_GONE);
-        if (conn->detached != d)
-            return false;
-        if (events & (EPOLLHUP | EPOLLERR) && !websocket_reads(conn))
-            stk_detach_hang(det, d);
-    }
+    if (stk_likely(events == EPOLLIN && websocket_reads(conn)))
+        websocket_read(conn, thread);
+    else
+        websocket_on_more(conn, thread, events);
+    if (conn->detached != d)
+        return false;
+    shows = ws->shows;
+    ws->shows = false;
+    if (stk_likely(shows && events == EPOLLIN && !stk_conn_io_hides(conn)))
+        return true; /* nothing has changed */
     if (ws->pending && conn->timer.deadline > ws->pending_from + WEBSOCKET_PENDING_MS)
         stk_timer_set(conn->server->loop, &conn->timer, WEBSOCKET_PENDING_MS);
     websocket_shut(conn);
     stk_detach_listen(conn);
-    shows = ws->shows;
-    ws->shows = false;
     return shows;
 }
 

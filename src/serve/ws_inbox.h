@@ -20,6 +20,7 @@ struct stk_ws_inflater;
 
 struct stk_ws_item {
     uint8_t opcode; /* TEXT or BINARY; or of a control frame */
+    bool ascii;     /* it is known that all bytes are below 0x80 */
     stk_span data;
 };
 
@@ -69,8 +70,13 @@ enum stk_ws_inbox_result stk_ws_inbox_step(struct stk_ws_inbox *in, char **buf, 
  * way, as mostly; false: nothing has happened. */
 static inline bool stk_ws_inbox_take_only(struct stk_ws_inbox *in, char *buf, size_t len)
 {
+    struct stk_ws_only only;
+
+    if (!stk_ws_decode_only(&in->decoder, buf, len, &only))
+        return false;
+    in->item = (struct stk_ws_item){.opcode = only.opcode, .ascii = only.ascii, .data = only.data};
     in->apart = true;
-    return stk_ws_decode_only(&in->decoder, buf, len, &in->item.opcode, &in->item.data);
+    return true;
 }
 /* After MESSAGE: lets the item wait; false: no memory. Or forgets it: it has been taken. */
 bool stk_ws_inbox_keep(struct stk_ws_inbox *in) STK_MUST_CHECK;

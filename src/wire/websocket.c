@@ -261,12 +261,46 @@ enum stk_ws_result stk_ws_decode(struct stk_ws_decoder *d, char *buf, size_t len
     return STK_WS_PARTIAL;
 }
 
-bool stk_ws_decode_only(const struct stk_ws_decoder *d, char *buf, size_t len, uint8_t *ret_opcode,
-                        stk_span *ret_payload)
+/* Unmasks up to 125 bytes, from the first of the mask on; whether all are ASCII. */
+static inline bool ws_unmask_short(char *p, size_t len, uint32_t mask)
 {
-    struct stk_utf8 utf8 = {0};
+    const uint64_t high = 0x8080808080808080, wide = (uint64_t)mask << 32 | mask;
+    ws_block all = {0, 0}, m = {wide, wide};
+    char *end = p + len;
+    uint64_t rest = 0, x;
+
+    for (; end - p >= 16; p += 16) {
+        ws_block a;
+
+        memcpy(&a, p, 16);
+        a ^= m;
+        all |= a;
+        memcpy(p, &a, 16);
+    }
+    for (; end - p >= 4; p += 4) {
+        uint32_t half;
+
+        memcpy(&half, p, 4);
+        half ^= mask;
+        rest |= half;
+        memcpy(p, &half, 4);
+    }
+    for (x = wide; p < end; p++) {
+        unsigned char key;
+
+        memcpy(&key, (char *)&x + ((size_t)(p - end) + len) % 4, 1);
+        *p = (char)((unsigned char)*p ^ key);
+        rest |= (unsigned char)*p;
+    }
+    return !((all[0] | all[1] | rest) & high);
+}
+
+bool stk_ws_decode_only(const struct stk_ws_decoder *d, char *buf, size_t len,
+                        struct stk_ws_only *ret_only)
+{
     unsigned first, size;
     uint32_t mask;
+    bool ascii;
 
     if (len < 6 || len > 6 + STK_WS_CONTROL_MAX || d->state != WS_STATE_HEAD || d->head_len != 0 ||
         d->message_opcode != 0 || d->error != STK_WS_PARTIAL || d->closed)
@@ -277,14 +311,18 @@ bool stk_ws_decode_only(const struct stk_ws_decoder *d, char *buf, size_t len, u
         (d->limit > 0 && size > d->limit))
         return false;
     memcpy(&mask, buf + 2, 4);
-    (void)stk_ws_mask(buf + 6, size, mask);
-    if (first == (WS_FIN | STK_WS_TEXT) &&
-        (!stk_utf8_feed(&utf8, buf + 6, size) || !stk_utf8_is_whole(&utf8))) {
-        (void)stk_ws_mask(buf + 6, size, mask); /* as it came */
-        return false;
+    ascii = ws_unmask_short(buf + 6, size, mask);
+    if (!ascii && first == (WS_FIN | STK_WS_TEXT)) {
+        struct stk_utf8 utf8 = {0};
+
+        if (!stk_utf8_feed(&utf8, buf + 6, size) || !stk_utf8_is_whole(&utf8)) {
+            (void)ws_unmask_short(buf + 6, size, mask); /* as it came */
+            return false;
+        }
     }
-    *ret_opcode = (uint8_t)(first & WS_OPCODE);
-    *ret_payload = stk_span_make(buf + 6, size);
+    *ret_only = (struct stk_ws_only){.data = stk_span_make(buf + 6, size),
+                                     .opcode = (uint8_t)(first & WS_OPCODE),
+                                     .ascii = ascii};
     return true;
 }
 

@@ -63,6 +63,13 @@ struct stk_ws_event {
     bool compressed; /* the message is (RSV1, RFC 7692 section 6) */
 };
 
+/* A message that is all of an input. */
+struct stk_ws_only {
+    stk_span data;  /* in the input, unmasked */
+    uint8_t opcode; /* TEXT (it is UTF-8) or BINARY */
+    bool ascii;     /* all bytes of it are below 0x80 */
+};
+
 struct stk_ws_decoder {
     uint64_t left;    /* payload bytes left of the current frame */
     uint64_t message; /* payload bytes of the current message, its current frame included */
@@ -92,11 +99,11 @@ enum stk_ws_result stk_ws_decode(struct stk_ws_decoder *d, char *buf, size_t len
                                  size_t *ret_consumed, struct stk_ws_event *ret_event);
 /*
  * The way of most messages: between two of them, buf[0..len) is just one, whole, short and not
- * compressed. True: it has been unmasked, its opcode and payload are told, and text is UTF-8; the
- * decoder is where it was. False: nothing has happened, stk_ws_decode is to see it.
+ * compressed. True: it has been unmasked, and is told; the decoder is where it was. False: nothing
+ * has happened, stk_ws_decode is to see it.
  */
-bool stk_ws_decode_only(const struct stk_ws_decoder *d, char *buf, size_t len, uint8_t *ret_opcode,
-                        stk_span *ret_payload);
+bool stk_ws_decode_only(const struct stk_ws_decoder *d, char *buf, size_t len,
+                        struct stk_ws_only *ret_only);
 /* Whether the decoder is at the border of two messages, of which nothing is kept. */
 static inline bool stk_ws_decoder_is_idle(const struct stk_ws_decoder *d)
 {

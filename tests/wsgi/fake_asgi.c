@@ -19,7 +19,8 @@ struct asgi_request {
     bool asks; /* a message of the WebSocket is wanted */
 };
 
-static const struct stk_ws_view asgi_message = {.ptr = "Hello, World!", .len = 13, .text = true};
+static const struct stk_ws_view asgi_message = {
+    .ptr = "Hello, World!", .len = 13, .text = true, .ascii = true};
 
 static struct asgi_request *asgi_of(struct stk_request *req)
 {

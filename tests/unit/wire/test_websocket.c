@@ -58,11 +58,12 @@ static void sink_event(struct sink *s, const struct stk_ws_event *e)
 /* The control frames within a message stand where they came; to compare, pieces are not marked. */
 static enum stk_ws_result feed(struct stk_ws_decoder *d, struct sink *s, char *p, size_t len)
 {
-    struct stk_ws_event only = {.begin = true, .end = true};
+    struct stk_ws_only only;
 
-    if (s->shortens && stk_ws_decode_only(d, p, len, &only.opcode, &only.data)) {
+    if (s->shortens && stk_ws_decode_only(d, p, len, &only)) {
         assert_true(only.data.ptr == p + 6 && only.data.len == len - 6);
-        sink_event(s, &only);
+        sink_event(s, &(struct stk_ws_event){
+                          .data = only.data, .opcode = only.opcode, .begin = true, .end = true});
         return STK_WS_PARTIAL;
     }
     for (;;) {
@@ -285,19 +286,44 @@ static void test_only(void **state)
         char bytes[256], *p;
         size_t len = put(bytes, &only[i].frame, 7);
         struct stk_ws_decoder d, before;
-        stk_span text = {NULL, 0};
-        uint8_t opcode = 0;
+        struct stk_ws_only found = {.opcode = 0};
 
         stk_ws_decoder_init(&d, 5, true);
         before = d;
         p = edge_before(bytes, len);
-        assert_int_equal(stk_ws_decode_only(&d, p, len, &opcode, &text), only[i].text != NULL);
+        assert_int_equal(stk_ws_decode_only(&d, p, len, &found), only[i].text != NULL);
         assert_memory_equal(&d, &before, sizeof(d));
         if (only[i].text) {
-            assert_true(stk_span_eq(text, stk_span_str(only[i].text)));
-            assert_int_equal(opcode, only[i].frame.first & 0x0f);
+            assert_true(stk_span_eq(found.data, stk_span_str(only[i].text)));
+            assert_int_equal(found.opcode, only[i].frame.first & 0x0f);
         } else {
             assert_memory_equal(p, bytes, len);
+        }
+    }
+}
+
+/* Of each length, with one byte that is not ASCII at each place, or none. */
+static void test_only_of_each_length(void **state)
+{
+    static char text[STK_WS_CONTROL_MAX + 1], bytes[256];
+    struct stk_ws_decoder d;
+
+    (void)state;
+    stk_ws_decoder_init(&d, 0, false);
+    for (size_t n = 1; n <= STK_WS_CONTROL_MAX; n++) {
+        for (size_t at = 0; at <= n; at++) {
+            struct stk_ws_only only;
+            size_t len;
+
+            memset(text, 'a', n);
+            text[n / 2] = 'b';
+            text[at] = (char)(at < n ? 0x80 : 0);
+            text[n] = '\0';
+            len = put(bytes, &(struct frame){0x82, 0, n, text}, (unsigned)n);
+            assert_true(stk_ws_decode_only(&d, edge_before(bytes, len), len, &only));
+            assert_int_equal(only.ascii, at == n);
+            assert_int_equal(only.data.len, n);
+            assert_memory_equal(only.data.ptr, text, n);
         }
     }
 }
@@ -464,6 +490,7 @@ int main(void)
         cmocka_unit_test(test_cases_at_every_split),
         cmocka_unit_test(test_cases_byte_by_byte),
         cmocka_unit_test(test_only),
+        cmocka_unit_test(test_only_of_each_length),
         cmocka_unit_test(test_masks),
         cmocka_unit_test(test_large_messages),
         cmocka_unit_test(test_heads),
