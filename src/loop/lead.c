@@ -273,10 +273,11 @@ static bool lead_dispatch_hosted(struct stk_lead_thread *t, struct epoll_event *
         stk_loop_dispatch(&events[i++], t);
         if (!t->own)
             return false;
-        /* An event that has not called the application was short; and the exact clock costs a
-         * hundredth of a short request. */
+        /* An event that has not called the application was short; and while calls are, the exact
+         * clock costs a hundredth of one. */
         if (i % LEAD_HOSTED_SHORT != 0 &&
-            (t->word == word || stk_likely(stk_time_mono_coarse_ms() == coarse)))
+            (t->word == word || (stk_likely(lead->batch == STK_LOOP_BATCH) &&
+                                 stk_likely(stk_time_mono_coarse_ms() == coarse))))
             continue;
         if (stk_time_mono_ns() > until)
             break;
