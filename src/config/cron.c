@@ -59,7 +59,7 @@ static void cron_bad(const struct cron_part *part)
 /* Adds from..to, each step-th of it. False: that is no part of the field. */
 static bool cron_range(struct cron_part *part, int from, int to, int step)
 {
-    if (from < part->field->min || to > part->field->max || from > to || step < 1)
+    if (from < 0 || from < part->field->min || to > part->field->max || from > to || step < 1)
         return false;
     for (int v = from; v <= to; v += step)
         part->bits |= UINT64_C(1) << v;

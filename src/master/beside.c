@@ -451,6 +451,16 @@ static void beside_put_program(struct stk_json *j, const struct stk_program *p, 
     stk_json_object_end(j);
 }
 
+void stk_beside_put_crons(struct stk_json *j, const struct stk_master *m)
+{
+    stk_json_name(j, "crons");
+    stk_json_array_begin(j);
+    for (size_t i = 0; i < m->beside.config->ncrons; i++)
+        if (m->beside.crons[i].spec->touch == NULL)
+            stk_cron_put_stats(j, &m->beside.crons[i]);
+    stk_json_array_end(j);
+}
+
 void stk_beside_put_status(struct stk_json *j, const struct stk_master *m)
 {
     const struct stk_beside *b = &m->beside;

@@ -116,6 +116,8 @@ bool stk_beside_holds(const struct stk_master *m);
 /* In a forked child: closes what is the master's. */
 void stk_beside_leave(struct stk_master *m);
 void stk_beside_close(struct stk_master *m);
+/* Into an open object: "crons" as uWSGI's statistics have them. */
+void stk_beside_put_crons(struct stk_json *j, const struct stk_master *m);
 /* Into an open object: "programs", "crons", "alarms". */
 void stk_beside_put_status(struct stk_json *j, const struct stk_master *m);
 
@@ -140,6 +142,7 @@ void stk_cron_init(struct stk_cron *c, struct stk_master *m, const struct stk_cr
 void stk_cron_run(struct stk_cron *c);
 /* Has all its commands end. */
 void stk_cron_stop(struct stk_cron *c, stk_msec grace);
+void stk_cron_put_stats(struct stk_json *j, const struct stk_cron *c);
 void stk_cron_put_status(struct stk_json *j, const struct stk_cron *c);
 void stk_cron_deinit(struct stk_cron *c);
 

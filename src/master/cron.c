@@ -145,3 +145,26 @@ void stk_cron_put_status(struct stk_json *j, const struct stk_cron *c)
     stk_json_array_end(j);
     stk_json_object_end(j);
 }
+
+void stk_cron_put_stats(struct stk_json *j, const struct stk_cron *c)
+{
+    static const char *const names[] = {"minute", "hour", "day", "month", "week"};
+    pid_t pid = -1;
+
+    stk_list_for_each (it, &c->runs) {
+        pid = stk_container_of(it, struct cron_run, link)->child.pid;
+    }
+    stk_json_object_begin(j);
+    /* What is no number there, as a list, is -1: not one time. */
+    for (size_t i = 0; i < STK_ARRAY_LEN(names); i++) {
+        char *end = NULL;
+        long value = strtol(c->spec->text[i], &end, 10);
+
+        stk_json_put_int(j, names[i], end != c->spec->text[i] && *end == '\0' ? value : -1);
+    }
+    stk_json_put_string(j, "command", c->spec->command);
+    stk_json_put_uint(j, "unique", c->spec->unique);
+    stk_json_put_int(j, "pid", pid);
+    stk_json_put_int(j, "started_at", pid > 0 ? (int64_t)c->last : 0);
+    stk_json_object_end(j);
+}

@@ -21,6 +21,15 @@ static const char *report_state(const struct stk_master *m)
     return m->ever_ready ? "serving" : "starting";
 }
 
+/* In uWSGI's schema, which has them only where there are any. */
+static void report_crons(struct stk_json *j, const void *arg)
+{
+    const struct stk_master *m = arg;
+
+    if (m->beside.config != NULL && m->beside.config->ncrons > 0)
+        stk_beside_put_crons(j, m);
+}
+
 void stk_report_stats(const struct stk_master *m, struct stk_stats *ret_stats)
 {
     *ret_stats = (struct stk_stats){
@@ -33,6 +42,8 @@ void stk_report_stats(const struct stk_master *m, struct stk_stats *ret_stats)
         .reason_name = stk_close_reason_name,
         .nreasons = STK_CLOSE_REASONS,
         .state = report_state(m),
+        .more = report_crons,
+        .more_arg = m,
     };
 }
 

@@ -438,6 +438,8 @@ void stk_stats_write(struct stk_json *j, const struct stk_stats *stats)
     for (unsigned i = 0; i < stats->nworkers; i++)
         stats_put_worker(&c, i);
     stk_json_array_end(j);
+    if (stats->more != NULL)
+        stats->more(j, stats->more_arg);
     stats_put_own(&c);
     stk_json_object_end(j);
 }

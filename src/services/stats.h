@@ -26,7 +26,9 @@ struct stk_stats {
     const struct stk_caches *caches;             /* NULL: none */
     const char *(*reason_name)(unsigned reason); /* of closed connections */
     unsigned nreasons;
-    const char *state; /* "serving", "stopping" ... */
+    const char *state;                                 /* "serving", "stopping" ... */
+    void (*more)(struct stk_json *j, const void *arg); /* writes fields of the master's; or NULL */
+    const void *more_arg;
 };
 
 /* Writes one object. */

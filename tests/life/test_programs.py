@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 
@@ -301,6 +302,7 @@ def test_cron(beside, tmp_path):
         unique-cron = ["*/1 0-23 1-31 1,2,3-12 0-7 date >> dates", "-1 -1 -1 -1 -1 sleep 1000"]
         graceful-timeout = 0.1
         touch-exec = "here echo touched"
+        stats = "unix:stats"
         [[cron]]
         command = "echo cleaning; exit 4"
         [[cron]]
@@ -321,6 +323,11 @@ def test_cron(beside, tmp_path):
     (tmp_path / "here").write_text("")
     log(r"touch-exec echo is process \d+: echo touched")
     log(r"info: echo: touched")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(tmp_path / "stats"))
+        stats = json.loads(b"".join(iter(lambda: client.recv(65536), b"")))["crons"]
+    assert [(row["minute"], row["unique"], row["command"]) for row in stats][3] == (-1, 1, "sleep 1000")
+    assert len(stats) == 4
     crons = {cron["name"]: cron for cron in one.status()["crons"]}
     assert crons["date"]["unique"] and crons["date"]["started"] == 1
     assert crons["sleep"]["time"] == ["-1"] * 5
