@@ -19,6 +19,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -269,6 +270,7 @@ static ssize_t sink_write_datagram(const struct stk_log_sink *sink, enum stk_log
     struct stk_log_clock clock;
     size_t text = len > 0 && data[len - 1] == '\n' ? len - 1 : len;
     struct msghdr msg = {.msg_name = sink->peer, .msg_namelen = sink->peer_len};
+    size_t room = SIZE_MAX, at = 0;
     struct iovec iov[2];
     char head[320];
     int n = 0;
@@ -282,15 +284,20 @@ static ssize_t sink_write_datagram(const struct stk_log_sink *sink, enum stk_log
     } else if (sink->ident != NULL) {
         n = snprintf(head, sizeof head, "%.255s", sink->ident);
     }
-    if (sink->packet_max > 0 && text + (size_t)n > sink->packet_max)
-        text = sink->packet_max > (size_t)n ? sink->packet_max - (size_t)n : 0;
+    if (sink->packet_max > 0)
+        room = sink->packet_max > (size_t)n ? sink->packet_max - (size_t)n : 0;
     iov[0] = (struct iovec){.iov_base = head, .iov_len = (size_t)n};
-    iov[1] = (struct iovec){.iov_base = (void *)(uintptr_t)data, .iov_len = text};
     msg.msg_iov = iov;
     msg.msg_iovlen = 2;
-    if (sendmsg(sink->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
-        return (ssize_t)len;
-    return errno == ENOBUFS ? -EAGAIN : -errno;
+    do {
+        size_t piece = text - at < room ? text - at : room;
+
+        iov[1] = (struct iovec){.iov_base = (void *)(uintptr_t)(data + at), .iov_len = piece};
+        if (sendmsg(sink->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+            return errno == ENOBUFS ? -EAGAIN : -errno;
+        at += piece;
+    } while (sink->split && at < text && room > 0);
+    return (ssize_t)len;
 }
 
 static ssize_t sink_write_polled(const struct stk_log_sink *sink, const char *data, size_t len)

@@ -45,6 +45,7 @@ struct stk_log_sink {
     struct sockaddr *peer; /* of datagrams */
     socklen_t peer_len;
     size_t packet_max; /* of datagrams, bytes; a longer line is cut. 0: no limit */
+    bool split;        /* or sent in pieces */
 };
 
 /*

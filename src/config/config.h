@@ -175,6 +175,7 @@ struct stk_config {
     struct stk_strv log_encoder, log_req_encoder; /* "name[:logger][ argument]" */
     struct stk_strv log_drain, log_filter;        /* patterns */
     int64_t rsyslog_packet_size;
+    bool rsyslog_split_messages;
     int64_t log_maxsize;  /* bytes; 0: files grow */
     char *log_backupname; /* of the error log; NULL: PATH.TIME */
     struct stk_strv touch_logrotate, touch_logreopen;

@@ -56,6 +56,7 @@ struct stk_log_fan {
     enum stk_log_fan_kind kind;
     mode_t mode;
     size_t packet_max;
+    bool split;
     struct stk_log_sink raw_sink;
     struct fan_place *raw; /* the place that is written to without loggers */
     struct fan_place **places;
@@ -153,6 +154,7 @@ static void fan_open(struct stk_log_fan *fan, struct fan_place *p)
     int r = stk_log_place_open(&p->place, fan->mode, fan->packet_max, &p->sink);
 
     p->open = r == 0;
+    p->sink.split = p->open && fan->split;
     if (r < 0)
         stk_log_error("%s cannot be opened, and its lines are lost until the logs are opened "
                       "again: %s",
@@ -264,6 +266,7 @@ int stk_log_fan_new(struct stk_log_fan **ret_fan, const struct stk_config *confi
     fan->raw_sink = *raw;
     fan->mode = stk_log_fan_mode(config);
     fan->packet_max = (size_t)config->rsyslog_packet_size;
+    fan->split = config->rsyslog_split_messages;
     if (fan_build(fan, config, ret_error) < 0) {
         stk_log_fan_free(fan);
         return -EINVAL;

@@ -43,7 +43,7 @@ def until(path, wanted, seconds=60):
 # What is the same there and here, and what is only of the same shape: times, sizes of processes and heads.
 SAME = (
     "%(addr)|%(user)|%(method)|%(uri)|%(proto)|%(status)|%(rsize)|%(cl)|%(referer)|%(uagent)|%(host)|%(wid)|%(core)|"
-    "%(modifier1)|%(modifier2)|%(switches)|%(who)|%(nobody)|%(var.PATH_INFO)|%(var.QUERY_STRING)|%(var.SERVER_PORT)|"
+    "%(modifier1)|%(modifier2)|%(switches)|%(who)|%(nobody)|%(by)|%(var.PATH_INFO)|%(var.QUERY_STRING)|%(var.SERVER_PORT)|"
     "%(var.HTTP_X_WHO)|%(var.HTTPS)|%(var.CONTENT_LENGTH)|%(werr)|%(rerr)|%(ioerr)|%(metric.length)|{braces}|100 text"
 )
 SHAPE = (
@@ -57,7 +57,7 @@ def shape(text):
 
 
 def test_every_variable_of_log_format(both):  # noqa: F811
-    ini = "log-format = LINE|%s|%s\nlog-date = %%%%Y at %%%%H\nlogformat-strftime = true\nmetric = name=length\nreq-logger = file:req.log\n"
+    ini = "route-run = logvar:by=rule ${REQUEST_METHOD}\nlog-format = LINE|%s|%s\nlog-date = %%%%Y at %%%%H\nlogformat-strftime = true\nmetric = name=length\nreq-logger = file:req.log\n"
     theirs, ours = both(ini % (SAME, SHAPE), app=APP)
     found = []
     for server in (theirs, ours):
@@ -129,6 +129,7 @@ def test_one_server_of_all_kinds(serve, tmp_path):
         "disable-logging = true\nlog-4xx = true\nlog-zero = true\nlog-format = R %(uri) %(status)\n"
         "touch-logrotate = rotate.txt\ntouch-logreopen = reopen.txt\nlogfile-chmod = 604\nlogger = stdio\n"
         "logger = udp socket:127.0.0.1:{0},PFX\nlog-route = udp printed /udp\nlogger = remote rsyslog:127.0.0.1:{0},host app\n"
+        "rsyslog-packet-size = 256\nrsyslog-split-messages = true\n"
         "log-route = remote printed /remote\nlogger = gone file:missing/x.log\nlog-route = gone printed /gone\n".format(port)
     )
     (tmp_path / "app.py").write_text(APP.replace("import uwsgi\n", "import uwsgi\n    if path_of(environ): uwsgi.log_this_request()\n")

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -214,6 +215,42 @@ static void test_datagrams(void **state)
     clear(&config);
 }
 
+/* A line for a daemon elsewhere that is too long for a datagram. */
+static void test_pieces(void **state)
+{
+    struct stk_config config = {
+        .logfile_chmod = -1, .rsyslog_packet_size = 256, .rsyslog_split_messages = true};
+    struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    socklen_t len = sizeof addr;
+    int fd = socket(AF_INET, SOCK_DGRAM, 0);
+    char text[512], line[402], logger[64];
+    struct stk_log_fan *fan;
+    size_t seen = 0;
+
+    (void)state;
+    assert_int_equal(bind(fd, (const struct sockaddr *)&addr, sizeof addr), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&addr, &len), 0);
+    snprintf(logger, sizeof logger, "rsyslog:127.0.0.1:%d,host tag", ntohs(addr.sin_port));
+    add(&config.logger, logger);
+    fan = make(&config, STK_LOG_FAN_MAIN);
+    memset(line, 'x', 400);
+    strcpy(line + 400, "\n");
+    write_text(fan, line);
+    for (int i = 0; i < 2; i++) {
+        ssize_t n = recv(fd, text, sizeof text - 1, 0);
+
+        assert_in_range(n, 1, 256);
+        text[n] = '\0';
+        assert_memory_equal(text, "<29>", 4);
+        assert_non_null(strstr(text, " host tag: x"));
+        seen += strlen(strstr(text, ": x") + 2);
+    }
+    assert_int_equal(seen, 400);
+    close(fd);
+    stk_log_fan_free(fan);
+    clear(&config);
+}
+
 static void assert_refused(const char *what, int r, char *error, const char *expected)
 {
     if (r != -EINVAL)
@@ -352,6 +389,7 @@ int main(void)
         cmocka_unit_test(test_what_cannot_be_opened),
         cmocka_unit_test(test_long_lines),
         cmocka_unit_test(test_datagrams),
+        cmocka_unit_test(test_pieces),
         cmocka_unit_test(test_mistakes),
         cmocka_unit_test(test_encoders),
         cmocka_unit_test(test_logvars),
