@@ -112,7 +112,7 @@ enum stk_regex_result stk_regex_match(const struct stk_regex *regex,
     union {
         const char *c;
         PCRE2_SPTR u;
-    } subject = {.c = text.ptr};
+    } subject = {.c = text.ptr != NULL ? text.ptr : ""}; /* before PCRE2 10.40 NULL is an error */
     const PCRE2_SIZE *at;
     uint32_t n;
     int r = pcre2_match(regex->code, subject.u, text.len, 0, 0, scratch->data, scratch->context);

@@ -759,6 +759,8 @@ void stk_response_end(struct stk_serve_request *rq)
     if (stk_unlikely(rq->gone)) {
         rq->keep_alive = false;
         stk_compress_release(rq);
+        if (rq->started && !rq->committed) /* a head that is not to leave */
+            rq->t->out.len = rq->t->out.mark;
     } else if (stk_unlikely(!rq->ended)) {
         stk_response_fail(&rq->base);
     }

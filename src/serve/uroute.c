@@ -133,24 +133,27 @@ static enum uroute_next uroute_go(struct stk_uroute *u, struct stk_serve_request
         .chain = chain,
     };
 
-    if (u->chains[chain].n == 0)
-        return UROUTE_CONTINUE;
-    if (!stk_uroute_path(&run))
-        return chain == UROUTE_FINAL ? UROUTE_CONTINUE : stk_uroute_refuse(&run, 414, "");
+    if (chain == UROUTE_REQUEST && !stk_uroute_path(&run))
+        return stk_uroute_refuse(&run, 414, "");
     return uroute_walk(&run);
 }
 
 /* ---- the request ---------------------------------------------------------------------------- */
 
-/* Gives the application the variables of rules beside those that there are; in their place, too. */
-static bool uroute_give_vars(struct uroute_thread *t, struct stk_serve_request *rq)
+/*
+ * Gives the application the variables of rules beside those that there are; in their place, too.
+ * Where variables come with the head, one of its own tells that these are others.
+ */
+static bool uroute_give_vars(struct uroute_run *run)
 {
-    const struct stk_uroute_state *state = rq->uroute;
+    const struct stk_uroute_state *state = run->state;
+    struct stk_serve_request *rq = run->rq;
+    struct uroute_thread *t = run->t;
     size_t n = rq->base.nvars;
 
     if (state->nadded == 0)
         return true;
-    if (n + state->nadded > UROUTE_VARS)
+    if (n + state->nadded > UROUTE_VARS || (rq->base.vars_of_head && stk_uroute_own(run) == NULL))
         return false;
     if (n > 0)
         memcpy(t->vars, rq->base.vars, n * sizeof t->vars[0]);
@@ -182,6 +185,7 @@ enum stk_uroute_result stk_uroute_request(struct stk_uroute *u, struct stk_serve
     struct stk_uroute_state *state = &t->state;
     char *memory = state->memory;
     size_t cap = state->cap;
+    struct uroute_run run = {.all = u, .rq = rq, .state = state, .t = t};
     enum uroute_next next;
 
     memset(state, 0, offsetof(struct stk_uroute_state, fields));
@@ -198,16 +202,13 @@ enum stk_uroute_result stk_uroute_request(struct stk_uroute *u, struct stk_serve
         uroute_close(rq);
         return STK_UROUTE_ANSWERED;
     }
-    if (state->has_answer || !uroute_give_vars(t, rq)) {
-        struct uroute_run run = {.all = u, .rq = rq, .state = state, .t = t};
-
-        if (state->has_answer) /* what a rule has sent is the response */
-            (void)stk_uroute_gathered(&run);
-        else
-            (void)stk_uroute_refuse(&run, 400, "");
-        return STK_UROUTE_ANSWERED;
-    }
-    return STK_UROUTE_GO;
+    if (state->has_answer) /* what a rule has sent is the response */
+        (void)stk_uroute_gathered(&run);
+    else if (uroute_give_vars(&run))
+        return STK_UROUTE_GO;
+    else
+        (void)stk_uroute_refuse(&run, 400, "");
+    return STK_UROUTE_ANSWERED;
 }
 
 bool stk_uroute_app(const struct stk_serve_request *rq, stk_span *ret_app)
@@ -279,6 +280,8 @@ static bool uroute_may_leave(struct stk_serve_request *rq, enum uroute_chain cha
     case UROUTE_CLOSE:
         rq->gone = true;
         rq->keep_alive = false;
+        rq->status = UROUTE_CLOSED;
+        rq->base.status = UROUTE_CLOSED;
         rq->base.replaced = true;
         return false;
     default:
@@ -336,6 +339,7 @@ bool stk_uroute_detach(struct stk_serve_request *rq)
     memcpy(to->memory, from->memory, from->len);
     to->has_head = true; /* the copy of a detached request is its own */
     uroute_move(from, to, &to->app);
+    uroute_move(from, to, &to->path);
     uroute_move(from, to, &to->reason);
     uroute_move(from, to, &to->body);
     for (size_t i = 0; i < to->nfields; i++)

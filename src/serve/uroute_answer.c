@@ -53,6 +53,8 @@ static enum uroute_next answer_send(struct uroute_run *run, const struct answer 
 
 enum uroute_next stk_uroute_refuse(struct uroute_run *run, unsigned status, const char *text)
 {
+    if (run->chain == UROUTE_FINAL) /* it is over, and the thread's buffer another request's */
+        return UROUTE_CONTINUE;
     stk_response_plain(run->rq, status, text);
     return UROUTE_ANSWERED;
 }
@@ -314,6 +316,8 @@ static enum uroute_next answer_auth(struct uroute_run *run, const struct uroute_
 
 enum uroute_next stk_uroute_answer(struct uroute_run *run, const struct uroute_rule *rule)
 {
+    if (run->chain == UROUTE_FINAL)
+        return UROUTE_CONTINUE;
     switch (rule->action) {
     case UROUTE_DO_BREAK:
         return answer_break(run, rule);

@@ -121,11 +121,15 @@ static bool auth_crypt(const char *password, stk_span hash)
 /* A line without its end; false: it is the last. Lines that are too long are none of ours. */
 static bool auth_line(FILE *file, char line[AUTH_LINE], stk_span *ret_user, stk_span *ret_hash)
 {
+    bool cut = false;
+
     while (fgets(line, AUTH_LINE, file) != NULL) {
         size_t len = strcspn(line, "\r\n");
         char *colon = memchr(line, ':', len), *end;
+        bool rest = cut; /* of a line that is too long */
 
-        if (line[0] == '#' || colon == NULL)
+        cut = len == AUTH_LINE - 1;
+        if (rest || cut || line[0] == '#' || colon == NULL)
             continue;
         *ret_user = stk_span_make(line, (size_t)(colon - line));
         *ret_hash = stk_span_make(colon + 1, len - (size_t)(colon + 1 - line));

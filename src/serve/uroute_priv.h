@@ -33,6 +33,7 @@ struct stk_uroute_state {
     bool in_head;    /* error-route and response-route have had their turn */
     bool is_erring;  /* error-route is at work */
     unsigned status; /* of an answer that rules put together; 0: 200 */
+    stk_span path;   /* PATH_INFO, the same for all chains */
     stk_span reason;
     stk_span body;
     stk_span app;
@@ -82,7 +83,6 @@ struct uroute_run {
     struct stk_uroute_state *state;
     struct uroute_thread *t;
     enum uroute_chain chain;
-    stk_span path; /* PATH_INFO */
     size_t at;     /* the rule */
     size_t target; /* where to go to; 0: on */
 };
@@ -102,7 +102,7 @@ void stk_uroute_value(void *arg, stk_span name, struct stk_utext_out *out);
 stk_span stk_uroute_subject(const struct uroute_run *run, enum uroute_subject subject);
 /* A variable of the gateway's or a rule's; false: there is none. */
 bool stk_uroute_find(const struct uroute_run *run, stk_span name, stk_span *ret_value);
-/* PATH_INFO of the request, kept in its memory. */
+/* Puts PATH_INFO of the request into its memory; false: there is no room. */
 bool stk_uroute_path(struct uroute_run *run);
 
 /* uroute_if.c: whether a rule is for the request. */
@@ -110,7 +110,9 @@ enum stk_regex_result stk_uroute_fits(struct uroute_run *run, const struct urout
 
 /* uroute_do.c: what rules do to a request and its response. */
 enum uroute_next stk_uroute_do(struct uroute_run *run, const struct uroute_rule *rule);
-/* uroute_set.c: what they change of it. */
+/* uroute_set.c: makes the head the request's own, which others do not share; NULL: there is no
+ * room. And what rules change of it. */
+struct stk_head *stk_uroute_own(struct uroute_run *run);
 enum uroute_next stk_uroute_set(struct uroute_run *run, const struct uroute_rule *rule);
 /* uroute_answer.c: what they answer. */
 enum uroute_next stk_uroute_answer(struct uroute_run *run, const struct uroute_rule *rule);

@@ -12,8 +12,7 @@
 
 enum { SET_METHOD_MAX = 32 };
 
-/* Makes the head our own; NULL: there is no room. */
-static struct stk_head *set_head(struct uroute_run *run)
+struct stk_head *stk_uroute_own(struct uroute_run *run)
 {
     struct stk_uroute_state *state = run->state;
     struct stk_request *req = &run->rq->base;
@@ -51,40 +50,40 @@ static bool set_shown(struct uroute_run *run)
 {
     const stk_span name = STK_SPAN_LIT("PATH_INFO");
     stk_span script = run->rq->base.script_name, value;
-    bool hidden = script.len > 0 && run->path.len >= script.len &&
-                  memcmp(run->path.ptr, script.ptr, script.len) == 0;
+    bool hidden = script.len > 0 && run->state->path.len >= script.len &&
+                  memcmp(run->state->path.ptr, script.ptr, script.len) == 0;
 
     if (!hidden && !stk_uroute_find(run, name, &value))
         return true;
-    return stk_uroute_add(run, name, run->path);
+    return stk_uroute_add(run, name, run->state->path);
 }
 
 /* The path below a SCRIPT_NAME, decoded. */
 static bool set_path(struct uroute_run *run, stk_span path)
 {
-    struct stk_head *head = set_head(run);
+    struct stk_head *head = stk_uroute_own(run);
 
     if (head == NULL || !set_part(run, path, &head->path_off, &head->path_len))
         return false;
     head->path_escaped = false;
     head->path_apart = true; /* the target does not tell it */
     run->rq->base.script_skip = 0;
-    run->path = stk_head_path(head);
+    run->state->path = stk_head_path(head);
     return set_shown(run);
 }
 
 static bool set_query(struct uroute_run *run, stk_span query)
 {
-    struct stk_head *head = set_head(run);
+    struct stk_head *head = stk_uroute_own(run);
 
     if (head == NULL || !set_part(run, query, &head->query_off, &head->query_len))
         return false;
-    return head->path_apart || set_path(run, run->path);
+    return head->path_apart || set_path(run, run->state->path);
 }
 
 static bool set_method(struct uroute_run *run, stk_span method)
 {
-    struct stk_head *head = set_head(run);
+    struct stk_head *head = stk_uroute_own(run);
 
     if (method.len == 0 || method.len > SET_METHOD_MAX)
         return false;
@@ -98,11 +97,11 @@ static bool set_method(struct uroute_run *run, stk_span method)
 
 static bool set_uri(struct uroute_run *run, stk_span uri)
 {
-    struct stk_head *head = set_head(run);
+    struct stk_head *head = stk_uroute_own(run);
 
     if (head == NULL)
         return false;
-    if (!head->path_apart && !set_path(run, run->path))
+    if (!head->path_apart && !set_path(run, run->state->path))
         return false;
     return set_part(run, uri, &head->target_off, &head->target_len);
 }
@@ -123,23 +122,29 @@ static bool set_addr(struct uroute_run *run, stk_span addr)
     return stk_uroute_add(run, STK_SPAN_LIT("REMOTE_ADDR"), addr);
 }
 
+/*
+ * Of another scheme only the variables are changed: whoever makes an environ has a place for each
+ * of the two, which all requests share. None at all leaves it as it was, as in uWSGI.
+ */
 static bool set_scheme(struct uroute_run *run, stk_span scheme)
 {
-    if (stk_span_eq(scheme, STK_SPAN_LIT("https"))) {
+    if (stk_span_ieq(scheme, STK_SPAN_LIT("https"))) {
         run->rq->base.scheme = STK_SPAN_LIT("https");
         return true;
     }
-    if (stk_span_eq(scheme, STK_SPAN_LIT("http"))) {
+    if (stk_span_ieq(scheme, STK_SPAN_LIT("http"))) {
         run->rq->base.scheme = STK_SPAN_LIT("http");
         return true;
     }
-    return stk_uroute_keep(run, scheme, &run->rq->base.scheme);
+    return scheme.len == 0 || (stk_uroute_add(run, STK_SPAN_LIT("REQUEST_SCHEME"), scheme) &&
+                               stk_uroute_add(run, STK_SPAN_LIT("wsgi.url_scheme"), scheme));
 }
 
+/* PATH_INFO stays as it is, with the old one in front of it in the head or not. */
 static bool set_script(struct uroute_run *run, stk_span script)
 {
-    run->rq->base.script_skip = 0;
-    return stk_uroute_keep(run, script, &run->rq->base.script_name) && set_shown(run);
+    return stk_uroute_keep(run, script, &run->rq->base.script_name) &&
+           set_path(run, run->state->path);
 }
 
 /* Up to the first colon: user:password is what is known of some. */
@@ -197,10 +202,11 @@ static enum uroute_next set_fixed(struct uroute_run *run)
 {
     stk_span script = run->rq->base.script_name;
 
-    if (script.len == 0 || run->path.len < script.len ||
-        memcmp(run->path.ptr, script.ptr, script.len) != 0)
+    if (script.len == 0 || run->state->path.len < script.len ||
+        memcmp(run->state->path.ptr, script.ptr, script.len) != 0)
         return UROUTE_NEXT;
-    if (!set_path(run, stk_span_make(run->path.ptr + script.len, run->path.len - script.len)))
+    if (!set_path(run, stk_span_make(run->state->path.ptr + script.len,
+                                     run->state->path.len - script.len)))
         return stk_uroute_refuse(run, 414, "");
     return UROUTE_NEXT;
 }

@@ -7,6 +7,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "serve/proto.h"
 #include "serve/server.h"
 #include "serve/static_priv.h"
 #include "serve/uroute_priv.h"
@@ -24,25 +25,42 @@ static bool value_is(stk_span text, const char *name)
 
 /* ---- the request ---------------------------------------------------------------------------- */
 
+/*
+ * A front end's path has its SCRIPT_NAME in front, put there by us where it did not say so: uWSGI's
+ * rules see PATH_INFO as it came.
+ */
+static size_t value_in_front(const struct stk_serve_request *rq, stk_span path)
+{
+    stk_span script = rq->base.script_name;
+
+    if (rq->base.script_skip > 0)
+        return rq->base.script_skip;
+    if (!rq->base.head->path_apart || rq->t->gateway == NULL || path.len < script.len ||
+        memcmp(path.ptr, script.ptr, script.len) != 0 ||
+        stk_span_eq(rq->t->gateway->vars.path_info, path))
+        return 0;
+    return script.len;
+}
+
 bool stk_uroute_path(struct uroute_run *run)
 {
     const struct stk_request *req = &run->rq->base;
     stk_span path = stk_head_path(req->head);
+    size_t skip;
+    char *kept;
 
     if (path.len == 0 && req->head->target_form == STK_TARGET_ABSOLUTE && !req->head->path_apart)
         path = STK_SPAN_LIT("/");
     if (req->head->target_form >= STK_TARGET_AUTHORITY)
         path = stk_span_make("", 0);
-    run->path = path;
-    if (req->head->path_escaped) {
-        if (!stk_uroute_keep(run, path, &run->path))
-            return false;
-        /* Our own memory, as the line above has made it. */
-        run->path.len = stk_uri_unescape(run->state->memory + run->state->len - path.len, path);
-    }
-    if (req->script_skip > 0 && run->path.len >= req->script_skip)
-        run->path =
-            stk_span_make(run->path.ptr + req->script_skip, run->path.len - req->script_skip);
+    kept = run->state->memory + run->state->len; /* where the copy goes */
+    if (!stk_uroute_keep(run, path, &run->state->path))
+        return false;
+    if (req->head->path_escaped)
+        run->state->path.len = stk_uri_unescape(kept, path);
+    skip = value_in_front(run->rq, run->state->path);
+    if (skip <= run->state->path.len)
+        run->state->path = stk_span_make(run->state->path.ptr + skip, run->state->path.len - skip);
     return true;
 }
 
@@ -113,7 +131,7 @@ stk_span stk_uroute_subject(const struct uroute_run *run, enum uroute_subject su
     case UROUTE_AGENT:
         return stk_head_known_value(req->head, STK_HEAD_USER_AGENT);
     default:
-        return run->path;
+        return run->state->path;
     }
 }
 
@@ -168,7 +186,7 @@ static void value_known(const struct uroute_run *run, stk_span name, struct stk_
         value = stk_head_target(head);
         break;
     case VALUE_PATH:
-        value = run->path;
+        value = run->state->path;
         break;
     case VALUE_QUERY:
         value = stk_head_query(head);

@@ -201,6 +201,17 @@ static void test_passwords(void **state)
     assert_false(gets_in(rule, "Basic dXNlcjpTZWNyZXQ="));
     assert_false(gets_in(rule, "Basic bm9ib2R5OnNlY3JldA==")); /* nobody */
     assert_null(stk_uroute_auth_check(file));
+    /* A line that is too long is none, and so is its end. */
+    out = fopen(file, "w");
+    assert_non_null(out);
+    fprintf(out, "#%01022duser:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n", 0);
+    assert_int_equal(fclose(out), 0);
+    assert_false(gets_in(rule, "Basic dXNlcjpzZWNyZXQ="));
+    out = fopen(file, "a");
+    assert_non_null(out);
+    fputs("user:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=", out);
+    assert_int_equal(fclose(out), 0);
+    assert_true(gets_in(rule, "Basic dXNlcjpzZWNyZXQ="));
 #ifdef STK_HAVE_CRYPT
     out = fopen(file, "w");
     assert_non_null(out);
