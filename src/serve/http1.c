@@ -203,6 +203,8 @@ static int64_t http1_body_here(const struct stk_serve_request *rq, char *data, s
 {
     const struct stk_head *head = rq->base.head;
 
+    if (rq->conn->body != NULL) /* gathered before: what lies here comes behind it */
+        return stk_body_is_complete(rq->conn->body) ? 0 : -1;
     if (head->records)
         return stk_fcgi_body_here(rq->conn, head, data, len, NULL);
     return head->chunked || head->content_length > len ? -1 : (int64_t)head->content_length;
@@ -249,6 +251,11 @@ static enum http1_step http1_answered(struct stk_serve_request *rq, struct stk_l
         stk_fcgi_end(rq);
     }
     conn->served = true;
+    /* Where it had waited: for its body, or for a thread. */
+    conn->body = stk_body_free(conn->body);
+    conn->continued = false;
+    conn->hops = 0;
+    conn->job.since = 0;
     if (rq->keep_alive)
         return STEP_ANSWERED;
     if (rq->body_bytes > STK_HTTP1_LINGER_BYTES)

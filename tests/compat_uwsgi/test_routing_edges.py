@@ -35,6 +35,24 @@ def test_ends_and_neighbours(tmp_path):
             assert conn.read_to_end() == b""
 
 
+def test_another_answer_behind_the_body(tmp_path):
+    """A rule that answers only when the body has come: what follows the body is the next request."""
+    write(tmp_path / "f", EDGES)
+    with ours_in(tmp_path / "f").start("/") as server:
+        with server.connect() as conn:
+            conn.send("POST /late HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n")
+            assert conn.read_head().status == 100
+            server.wait_log("told /late")
+            (tmp_path / "f" / "flag").write_text("")
+            conn.send("body body" + "GET /next HTTP/1.1\r\nHost: h\r\n\r\n")
+            answers = [conn.read_response() for _ in range(2)]
+            assert [(answer.status, answer.reason) for answer in answers] == [(503, "Maintenance")] * 2
+            (tmp_path / "f" / "flag").unlink()
+            conn.send("POST /own HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc")
+            assert conn.read_response().json()["CONTENT_LENGTH"] == "3"
+        server.wait_log("told /next")
+
+
 def test_the_end_of_a_detached_request(tmp_path):
     """Its last rules answer nothing, which would go to another one's client; and a long path does not get by them."""
     rules = EDGES + "    error-route-run = addheader:X-One: ${PATH_INFO}\n    final-route-run = log:over ${uwsgi[status]}\n"
