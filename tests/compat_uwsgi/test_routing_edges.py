@@ -1,12 +1,15 @@
 """Internal routing where requests end, wait, come through a front end, or share what others have left."""
 
+import importlib
 import json
 import socket
 import struct
 import textwrap
+import tracemalloc
 
 from tests.compat_uwsgi.test_as_uwsgi import Theirs
 from tests.compat_uwsgi.test_routing import ASYNC, ours_in, write
+from tests.lib.websocket import CONT, TEXT, frame
 
 EDGES = r"""
     response-route = ^/shut break:
@@ -123,3 +126,22 @@ def test_what_a_front_end_says_of_the_path(tmp_path, uwsgi):
             server.kill()
     assert found[0] == found[1]
     assert found[1][0][1] == ["X-R1: below /admin", "X-R3: below"]
+
+
+def test_fragments_of_nothing():
+    """A message of a WebSocket in very many empty fragments takes no memory, and each no longer than the one before."""
+    decoder = importlib.import_module("compat_sources.uwsgi_websocket").Decoder(100)
+    decoder.feed(frame(TEXT, b"a", fin=False))
+    assert decoder.next() is None
+    data = frame(CONT, b"", fin=False) * 100
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(50):
+            decoder.feed(data)
+            assert decoder.next() is None
+        assert tracemalloc.get_traced_memory()[0] - before < 20000
+    finally:
+        tracemalloc.stop()
+    decoder.feed(frame(CONT, b"b"))
+    assert decoder.next() == (TEXT, b"ab")

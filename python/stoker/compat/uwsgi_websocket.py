@@ -69,7 +69,7 @@ class Decoder:
     def __init__(self, most: int) -> None:
         self.most = most
         self.buffer = bytearray()
-        self.parts: list[bytes] = []
+        self.message = bytearray()  # so far; one, and not a list of its fragments, which may be empty
         self.opcode = 0  # of the message that has begun; 0: none has
 
     def feed(self, data: bytes) -> None:
@@ -96,7 +96,7 @@ class Decoder:
             size, at = int.from_bytes(buffer[2 : 2 + width], "big"), 2 + width
             if size < (126 if width == 2 else 1 << 16):
                 raise Broken(PROTOCOL_ERROR)
-        if opcode < CLOSE and size + sum(map(len, self.parts)) > self.most:
+        if opcode < CLOSE and size + len(self.message) > self.most:
             raise Broken(TOO_BIG)
         return at, size
 
@@ -112,14 +112,14 @@ class Decoder:
             if first & 15 >= CLOSE:
                 return first & 15, data
             self.opcode = self.opcode or first & 15
-            self.parts.append(data)
+            self.message += data
             if first & 0x80:
                 return self._whole()
         return None
 
     def _whole(self) -> tuple[int, bytes]:
-        opcode, data = self.opcode, b"".join(self.parts)
-        self.opcode, self.parts = 0, []
+        opcode, data = self.opcode, bytes(self.message)
+        self.opcode, self.message = 0, bytearray()
         if opcode == TEXT:
             try:
                 data.decode()
