@@ -32,6 +32,7 @@ enum {
     CACHE_ROOM_SCAN = 4096, /* places that are looked at for expired ones */
     CACHE_EXACT = 1024,     /* items up to which the longest unused one is found for sure */
     CACHE_SAMPLE = 32,      /* of more, the longest unused of so many */
+    CACHE_DRAWS = 256,      /* places that are looked at for these */
     CACHE_SAID_MS = 10000,
 };
 
@@ -370,15 +371,20 @@ static uint64_t cache_random(const struct stk_cache *c)
     return x ^ x >> 31;
 }
 
-/* An item that has not been used for long; c->items: there is none. */
-static uint32_t cache_victim(const struct stk_cache *c)
+/*
+ * An item that has not been used for long; c->items: there is none. With `wait` the first one there
+ * is where few places are in use, as with few long values, and chance finds none of them.
+ */
+static uint32_t cache_victim(const struct stk_cache *c, bool wait)
 {
-    bool exact = c->items <= CACHE_EXACT;
-    uint32_t found = c->items, tries = exact ? c->items : CACHE_SAMPLE * 8, seen = 0;
+    uint32_t top = stk_cache_top(c), from = (uint32_t)(cache_random(c) % top), seen = 0;
+    bool exact = top <= CACHE_EXACT;
+    uint32_t found = c->items, tries = exact || wait ? top : CACHE_DRAWS;
     uint64_t oldest = UINT64_MAX;
 
-    for (uint32_t n = 0; n < tries && (exact || seen < CACHE_SAMPLE); n++) {
-        uint32_t i = exact ? n : (uint32_t)(cache_random(c) % c->items);
+    for (uint32_t n = 0; n < tries && (exact || n < CACHE_DRAWS || seen == 0); n++) {
+        bool drawn = n < CACHE_DRAWS && !exact;
+        uint32_t i = drawn ? (uint32_t)(cache_random(c) % top) : (from + n) % top;
         const struct cache_item *item = stk_cache_item(c, i);
         uint64_t used = cache_load(&item->used);
 
@@ -389,6 +395,8 @@ static uint32_t cache_victim(const struct stk_cache *c)
             oldest = used;
             found = i;
         }
+        if (!exact && seen == CACHE_SAMPLE)
+            break;
     }
     return found;
 }
@@ -396,10 +404,11 @@ static uint32_t cache_victim(const struct stk_cache *c)
 /* Makes room for something in a full cache. False: there is none to be made. */
 static bool cache_make_room(const struct stk_cache *c, bool wait)
 {
-    uint32_t from = (uint32_t)(cache_random(c) % c->items), victim;
-    uint32_t to = c->items - from > CACHE_ROOM_SCAN ? from + CACHE_ROOM_SCAN : c->items;
+    uint32_t top = stk_cache_top(c), from = (uint32_t)(cache_random(c) % top), victim;
+    uint32_t to = top - from > CACHE_ROOM_SCAN ? from + CACHE_ROOM_SCAN : top;
 
-    if (!c->no_expire && cache_load(&c->control->next_expiry) <= stk_cache_now()) {
+    if (!c->no_expire && (cache_load(&c->control->next_expiry) <= stk_cache_now() ||
+                          cache_load(&c->control->sweeping))) {
         uint32_t rest = CACHE_ROOM_SCAN - (to - from);
 
         if (cache_sweep_some(c, from, to, wait) > 0 ||
@@ -407,9 +416,11 @@ static bool cache_make_room(const struct stk_cache *c, bool wait)
             return true;
     }
     if (c->purge_lru) {
-        victim = cache_victim(c);
-        if (victim == c->items || !cache_drop(c, victim, false, wait))
+        victim = cache_victim(c, wait);
+        if (victim == c->items)
             return false;
+        if (!cache_drop(c, victim, false, wait))
+            return wait; /* somebody else was there first, for room of his own */
         atomic_fetch_add_explicit(&c->control->full, 1, memory_order_relaxed);
         atomic_fetch_add_explicit(&c->control->evicted, 1, memory_order_relaxed);
         return true;
@@ -524,18 +535,18 @@ static void cache_recompute(const struct stk_cache *c, uint32_t shard, uint32_t 
     _Atomic uint64_t *word =
         (_Atomic uint64_t *)(void *)stk_cache_block(c, cache_load(&item->first));
     uint64_t result = cache_compute(p, (int64_t)cache_load(word));
-    bool resized = cache_load(&item->len) != p->len;
 
-    if (resized)
-        cache_unsettle(c, shard);
+    if (cache_load(&item->len) != p->len) { /* more than one store: a half is not to be left */
+        struct cache_put whole = *p;
+
+        whole.value = (const char *)&result;
+        whole.expires = cache_load(&item->expires);
+        cache_overwrite(c, shard, i, &whole);
+        return;
+    }
     cache_store(word, result);
-    if (resized)
-        cache_store(&item->len, p->len);
     if (c->stored)
-        cache_store(&item->check,
-                    stk_cache_sum(c, cache_load(&item->hash), (const char *)&result, p->len));
-    if (resized)
-        cache_settle(c, shard);
+        cache_store(&item->check, stk_cache_sum(c, p->hash, (const char *)&result, p->len));
     cache_touch(c, item);
 }
 
@@ -591,8 +602,8 @@ static int cache_put(const struct stk_cache *c, struct cache_put *p, bool wait)
             break;
         if (!wait && !c->purge_lru)
             return STK_CACHE_E_BUSY;
-        if (tries == CACHE_ROOM_TRIES || !cache_make_room(c, wait))
-            break;
+        if (tries == CACHE_ROOM_TRIES || (!cache_make_room(c, wait) && tries > 0))
+            break; /* not at once: somebody else may have made some meanwhile */
     }
     if (r == STK_CACHE_E_FULL && !wait)
         return STK_CACHE_E_BUSY;
@@ -729,20 +740,22 @@ int64_t stk_cache_keys(const struct stk_cache *c, char **ret_keys, size_t *ret_l
 
 uint64_t stk_cache_sweep(const struct stk_cache *c, uint64_t *hand, uint64_t budget)
 {
-    uint32_t from = (uint32_t)*hand, to;
+    uint32_t from = (uint32_t)*hand, top = stk_cache_top(c), to;
     uint64_t freed;
 
-    if (from >= c->items)
+    if (from >= top)
         from = 0;
     if (from == 0 && (c->no_expire || cache_load(&c->control->next_expiry) > stk_cache_now())) {
         *hand = 0;
         return 0;
     }
+    cache_store(&c->control->sweeping, 1);
     if (from == 0) /* what is met, and what comes meanwhile, makes it earlier again */
         cache_store(&c->control->next_expiry, UINT64_MAX);
-    to = c->items - from > budget ? from + (uint32_t)budget : c->items;
+    to = top - from > budget ? from + (uint32_t)budget : top;
     freed = cache_sweep_some(c, from, to, false);
-    *hand = to < c->items ? to : 0;
+    *hand = to < top ? to : 0;
+    cache_store(&c->control->sweeping, *hand != 0);
     return freed;
 }
 

@@ -113,7 +113,7 @@ int stk_cache_take(const struct stk_cache *c, uint32_t shard, uint32_t nblocks, 
 
     if (!alloc_lock(c, true))
         return STK_CACHE_E_FULL;
-    i = a->nfree > 0 ? c->stack[a->nfree - 1] : a->fresh;
+    i = a->nfree > 0 ? c->stack[a->nfree - 1] : cache_load(&a->fresh);
     first = i;
     if (i >= c->items || (c->bitmap && !alloc_find(c, nblocks, &first))) {
         alloc_unlock(c);
@@ -127,7 +127,7 @@ int stk_cache_take(const struct stk_cache *c, uint32_t shard, uint32_t nblocks, 
     if (a->nfree > 0)
         a->nfree--;
     else
-        a->fresh++;
+        cache_store(&a->fresh, i + 1);
     if (c->bitmap) {
         alloc_mark(c, first, nblocks, true);
         a->hint = first + nblocks;
@@ -179,14 +179,15 @@ bool stk_cache_alloc_claim(const struct stk_cache *c, uint32_t first, uint32_t n
 void stk_cache_alloc_rebuild(const struct stk_cache *c)
 {
     struct cache_alloc *a = &c->control->alloc;
+    uint32_t top = stk_cache_top(c);
     uint64_t blocks = 0;
 
     if (c->bitmap)
         memset(c->bits, 0, c->nbits * sizeof *c->bits);
     a->nfree = 0;
-    a->fresh = c->items;
+    cache_store(&a->fresh, top);
     a->hint = 0;
-    for (uint32_t i = c->items; i-- > 0;) {
+    for (uint32_t i = top; i-- > 0;) {
         const struct cache_item *item = stk_cache_item(c, i);
 
         if (stk_cache_state(cache_load(&item->state)) == CACHE_FREE) {
@@ -197,6 +198,6 @@ void stk_cache_alloc_rebuild(const struct stk_cache *c)
         if (c->bitmap)
             alloc_mark(c, cache_load(&item->first), cache_load(&item->nblocks), true);
     }
-    cache_store(&a->items, c->items - a->nfree);
+    cache_store(&a->items, top - a->nfree);
     cache_store(&a->blocks, blocks);
 }

@@ -74,9 +74,9 @@ struct cache_cell {
 /* Free places. Whoever waits for this lock may hold one of a shard, and not the other way round. */
 struct cache_alloc {
     _Alignas(64) pthread_mutex_t lock;
-    uint32_t nfree; /* on the stack */
-    uint32_t fresh; /* items from here on were never used */
-    uint32_t hint;  /* where to look for free blocks */
+    uint32_t nfree;         /* on the stack */
+    _Atomic uint32_t fresh; /* items from here on were never used */
+    uint32_t hint;          /* where to look for free blocks */
     _Atomic uint32_t items;
     _Atomic uint64_t blocks;
 };
@@ -88,6 +88,7 @@ struct cache_control {
     _Atomic uint64_t full, evicted, expired, last_modified;
     _Atomic uint64_t said_full; /* ms since 1970 */
     _Atomic uint64_t chance;
+    _Atomic uint32_t sweeping; /* next_expiry does not know what a sweep has still to meet */
     struct cache_cell cells[CACHE_CELLS];
     struct cache_shard shards[];
 };
@@ -149,6 +150,17 @@ static inline char *stk_cache_block(const struct stk_cache *c, uint32_t first)
 
 #define cache_load(p)     atomic_load_explicit(p, memory_order_relaxed)
 #define cache_store(p, v) atomic_store_explicit(p, v, memory_order_relaxed)
+
+/*
+ * No item from here on was ever used, and none is to be looked at: reading a page takes memory,
+ * too. One more than the allocator says, because who took that one may have died before saying so.
+ */
+static inline uint32_t stk_cache_top(const struct stk_cache *c)
+{
+    uint32_t fresh = cache_load(&c->control->alloc.fresh);
+
+    return fresh < c->items ? fresh + 1 : c->items;
+}
 
 static inline enum cache_state stk_cache_state(uint32_t word)
 {

@@ -46,13 +46,13 @@ static void repair_link(const struct stk_cache *c, uint32_t bucket, uint32_t i)
 void stk_cache_repair(const struct stk_cache *c, uint32_t shard)
 {
     struct cache_shard *s = &c->control->shards[shard];
-    uint32_t seq = cache_load(&s->seq) | 1;
+    uint32_t seq = cache_load(&s->seq) | 1, top = stk_cache_top(c);
 
     cache_store(&s->seq, seq);
     atomic_thread_fence(memory_order_release);
     for (uint32_t b = shard; b < c->nbuckets; b += c->nshards)
         cache_store(&c->buckets[b], 0);
-    for (uint32_t i = 0; i < c->items; i++) {
+    for (uint32_t i = 0; i < top; i++) {
         const struct cache_item *item = stk_cache_item(c, i);
         uint32_t word = atomic_load_explicit(&item->state, memory_order_acquire);
         uint32_t bucket = stk_cache_bucket(c, cache_load(&item->hash));
@@ -113,6 +113,7 @@ uint64_t stk_cache_restore(const struct stk_cache *c)
         if (cache_load(&item->state) != CACHE_FREE)
             cache_store(&item->state, CACHE_FREE);
     }
+    cache_store(&c->control->alloc.fresh, c->items);
     stk_cache_alloc_rebuild(c);
     return dropped;
 }

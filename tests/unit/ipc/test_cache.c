@@ -393,12 +393,11 @@ static void many_settle(struct stk_cache *c)
     char *keys = NULL;
     size_t len = 0;
 
-    for (unsigned i = 0; i < c->nshards; i++) { /* whoever died with a lock is found by the next */
-        char *unused = NULL;
-
-        assert_true(stk_cache_keys(c, &unused, &len) >= 0);
-        free(unused);
-    }
+    /* Whoever died with a lock is found by the next one: of a shard, and of the allocator. */
+    assert_true(stk_cache_keys(c, &keys, &len) >= 0);
+    free(stk_steal(&keys));
+    if (put(c, "the next one", "v") == 0)
+        assert_int_equal(stk_cache_del(c, "the next one", 12, true), 0);
     stk_cache_stat(c, &before);
     assert_true(stk_cache_keys(c, &keys, &len) <= (int64_t)before.items);
     free(keys);
@@ -434,6 +433,77 @@ static void test_threads(void **state)
         many_settle(c);
         stk_cache_free(c);
     }
+}
+
+/* Puts entries that nobody else has, and counts those that found no room. */
+struct crowd {
+    const struct stk_cache *c;
+    unsigned number;
+    int64_t expires;
+    unsigned refused;
+};
+
+static void *crowd_thread(void *arg)
+{
+    struct crowd *crowd = arg;
+    char key[24];
+
+    for (unsigned n = 0; n < 5000; n++) {
+        int len = snprintf(key, sizeof key, "%u of %u", n, crowd->number);
+
+        if (stk_cache_put(crowd->c, key, (size_t)len, "v", 1, crowd->expires, STK_CACHE_SET,
+                          n % 2 == 0) == STK_CACHE_E_FULL)
+            crowd->refused++;
+    }
+    return NULL;
+}
+
+/* Room that can be made is made, also where others make it at the same time. */
+static void test_room_for_all(void **state)
+{
+    for (int lru = 0; lru < 2; lru++) {
+        struct stk_cache *c =
+            new_cache((struct stk_cache_params){.items = 8, .purge_lru = lru != 0});
+        struct crowd crowds[4];
+        pthread_t threads[4];
+
+        for (unsigned i = 0; i < STK_ARRAY_LEN(threads); i++) {
+            crowds[i] = (struct crowd){.c = c, .number = i, .expires = lru != 0 ? 0 : -1};
+            assert_int_equal(pthread_create(&threads[i], NULL, crowd_thread, &crowds[i]), 0);
+        }
+        for (unsigned i = 0; i < STK_ARRAY_LEN(threads); i++) {
+            assert_int_equal(pthread_join(threads[i], NULL), 0);
+            assert_int_equal(crowds[i].refused, 0);
+        }
+        stk_cache_free(c);
+    }
+}
+
+/* Few long values in a large table: what can go is found nevertheless. */
+static void test_lru_of_few(void **state)
+{
+    enum { ITEMS = 20000, BLOCKS = 2000, BLOCK = 16 };
+    struct stk_cache *c = new_cache((struct stk_cache_params){
+        .items = ITEMS, .blocks = ITEMS, .blocksize = BLOCK, .bitmap = true, .purge_lru = true});
+    char *value = calloc(BLOCKS, BLOCK), key[16];
+
+    assert_non_null(value);
+    for (int round = 0; round < 2; round++) {
+        for (unsigned i = 0; i < 40; i++) {
+            (void)snprintf(key, sizeof key, "long %u", i);
+            assert_int_equal(stk_cache_put(c, key, strlen(key), value, (size_t)BLOCKS * BLOCK, 0,
+                                           STK_CACHE_UPDATE, true),
+                             0);
+        }
+        stk_cache_clear(c);
+        for (unsigned i = 0; round == 0 && i < ITEMS; i++) { /* and all places have been used */
+            (void)snprintf(key, sizeof key, "short %u", i);
+            assert_int_equal(put(c, key, "v"), 0);
+        }
+        stk_cache_clear(c);
+    }
+    free(value);
+    stk_cache_free(c);
 }
 
 /* Forks somebody who changes things until he is killed. */
@@ -687,13 +757,14 @@ static void test_inherit(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_entries),     cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_parameters),  cmocka_unit_test(test_bitmap),
-        cmocka_unit_test(test_numbers),     cmocka_unit_test(test_expiry),
-        cmocka_unit_test(test_lru),         cmocka_unit_test(test_keys),
-        cmocka_unit_test(test_threads),     cmocka_unit_test(test_kill),
-        cmocka_unit_test(test_halves),      cmocka_unit_test(test_store),
-        cmocka_unit_test(test_store_noise), cmocka_unit_test(test_inherit),
+        cmocka_unit_test(test_entries),      cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_parameters),   cmocka_unit_test(test_bitmap),
+        cmocka_unit_test(test_numbers),      cmocka_unit_test(test_expiry),
+        cmocka_unit_test(test_lru),          cmocka_unit_test(test_keys),
+        cmocka_unit_test(test_threads),      cmocka_unit_test(test_kill),
+        cmocka_unit_test(test_halves),       cmocka_unit_test(test_store),
+        cmocka_unit_test(test_store_noise),  cmocka_unit_test(test_inherit),
+        cmocka_unit_test(test_room_for_all), cmocka_unit_test(test_lru_of_few),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
