@@ -101,11 +101,12 @@ enum stk_cache_math { STK_CACHE_ADD, STK_CACHE_SUB, STK_CACHE_MUL, STK_CACHE_DIV
 int stk_cache_check(struct stk_cache_params *params, char **ret_error) STK_MUST_CHECK;
 /*
  * Makes it, or takes what another server of the same kind had: one of `old`, whose descriptors it
- * takes and sets to -1. `successor`: a store that is in use is used by the server before this one.
- * 0, or a negative errno with a sentence (free it).
+ * takes and sets to -1. Where one of `old` is of another kind and has the same store, that is
+ * replaced, with the entries if sizes and version are the same. 0, or a negative errno with a
+ * sentence (free it).
  */
 int stk_cache_new(const struct stk_cache_params *params, struct stk_cache_fds *old, size_t nold,
-                  bool successor, struct stk_cache **ret_cache, char **ret_error) STK_MUST_CHECK;
+                  struct stk_cache **ret_cache, char **ret_error) STK_MUST_CHECK;
 /* Unmaps it for this process. Accepts NULL; returns NULL. */
 struct stk_cache *stk_cache_free(struct stk_cache *c);
 /* In a child: closes the descriptors, which only the master needs. */

@@ -18,6 +18,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -237,11 +238,8 @@ static int map_init_control(struct stk_cache *c, const char *store)
     return r;
 }
 
-/* Begins a store whose bytes are all zero. */
-static int map_init_head(struct stk_cache *c)
+static int map_init_head(const struct stk_cache *c, struct cache_head *head)
 {
-    struct cache_head *head = c->head;
-
     if (getrandom(head->seed, sizeof head->seed, 0) != (ssize_t)sizeof head->seed)
         return -EIO;
     map_head_text(c, head->text);
@@ -250,21 +248,22 @@ static int map_init_head(struct stk_cache *c)
     return 0;
 }
 
-/* A new file in the place of one that the server before this one uses still. */
-static int map_replace_store(const char *path)
+/*
+ * Begins a store. What the file is comes first, and to the disk, before its size: a file without it
+ * would be somebody else's for good, whatever it was that ended the making of it.
+ */
+static int map_init_store(const struct stk_cache *c, int fd)
 {
-    STK_CLEANUP(stk_mem_freep) char *other = stk_mem_printf("%s.%d", path, (int)getpid());
-    int fd = open(other, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    int r = fd < 0 ? -errno : 0;
+    struct cache_head head = {0};
+    ssize_t n;
+    int r = map_init_head(c, &head);
 
-    if (r == 0 && (flock(fd, LOCK_EX | LOCK_NB) < 0 || rename(other, path) < 0))
-        r = -errno;
-    if (r < 0) {
-        (void)unlink(other);
-        stk_fd_close(&fd);
-        return r;
-    }
-    return fd;
+    if (r == 0 && ftruncate(fd, 0) < 0)
+        return -errno;
+    n = r == 0 ? pwrite(fd, &head, sizeof head, 0) : 0;
+    if (r == 0 && (n < 0 || fdatasync(fd) < 0))
+        return -errno;
+    return r == 0 && n != (ssize_t)sizeof head ? -ENOSPC : r;
 }
 
 /* Whether a store can be used as it is: STK_CACHE_NEW, _RESTORED, _EMPTIED, or -EEXIST: it is
@@ -287,9 +286,59 @@ static int map_look_at_store(const struct stk_cache *c, int fd, off_t size)
                : STK_CACHE_EMPTIED;
 }
 
+/* All of a store that others change meanwhile: what is not whole is dropped, entry by entry. */
+static int map_copy_store(const struct stk_cache *c, int to, int from)
+{
+    off_t at = 0;
+
+    while (at < (off_t)c->store_size) {
+        ssize_t n = sendfile(to, from, &at, c->store_size - (size_t)at);
+
+        if (n <= 0)
+            return n < 0 ? -errno : -EIO;
+    }
+    return 0;
+}
+
+/*
+ * A new file, with the same entries if it can have them, in the place of one that the server before
+ * this one uses still, which is one of `old`. -EBUSY: it is used by somebody else.
+ */
+static int map_replace_store(struct stk_cache *c, const char *path, const struct stat *used,
+                             const struct stk_cache_fds *old, size_t nold)
+{
+    STK_CLEANUP(stk_mem_freep) char *other = stk_mem_printf("%s.%d", path, (int)getpid());
+    struct stat st;
+    size_t i = 0;
+    int r;
+
+    while (i < nold && (old[i].store < 0 || fstat(old[i].store, &st) < 0 ||
+                        st.st_dev != used->st_dev || st.st_ino != used->st_ino))
+        i++;
+    if (i == nold)
+        return -EBUSY;
+    c->fds.store = open(other, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (c->fds.store < 0)
+        return -errno;
+    c->origin = map_look_at_store(c, old[i].store, used->st_size) == STK_CACHE_RESTORED
+                    ? STK_CACHE_RESTORED
+                    : STK_CACHE_EMPTIED;
+    r = flock(c->fds.store, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
+    if (r == 0)
+        r = c->origin == STK_CACHE_RESTORED ? map_copy_store(c, c->fds.store, old[i].store)
+                                            : map_init_store(c, c->fds.store);
+    if (r == 0)
+        r = -posix_fallocate(c->fds.store, 0, (off_t)c->store_size);
+    if (r == 0 && rename(other, path) < 0)
+        r = -errno;
+    if (r < 0)
+        (void)unlink(other);
+    return r;
+}
+
 /* Opens, locks and if need be empties the file. 0, or a negative errno with a sentence. */
-static int map_open_store(struct stk_cache *c, const struct stk_cache_params *p, bool successor,
-                          char **ret_error)
+static int map_open_store(struct stk_cache *c, const struct stk_cache_params *p,
+                          const struct stk_cache_fds *old, size_t nold, char **ret_error)
 {
     struct stat st = {0};
     int r;
@@ -304,14 +353,13 @@ static int map_open_store(struct stk_cache *c, const struct stk_cache_params *p,
                         stk_mem_printf("store: %s is no regular file", p->store));
     if (flock(c->fds.store, LOCK_EX | LOCK_NB) < 0) {
         stk_fd_close(&c->fds.store);
-        if (!successor)
-            return map_fail(ret_error, -EBUSY,
-                            stk_mem_printf("store: %s is used by another server", p->store));
-        r = map_replace_store(p->store);
-        if (r < 0)
-            return map_fail(ret_error, r, stk_mem_printf("store: %s: %s", p->store, strerror(-r)));
-        c->fds.store = r;
-        st.st_size = 0;
+        r = map_replace_store(c, p->store, &st, old, nold);
+        return r == 0
+                   ? 0
+                   : map_fail(ret_error, r,
+                              r == -EBUSY
+                                  ? stk_mem_printf("store: %s is used by another server", p->store)
+                                  : stk_mem_printf("store: %s: %s", p->store, strerror(-r)));
     }
     r = map_look_at_store(c, c->fds.store, st.st_size);
     if (r == -EEXIST && !p->store_delete)
@@ -320,11 +368,9 @@ static int map_open_store(struct stk_cache *c, const struct stk_cache_params *p,
                                        "or name another file (with store_delete=1 it is replaced)",
                                        p->store));
     c->origin = r < 0 ? STK_CACHE_EMPTIED : (enum stk_cache_origin)r;
-    r = 0;
-    if (c->origin != STK_CACHE_RESTORED) {
-        r = ftruncate(c->fds.store, 0) < 0 ? errno : 0;
-        r = r == 0 ? posix_fallocate(c->fds.store, 0, (off_t)c->store_size) : r;
-    }
+    r = c->origin != STK_CACHE_RESTORED ? -map_init_store(c, c->fds.store) : 0;
+    if (r == 0) /* of a restored one, too: it may have holes, as copies have */
+        r = posix_fallocate(c->fds.store, 0, (off_t)c->store_size);
     return r == 0 ? 0
                   : map_fail(ret_error, -r,
                              stk_mem_printf("store: %s: %llu bytes cannot be had: %s", p->store,
@@ -341,8 +387,8 @@ static int map_begin(struct stk_cache *c, const struct stk_cache_params *p, char
         r = -errno;
     if (r == 0)
         r = map_both(c);
-    if (r == 0 && c->origin != STK_CACHE_RESTORED)
-        r = map_init_head(c);
+    if (r == 0 && !c->stored)
+        r = map_init_head(c, c->head);
     if (r == 0) {
         memcpy(c->seed, c->head->seed, sizeof c->seed);
         r = map_init_control(c, p->store);
@@ -385,6 +431,7 @@ static bool map_inherit(struct stk_cache *c, const struct stk_cache_params *p,
         }
         old[i] = (struct stk_cache_fds){-1, -1};
         memcpy(c->seed, c->head->seed, sizeof c->seed);
+        cache_store(&c->control->next_expiry, 0); /* where the old server's sweep is goes with it */
         c->origin = STK_CACHE_INHERITED;
         return true;
     }
@@ -392,14 +439,14 @@ static bool map_inherit(struct stk_cache *c, const struct stk_cache_params *p,
 }
 
 int stk_cache_new(const struct stk_cache_params *params, struct stk_cache_fds *old, size_t nold,
-                  bool successor, struct stk_cache **ret_cache, char **ret_error)
+                  struct stk_cache **ret_cache, char **ret_error)
 {
     struct stk_cache *c = map_plan(params);
     int r = 0;
 
     if (!map_inherit(c, params, old, nold)) {
         if (c->stored)
-            r = map_open_store(c, params, successor, ret_error);
+            r = map_open_store(c, params, old, nold, ret_error);
         if (r == 0)
             r = map_begin(c, params, ret_error);
     }

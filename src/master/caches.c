@@ -26,7 +26,6 @@ int stk_master_open_caches(struct stk_master *m)
     const struct stk_caches_start start = {
         .old = successor ? startup->caches : NULL,
         .nold = successor ? startup->ncaches : 0,
-        .successor = successor,
     };
 
     if (stk_caches_new(m->config, &start, &m->caches) < 0)

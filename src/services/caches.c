@@ -141,7 +141,7 @@ static void caches_put(const struct stk_cache *c, const char *key, size_t keylen
 /* All of a file; *ret_data is to be freed. 0 or a negative errno. */
 static int caches_read(const char *path, uint64_t most, char **ret_data, size_t *ret_len)
 {
-    STK_CLEANUP(stk_fd_closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
+    STK_CLEANUP(stk_fd_closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     STK_CLEANUP(stk_mem_freep) char *data = NULL;
     struct stat st;
     size_t len = 0;
@@ -263,8 +263,7 @@ int stk_caches_new(const struct stk_config *config, const struct stk_caches_star
         if (start->trial)
             p.store = NULL;
         if (r == 0)
-            r = stk_cache_new(&p, start->old, start->nold, start->successor, &caches->items[i],
-                              &error);
+            r = stk_cache_new(&p, start->old, start->nold, &caches->items[i], &error);
         if (r == 0)
             caches->n++;
         else

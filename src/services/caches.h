@@ -39,8 +39,7 @@ void stk_caches_verify(const struct stk_config *config,
 struct stk_caches_start {
     struct stk_cache_fds *old; /* those of the server before this one; taken, or closed */
     size_t nold;
-    bool successor; /* there is such a server */
-    bool trial;     /* only to see whether the application can be loaded: no store is touched */
+    bool trial; /* only to see whether the application can be loaded: no store is touched */
 };
 
 /*

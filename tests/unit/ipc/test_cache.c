@@ -33,7 +33,7 @@ static struct stk_cache *new_cache(struct stk_cache_params p)
     p.name = p.name != NULL ? p.name : "test";
     p.blocksize = p.blocksize != 0 ? p.blocksize : 64;
     p.keysize = p.keysize != 0 ? p.keysize : 32;
-    if (stk_cache_check(&p, &error) != 0 || stk_cache_new(&p, NULL, 0, false, &c, &error) != 0)
+    if (stk_cache_check(&p, &error) != 0 || stk_cache_new(&p, NULL, 0, &c, &error) != 0)
         fail_msg("%s", error);
     return c;
 }
@@ -640,7 +640,7 @@ static void test_store(void **state)
     assert_int_equal(stk_cache_calculate(c, "n", 1, STK_CACHE_ADD, 41, 0, true), 0);
     assert_int_equal(stk_cache_calculate(c, "n", 1, STK_CACHE_ADD, 1, 0, true), 0);
     assert_int_equal(stk_cache_check(&p, &error), 0);
-    assert_int_equal(stk_cache_new(&p, NULL, 0, false, &other, &error), -EBUSY);
+    assert_int_equal(stk_cache_new(&p, NULL, 0, &other, &error), -EBUSY);
     assert_non_null(strstr(error, "used by another server"));
     free(stk_steal(&error));
     stk_cache_free(c);
@@ -669,7 +669,7 @@ static void test_store(void **state)
 
     f = fopen(path, "we");
     assert_true(f != NULL && fputs("precious words", f) >= 0 && fclose(f) == 0);
-    assert_int_equal(stk_cache_new(&p, NULL, 0, false, &other, &error), -EEXIST);
+    assert_int_equal(stk_cache_new(&p, NULL, 0, &other, &error), -EEXIST);
     assert_non_null(strstr(error, "no cache of stoker's"));
     free(stk_steal(&error));
     p.store_delete = true;
@@ -734,7 +734,7 @@ static void test_inherit(void **state)
     assert_int_equal(put(old, "a", "from the old one"), 0);
     fds.memory = dup(fds.memory);
     assert_int_equal(stk_cache_check(&p, &error), 0);
-    assert_int_equal(stk_cache_new(&p, &fds, 1, true, &c, &error), 0);
+    assert_int_equal(stk_cache_new(&p, &fds, 1, &c, &error), 0);
     assert_int_equal(fds.memory, -1);
     assert_int_equal(origin(c), STK_CACHE_INHERITED);
     assert_string_equal(get(c, "a"), "from the old one");
@@ -746,7 +746,7 @@ static void test_inherit(void **state)
     p.items = 11; /* what was configured otherwise is another one */
     p.blocks = 0;
     assert_int_equal(stk_cache_check(&p, &error), 0);
-    assert_int_equal(stk_cache_new(&p, &fds, 1, true, &c, &error), 0);
+    assert_int_equal(stk_cache_new(&p, &fds, 1, &c, &error), 0);
     assert_int_equal(origin(c), STK_CACHE_NEW);
     assert_true(fds.memory >= 0);
     close(fds.memory);
