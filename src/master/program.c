@@ -43,19 +43,27 @@ static bool program_trusts(const struct stk_program *p, const struct stat *st)
            user.uid == st->st_uid;
 }
 
-/* The living process that the pidfile names; 0: there is none. */
+/*
+ * The living process that the pidfile names; 0: there is none. `ret_trusted`: whether it may be
+ * signalled, which asks the database of users; or NULL.
+ */
 static pid_t program_find(const struct stk_program *p, bool *ret_trusted)
 {
     STK_CLEANUP(stk_fd_closep)
-    int fd = open(p->spec->pidfile, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    int fd = open(p->spec->pidfile, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+    bool link = fd < 0 && errno == ELOOP;
     char text[PROGRAM_PIDFILE_MAX + 1] = "";
     struct stat st;
     long pid;
     ssize_t n;
 
+    /* Whoever has made a link has not written what it leads to. */
+    if (link)
+        fd = open(p->spec->pidfile, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
         return 0;
-    *ret_trusted = program_trusts(p, &st);
+    if (ret_trusted != NULL)
+        *ret_trusted = !link && program_trusts(p, &st);
     n = read(fd, text, PROGRAM_PIDFILE_MAX);
     if (n <= 0)
         return 0;
@@ -103,8 +111,7 @@ void stk_program_start(struct stk_program *p)
         .input = spec->keep_stdin ? STDIN_FILENO : -1,
         .outlives = spec->pidfile != NULL,
     };
-    bool trusted = false;
-    pid_t pid = spec->pidfile != NULL ? program_find(p, &trusted) : 0;
+    pid_t pid = spec->pidfile != NULL ? program_find(p, NULL) : 0;
     int r;
 
     p->restart = p->waits = false;
@@ -175,6 +182,12 @@ static void program_on_gone(struct stk_child *c, int status)
         stk_log_info("%s (%d) %s, as it was told to: it is started again", p->name, (int)pid, how);
         p->backoff = 0;
         stk_program_start(p);
+    } else if (p->spec->task != NULL && clean && !p->spec->vital) {
+        /* It has done its most, as it was told to. */
+        stk_log_info("%s (%d) has ended after %.1f s: it is started again", p->name, (int)pid,
+                     (double)lived / 1000);
+        p->backoff = 0;
+        stk_program_start(p);
     } else if (p->spec->background && clean) {
         p->expecting = stk_time_mono_ns();
         stk_program_look(p);
@@ -187,13 +200,12 @@ void stk_program_look(struct stk_program *p)
 {
     const struct stk_program_spec *spec = p->spec;
     stk_nsec now = stk_time_mono_ns();
-    bool trusted = false;
     pid_t pid;
 
     if (spec->pidfile == NULL || p->child.master->beside.ending || p->waits ||
         stk_child_is_there(&p->child) || (p->found == 0 && p->expecting == 0))
         return;
-    pid = program_find(p, &trusted);
+    pid = program_find(p, NULL);
     if (pid > 0 && pid == p->found)
         return;
     if (pid > 0) {

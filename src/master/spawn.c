@@ -8,7 +8,8 @@
  * A child first undoes what the master did to the process: descriptors, signals, name. Between that
  * and the worker's own handlers INT, TERM and HUP do nothing, because a terminal or a service
  * manager sends them to the whole group while stopping is the master's to order. They are caught
- * and not ignored, so that what the application executes finds them at their defaults.
+ * and not ignored, so that what the application executes finds them at their defaults. A task is
+ * stopped by TERM at any time, and has nothing to finish before it handles that.
  */
 #include <errno.h>
 #include <signal.h>
@@ -32,7 +33,8 @@ static void spawn_on_ignored(int sig)
 {
 }
 
-static void spawn_restore_signals(struct stk_master *m)
+/* `ends`: a process that SIGTERM and SIGINT end until it handles them itself. */
+static void spawn_restore_signals(struct stk_master *m, bool ends)
 {
     static const int ours[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2};
     struct sigaction sa = {.sa_handler = spawn_on_ignored, .sa_flags = SA_RESTART};
@@ -40,6 +42,9 @@ static void spawn_restore_signals(struct stk_master *m)
     sigemptyset(&sa.sa_mask);
     for (size_t i = 0; i < STK_ARRAY_LEN(ours); i++)
         STK_ASSERT(sigaction(ours[i], &sa, NULL) == 0);
+    /* Before they are let in: what has come since the fork counts. */
+    if (ends)
+        STK_ASSERT(signal(SIGTERM, SIG_DFL) != SIG_ERR && signal(SIGINT, SIG_DFL) != SIG_ERR);
     STK_ASSERT(sigaction(SIGCHLD, &m->saved_chld, NULL) == 0);
     STK_ASSERT(sigaction(SIGPIPE, &m->saved_pipe, NULL) == 0);
     STK_ASSERT(sigprocmask(SIG_SETMASK, &m->saved_mask, NULL) == 0);
@@ -62,7 +67,7 @@ void stk_spawn_set_name(const struct stk_config *config, const char *name)
     stk_log_set_process(name);
 }
 
-void stk_spawn_child_setup(struct stk_master *m, int keep, const char *name)
+static void spawn_setup(struct stk_master *m, int keep, const char *name, bool ends)
 {
     stk_list_for_each (it, &m->procs) {
         struct stk_proc *p = stk_container_of(it, struct stk_proc, link);
@@ -85,8 +90,13 @@ void stk_spawn_child_setup(struct stk_master *m, int keep, const char *name)
     stk_beside_leave(m);
     stk_logs_leave(m);
     m->loop = stk_loop_free(m->loop);
-    spawn_restore_signals(m);
+    spawn_restore_signals(m, ends);
     stk_spawn_set_name(m->config, name);
+}
+
+void stk_spawn_child_setup(struct stk_master *m, int keep, const char *name)
+{
+    spawn_setup(m, keep, name, false);
 }
 
 void stk_spawn_run_worker(struct stk_master *m, const struct stk_heritage *heritage)
@@ -98,7 +108,7 @@ void stk_spawn_run_worker(struct stk_master *m, const struct stk_heritage *herit
 
 void stk_spawn_run_task(struct stk_master *m, const char *name, const char *task)
 {
-    stk_spawn_child_setup(m, -1, name);
+    spawn_setup(m, -1, name, true);
     stk_listen_set_close(&m->listeners);
     _exit(m->params->task_main(m->params->task_arg, task));
 }

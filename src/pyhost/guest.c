@@ -14,6 +14,7 @@
 #include "pyhost/cache.h"
 #include "pyhost/context.h"
 #include "pyhost/pyhost.h"
+#include "pyhost/report.h"
 
 /* The attribute of stoker._core, new; NULL without an exception: there is none. */
 static PyObject *guest_find(struct stk_pyhost *host, const char *name)
@@ -123,7 +124,7 @@ int stk_pyhost_run_task(void *host, const char *name)
     if (!function)
         stk_log_error("task %s: nothing does it here: it is for a program of stoker's own", name);
     else if (!result)
-        PyErr_Print();
+        stk_report_exception(STK_LOG_ERROR, "the task has failed");
     Py_XDECREF(result);
     Py_XDECREF(function);
     return result ? 0 : 1;

@@ -3,11 +3,18 @@
 import importlib
 import json
 import os
+import pathlib
+import pwd
+import shutil
 import signal
+import subprocess
+import sys
+import tempfile
 import time
 
 import pytest
 
+from tests.lib import users
 from tests.lib.server import Server, free_port
 
 spool_files = importlib.import_module("compat_sources.spool_files")
@@ -57,6 +64,42 @@ def wild(task):
     note("wild")
     if not os.path.exists(os.path.join(HERE, "open")):
         raise ValueError("as the test wants it")
+    return uwsgi.SPOOL_OK
+
+
+@spoolraw
+def exits(task):
+    note("exits")
+    sys.exit("as the test wants it")
+
+
+@spoolraw
+def dies(task):
+    note("dies")
+    if not os.path.exists(os.path.join(HERE, "open")):
+        os._exit(1)
+    return uwsgi.SPOOL_OK
+
+
+@spoolraw
+def forks(task):
+    child = os.fork()
+    if child == 0:
+        return uwsgi.SPOOL_OK  # it must not become a second spooler
+    note("forks", os.waitpid(child, 0)[1])
+    child = os.fork()
+    if child == 0:
+        while True:
+            time.sleep(10)
+    os.kill(child, 15)
+    note("forks", os.waitpid(child, 0)[1])
+    return uwsgi.SPOOL_OK
+
+
+@spoolraw
+def removes(task):
+    os.unlink(task["spooler_task_name"])
+    note("removes")
     return uwsgi.SPOOL_OK
 
 
@@ -189,6 +232,59 @@ def test_harakiri(spooled):
     until(lambda: server.jobs() == [], "the task is not done")
 
 
+def test_one_task_is_not_in_the_way_of_others(spooled):
+    """Neither by how it ends, nor by the end of its process: what is older does not come first again and again."""
+    server = spooled("spooler-frequency = 2\n")
+    for word in ("exits", "dies", "removes", "forks"):
+        server.leave(word, {})
+    server.leave("plain", {"word": "behind"})
+    until(lambda: server.done("plain"), "the task behind them is not done")
+    assert len(server.done("dies")) == 1 and len(server.done("removes")) == 1
+    assert [line[1] for line in server.done("forks")] == [0, 15]
+    server.wait_log("SystemExit: as the test wants it")
+    server.open()
+    until(lambda: server.done("dies") and len(server.jobs()) == 1, "it is not tried again")
+
+
+def test_each_process_does_its_most_and_the_next_one_goes_on(spooled):
+    server = spooled("spooler-max-tasks = 1\n")
+    for number in range(6):
+        server.leave("plain", {"word": str(number)})
+    until(lambda: len(server.done("plain")) == 6, "the tasks are not done")
+    # Pauses are for what fails.
+    assert "it is started again in" not in server.log()
+
+
+def test_ends_while_it_loads(spooled, tmp_path):
+    (tmp_path / "loading.py").write_text("import time\nopen('%s/loads', 'w').close()\ntime.sleep(1000)\n" % tmp_path)
+    server = spooled("spooler-import = loading.py\n")
+    until((tmp_path / "loads").exists, "it does not load")
+    server.stop()
+    assert "does not end" not in server.log()
+
+
+@pytest.mark.skipif(bool(users.why_not()), reason=str(users.why_not()))
+def test_the_directory_is_the_user_s(tmp_path):
+    """Root makes it, and the tasks are left and done by the user that the server becomes."""
+    folder = pathlib.Path(tempfile.mkdtemp())  # where that user may go
+    folder.chmod(0o755)
+    try:
+        (folder / "app.py").write_text(APP.replace("HERE = ", "HERE = '%s/notes' or " % folder))
+        (folder / "notes").mkdir(mode=0o777)
+        (folder / "notes").chmod(0o777)
+        (folder / "u.ini").write_text(INI + "uid = %s\n" % users.USER)
+        server = Server(None, ["--ini", "u.ini"], cwd=folder, logdir=tmp_path)
+        server.start()
+        try:
+            server.get('/plain?{"args":[{"word":"a"}]}').json()
+            until((folder / "notes" / "done").exists, "the task is not done")
+        finally:
+            server.stop()
+        assert os.stat(folder / "tasks").st_uid == pwd.getpwnam(users.USER).pw_uid
+    finally:
+        shutil.rmtree(folder)
+
+
 def test_what_is_no_task(spooled):
     server = spooled()
     (server.folder / "tasks" / (spool_files.PREFIX + "x")).write_bytes(b"\x11\xff\xff\0half")
@@ -197,13 +293,26 @@ def test_what_is_no_task(spooled):
     until(lambda: server.done("plain") and server.jobs() == [], "the task behind it is not done")
 
 
+def others(path):
+    """Whether another process can have a task, by uWSGI's kind of lock."""
+    code = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'r+'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    return subprocess.run([sys.executable, "-c", code, path], stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+
 def test_files(tmp_path):
     body = bytes(range(256)) * 300
     path = spool_files.write(str(tmp_path), {b"a": b"1", b"": b"x" * 60000}, body, 5, None)
     fd = spool_files.take(path)
     assert spool_files.unpack(spool_files.read(fd)) == {"a": b"1", "": b"x" * 60000, "body": body}
     assert os.stat(path).st_mtime == 5 and oct(os.stat(path).st_mode)[-3:] == "600"
-    os.close(fd)
+    # Whoever opens and closes the file in the same process, as the task itself may, gives nothing up.
+    open(path).close()
+    assert not others(path)
+    # A process that is forked meanwhile holds nothing longer.
+    with subprocess.Popen(["sleep", "60"], pass_fds=[fd]) as child:
+        spool_files.release(fd)
+        assert others(path)
+        child.kill()
     for size in range(40):
         with pytest.raises(spool_files.Damaged):
             spool_files.unpack(spool_files.pack({b"key": b"value" * 7})[:size])
@@ -213,7 +322,12 @@ def test_files(tmp_path):
         spool_files.pack({b"a": b"x" * 40000, b"b": b"x" * 40000})
     os.symlink("/etc/passwd", tmp_path / (spool_files.PREFIX + "link"))
     assert [one.path for one in spool_files.entries(str(tmp_path))] == [path]
+    os.mkdir(tmp_path / "\u00b2")
+    (tmp_path / spool_files.BELL).write_text("")  # no FIFO: it would always have something to read
+    with pytest.raises(FileExistsError):
+        spool_files.open_bell(str(tmp_path))
     first = spool_files.write(str(tmp_path), {}, b"", None, 7)
+    assert (tmp_path / spool_files.BELL).read_text() == ""
     assert [one.path for one in spool_files.entries(str(tmp_path))] == [first, path]
 
 

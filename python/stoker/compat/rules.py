@@ -603,7 +603,8 @@ class Work:
         self.spoolers.note(option.name, setting)
 
     def _finish_spoolers(self) -> None:
-        self.own.extend(self.spoolers.settings(self.say))
+        become = {own[0]: str(own[1]) for own in self.own if own[0] in ("user", "group")}
+        self.own.extend(self.spoolers.settings(become.get("user", ""), become.get("group", "")))
         if self.spoolers.first is not None:
             self.plan.spool = self.spoolers.config
 

@@ -2,7 +2,8 @@
 
 A file has uWSGI's form: the header of a packet (modifier 17), its variables, and behind them the body. It is written under
 another name, synchronised and renamed, so that no half of a task is ever seen. Its time of modification is when it is due.
-Who works on a task holds a record lock on its file, as uWSGI does.
+Who works on a task holds a lock on its file, which is in the way of those of uWSGI. It belongs to the descriptor: a lock of the
+process would be given up by whatever in it opens the file and closes it again, the task itself among them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import itertools
 import os
 import random
 import socket
+import stat
 import struct
 import time
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ PREFIX = "uwsgi_spoolfile_on_"
 MODIFIER = 17
 HEADER = struct.Struct("<BHB")
 LENGTH = struct.Struct("<H")
+FLOCK = struct.Struct("@hhqqi4x")  # struct flock
 MOST = 0xFFFF  # bytes of all variables, as the header has two bytes for that
 MOST_FILE = 1 << 30  # bytes that are read of a file
 BELL = ".stoker-bell"
@@ -41,6 +44,7 @@ class Entry:
     name: str
     priority: int  # -1: none
     due: float  # seconds since 1970
+    inode: int
     order: tuple
 
 
@@ -136,11 +140,25 @@ def _write_all(fd: int, data: bytes) -> None:
 
 
 def _sync_directory(place: str) -> None:
-    fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """What fails is no failure of the task, which is there."""
+    try:
+        fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return  # one that may be written to only
     try:
         os.fsync(fd)
+    except OSError:
+        pass
     finally:
         os.close(fd)
+
+
+def _open_fifo(path: str, flags: int) -> int:
+    fd = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    if stat.S_ISFIFO(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise FileExistsError(errno.EEXIST, "it is no FIFO", path)
 
 
 def open_bell(directory: str) -> int:
@@ -150,13 +168,13 @@ def open_bell(directory: str) -> int:
         os.mkfifo(path, 0o600)
     except FileExistsError:
         pass
-    return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    return _open_fifo(path, os.O_RDWR)
 
 
 def ring(directory: str) -> None:
     """Wakes one spooler of a directory, if there is one: the others would find it at their next look."""
     try:
-        fd = os.open(os.path.join(directory, BELL), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = _open_fifo(os.path.join(directory, BELL), os.O_WRONLY)
     except OSError:
         return
     try:
@@ -172,7 +190,7 @@ def entries(directory: str, ordered: bool = False) -> list[Entry]:
     found = _entries_of(directory, -1, ordered)
     try:
         with os.scandir(directory) as it:
-            numbers = [one.name for one in it if one.name.isdigit() and one.is_dir(follow_symlinks=False)]
+            numbers = [one.name for one in it if _is_number(one.name) and one.is_dir(follow_symlinks=False)]
     except OSError:
         numbers = []
     for number in numbers:
@@ -190,26 +208,50 @@ def _entries_of(place: str, priority: int, ordered: bool) -> list[Entry]:
                 try:
                     if not one.is_file(follow_symlinks=False):
                         continue
-                    due = one.stat(follow_symlinks=False).st_mtime
+                    info = one.stat(follow_symlinks=False)
                 except OSError:
                     continue  # somebody has done it
                 order = (priority < 0, priority, *((one.name,) if ordered else _age(one.name)))
-                found.append(Entry(one.path, one.name, priority, due, order))
+                found.append(Entry(one.path, one.name, priority, info.st_mtime, info.st_ino, order))
     except OSError:
         pass
     return found
 
 
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
 def _age(name: str) -> tuple:
     """When it was written, as its name says."""
     words = name.rsplit("_", 5)
-    if len(words) == 6 and all(word.isdigit() for word in words[1:]):
+    if len(words) == 6 and all(map(_is_number, words[1:])):
         return (int(words[4]), int(words[5]), int(words[2]), name)
     return (0, 0, 0, name)
 
 
+def _lock(fd: int, kind: int) -> None:
+    command = getattr(fcntl, "F_OFD_SETLK", None)
+    try:
+        if command is not None:
+            fcntl.fcntl(fd, command, FLOCK.pack(kind, os.SEEK_SET, 0, 0, 0))
+            return
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    fcntl.lockf(fd, fcntl.LOCK_UN if kind == fcntl.F_UNLCK else fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def release(fd: int) -> None:
+    """Gives a task back, also where a process that has been forked meanwhile has the descriptor as well."""
+    try:
+        _lock(fd, fcntl.F_UNLCK)
+    finally:
+        os.close(fd)
+
+
 def take(path: str) -> int | None:
-    """A locked descriptor of a task; None if somebody else has it, or has done it. OSError."""
+    """A locked descriptor of a task, for `release`; None if somebody else has it, or has done it. OSError."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
@@ -217,7 +259,7 @@ def take(path: str) -> int | None:
             return None
         raise
     try:
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(fd, fcntl.F_WRLCK)
         if os.fstat(fd).st_nlink > 0:
             return fd
     except OSError as error:
@@ -235,7 +277,6 @@ def read(fd: int) -> bytes:
         raise Damaged("it is larger than 1 GiB")
     parts = []
     place = 0
-    # No second descriptor: closing one would give the lock up.
     while place < size:
         part = os.pread(fd, min(size - place, 1 << 20), place)
         if not part:

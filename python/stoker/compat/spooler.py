@@ -29,6 +29,7 @@ FREQUENCY = 30  # seconds
 LONGEST_WAIT = 3600  # seconds
 MAX_PROCESSES = 128
 _SLOT = struct.Struct("q")
+FORGOTTEN = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)  # by what a task forks
 FUNCTIONS = "i_am_the_spooler set_spooler_frequency spool spooler_get_task spooler_jobs spooler_pid spooler_pids".split()
 
 
@@ -58,8 +59,9 @@ class Spool:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.inside: str | None = None  # in a spooler: its directory
-        # The frequency, and the process of each spooler.
-        self.shared = mmap.mmap(-1, _SLOT.size * (1 + max(len(config.served()) * config.processes, 1)))
+        # The frequency, the process of each spooler, and the file of the task that it does.
+        self.number = max(len(config.served()) * config.processes, 1)
+        self.shared = mmap.mmap(-1, _SLOT.size * (1 + 2 * self.number))
         _SLOT.pack_into(self.shared, 0, max(config.frequency, 0))
         self.directories = [os.path.realpath(path) for path in config.directories]
 
@@ -137,11 +139,19 @@ class Spool:
         return _SLOT.unpack_from(self.shared, 0)[0]
 
     def _pids(self) -> list[int]:
-        return [_SLOT.unpack_from(self.shared, place)[0] for place in range(_SLOT.size, len(self.shared), _SLOT.size)]
+        return [_SLOT.unpack_from(self.shared, _SLOT.size * (1 + slot))[0] for slot in range(self.number)]
 
     def note_pid(self, slot: int, pid: int) -> None:
         """Which process serves the slot; 0: none."""
         _SLOT.pack_into(self.shared, _SLOT.size * (1 + slot), pid)
+
+    def note_task(self, slot: int, inode: int) -> None:
+        """Which file's task the process of the slot does; 0: none."""
+        _SLOT.pack_into(self.shared, _SLOT.size * (1 + self.number + slot), inode)
+
+    def task(self, slot: int) -> int:
+        """The same."""
+        return _SLOT.unpack_from(self.shared, _SLOT.size * (1 + self.number + slot))[0]
 
     def slots(self) -> list[tuple[int, str]]:
         """Number and directory of each process."""
@@ -168,28 +178,40 @@ def _environment(name: str, data: bytes) -> dict:
 class Spooler:
     """One process."""
 
-    def __init__(self, spool: Spool, directory: str, module, log: Callable[[str], None]) -> None:
+    def __init__(self, spool: Spool, number: int, directory: str, module, log: Callable[[str], None]) -> None:
         self.spool = spool
+        self.number = number
         self.directory = directory
+        self.pid = os.getpid()
         self.module = module
         self.log = log
         self.ending = False
         self.done = 0
         self.later: dict[str, float] = {}  # what is not tried before that time (monotonic)
         self.told = False
+        # The task at which the process before this one has ended: others come first, or it might end each of them.
+        self.fatal = spool.task(number)
+        self.kept: set[str] = set()  # done, and their files cannot be removed
 
     def serve(self) -> None:
         """Until it is told to end, or has done its most."""
-        bell = spool_files.open_bell(self.directory)
+        bell = self._open_bell()
         waker, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, self._on_end)
         signal.signal(signal.SIGINT, self._on_end)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        signal.signal(signal.SIGUSR1, lambda *_: None)  # wakes
+        for number in (signal.SIGHUP, signal.SIGUSR1):  # they wake; what is executed finds them at their defaults
+            signal.signal(number, lambda *_: None)
+        # What comes to a child before its handlers are gone waits, and counts.
+        os.register_at_fork(
+            before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, FORGOTTEN),
+            after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, FORGOTTEN),
+            after_in_child=_forget_signals,
+        )
         os.chdir(self.spool.config.chdir or self.directory)
         poll = select.poll()
-        poll.register(bell, select.POLLIN)
+        if bell >= 0:
+            poll.register(bell, select.POLLIN)
         poll.register(waker, select.POLLIN)
         while not self.ending:
             wait = self._look()
@@ -197,6 +219,15 @@ class Spooler:
                 break
             for fd, _ in poll.poll(max(wait, 0) * 1000):
                 _drain(fd, 1 if fd == bell else 512)
+
+    def _open_bell(self) -> int:
+        """-1: there is none."""
+        try:
+            return spool_files.open_bell(self.directory)
+        except OSError as error:
+            self.log("spooler: %s: %s: the directory is looked at once in %d s only" % (
+                os.path.join(self.directory, spool_files.BELL), error.strerror, self.spool.frequency() or 1))
+            return -1
 
     def _on_end(self, *_: object) -> None:
         self.ending = True
@@ -208,9 +239,16 @@ class Spooler:
         entries = spool_files.entries(self.directory, self.spool.config.ordered)
         names = {one.path for one in entries}
         self.later = {path: when for path, when in self.later.items() if path in names}
+        self.kept &= names
         for one in entries:
             if self.ending:
                 return 0
+            if one.inode == self.fatal:
+                self.later[one.path] = time.monotonic() + max(frequency, 1)
+                self.fatal = 0
+            if one.path in self.kept:
+                self._remove(one.path)
+                continue
             left = max(one.due - time.time(), self.later.get(one.path, 0) - time.monotonic())
             if left > 0:
                 wait = min(wait, left)
@@ -231,15 +269,13 @@ class Spooler:
         try:
             return self._do(entry, fd)
         finally:
-            os.close(fd)
+            spool_files.release(fd)
 
     def _do(self, entry: spool_files.Entry, fd: int) -> bool:
         try:
             task = _environment(entry.name, spool_files.read(fd))
         except (spool_files.Damaged, OSError) as error:
-            self.log("spooler: %s is no task: %s: it is put aside as %s" % (
-                entry.path, error, os.path.basename(spool_files.put_aside(entry.path))))
-            return True
+            return self._put_aside(entry.path, error)
         function = getattr(self.module, "spooler", None)
         if not callable(function):
             if not self.told:
@@ -247,9 +283,11 @@ class Spooler:
             self.told = True
             return False
         began = time.monotonic()
+        self.spool.note_task(self.number, entry.inode)
         result = self._call(function, task, entry.name)
+        self.spool.note_task(self.number, 0)
         if result == OK:
-            os.unlink(entry.path)
+            self._remove(entry.path)
         if not self.spool.config.quiet:
             self.log("spooler %s: %s: %s after %d ms" % (
                 self.directory, entry.name, "done" if result == OK else "to be tried again",
@@ -258,6 +296,30 @@ class Spooler:
         if 0 < self.spool.config.max_tasks <= self.done:
             self.ending = True
         return result == OK
+
+    def _put_aside(self, path: str, why: Exception) -> bool:
+        try:
+            aside = spool_files.put_aside(path)
+        except FileNotFoundError:
+            return True  # another process has done so
+        except OSError as error:
+            self.log("spooler: %s is no task: %s: it cannot be put aside: %s" % (path, why, error.strerror))
+            return False
+        self.log("spooler: %s is no task: %s: it is put aside as %s" % (path, why, os.path.basename(aside)))
+        return True
+
+    def _remove(self, path: str) -> None:
+        """Removes the file of a task that is done. Where that cannot be, the task is not done again, here at least."""
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass  # the task has done so
+        except OSError as error:
+            if path not in self.kept:
+                self.log("spooler: %s is done and cannot be removed: %s" % (path, error.strerror))
+            self.kept.add(path)
+            return
+        self.kept.discard(path)
 
     def _call(self, function: Callable, task: dict, name: str) -> int:
         limit = self.spool.config.harakiri
@@ -268,16 +330,20 @@ class Spooler:
             guard.start()
             # For code that never lets another thread run.
             faulthandler.dump_traceback_later(limit + 1, exit=True)
+        result, code = RETRY, 0
         try:
             result = function(task)
-            return result if isinstance(result, int) else RETRY
-        except Exception:  # whatever the application raises: the task is tried again
-            self.log("spooler: %s: the task has failed\n%s" % (name, traceback.format_exc().rstrip()))
-            return RETRY
+        except BaseException as error:  # whatever the application raises, sys.exit() too: the task is tried again
+            code = _exit_code(error)
+            if os.getpid() == self.pid or not isinstance(error, SystemExit):
+                self.log("spooler: %s: the task has failed\n%s" % (name, traceback.format_exc().rstrip()))
         finally:
             if guard is not None:
                 guard.cancel()
                 faulthandler.cancel_dump_traceback_later()
+        if os.getpid() != self.pid:
+            _leave(code)
+        return result if isinstance(result, int) else RETRY
 
     def _kill(self, name: str, limit: int) -> None:
         main = sys._current_frames().get(threading.main_thread().ident or 0)
@@ -293,6 +359,31 @@ def _drain(fd: int, most: int) -> None:
         pass
 
 
+def _exit_code(error: BaseException) -> int:
+    if not isinstance(error, SystemExit):
+        return 1
+    return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+
+
+def _leave(code: int) -> None:
+    """Ends a process that a task has forked and that has come back from it: it is no spooler."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            pass  # the application's own, or closed
+    os._exit(code & 0xFF)
+
+
+def _forget_signals() -> None:
+    """In a process that a task has forked: a signal ends it, as it ends any other."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in FORGOTTEN:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, FORGOTTEN)
+
+
 def serve(spool: Spool, number: int, module, log: Callable[[str], None]) -> None:
     """The life of one process; the application is loaded."""
     directory = dict(spool.slots())[number]
@@ -301,7 +392,7 @@ def serve(spool: Spool, number: int, module, log: Callable[[str], None]) -> None
     try:
         for name in spool.config.imports:
             _import(name)
-        Spooler(spool, directory, module, log).serve()
+        Spooler(spool, number, directory, module, log).serve()
     finally:
         spool.note_pid(number, 0)
 
