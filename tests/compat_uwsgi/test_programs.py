@@ -4,11 +4,15 @@ import importlib
 import os
 import signal
 import stat
+import subprocess
 import time
+import urllib.request
 
 import pytest
 
 from tests.compat_uwsgi.conftest import result
+from tests.lib.server import free_port
+from tests.lib.server import test_command as stoker_command
 
 program_rules = importlib.import_module("compat_sources.program_rules")
 translate = importlib.import_module("compat_sources.translate")
@@ -116,3 +120,23 @@ def test_they_run(place, serve):
         assert stat.S_ISREG(os.stat(place / "smart.pid").st_mode)
     finally:
         os.kill(smart, signal.SIGKILL)
+
+
+def test_the_master_of_a_daemon(place):
+    """uwsgi.reload() and its like signal uwsgi.masterpid(): not the process that has read the configuration, and is gone."""
+    (place / "app.py").write_text(
+        "import os, uwsgi\ndef application(environ, start_response):\n    start_response('200 OK', [])\n"
+        "    return [b'%d %d' % (uwsgi.masterpid(), os.getppid())]\n"
+    )
+    port = free_port()
+    (place / "u.ini").write_text(
+        "[uwsgi]\nmodule = app\nhttp-socket = 127.0.0.1:%d\nprocesses = 1\npidfile = pid\ndaemonize = log\n" % port
+    )
+    subprocess.run([*stoker_command(), "--ini", "u.ini"], cwd=place, check=True, timeout=60)
+    master = int((place / "pid").read_text())
+    try:
+        with urllib.request.urlopen("http://127.0.0.1:%d/" % port, timeout=30) as answer:
+            assert answer.read() == b"%d %d" % (master, master)
+    finally:
+        os.kill(master, signal.SIGTERM)
+        until(lambda: not os.path.exists("/proc/%d" % master), "it does not end")

@@ -63,7 +63,9 @@ def main(split: detect.Split, core) -> int:
     except hooks.HookError as error:
         sys.stderr.write("%s\n" % error)
         return 1
-    listeners = [hooks.on_event] if hooked else []
+    listeners: list[Callable] = [uwsgi_module.on_event]
+    if hooked:
+        listeners.append(hooks.on_event)
     if plan.pidfile2 is not None and not checks:
         listeners.append(uwsgi_pidfile.SecondPidfile(plan.pidfile2.value or "").on_event)
     # What is printed goes to the file of logto, daemonize or logger, too.

@@ -711,6 +711,12 @@ def _number(opt: dict, name: str, default: int) -> int:
     return names.number(os.fsdecode(value)) if isinstance(value, bytes) else default
 
 
+def on_event(event: str, number: int, pid: int) -> None:
+    """In the master, which may be another process than the one that has read the configuration: daemonize."""
+    if event == "start":
+        _state().master = os.getpid()
+
+
 def _on_enter(number: int) -> None:
     """The engine calls this in a worker that has just been forked."""
     state = _state()
