@@ -26,6 +26,7 @@ enum {
     ALARM_RUNS_MAX = 16,
     ALARM_GRACE_MS = 5000,
     ALARM_TIMEOUT_MS = 60000,
+    ALARM_LAST_MS = 1000, /* when the server is about to end */
 };
 
 struct alarm_run {
@@ -49,8 +50,8 @@ static void alarm_on_timeout(struct stk_timer *timer, void *who)
 {
     struct alarm_run *run = stk_container_of(timer, struct alarm_run, timeout);
 
-    stk_log_error("%s: its command (%d) runs for more than %d s: it is stopped", run->alarm->name,
-                  (int)run->child.group, ALARM_TIMEOUT_MS / 1000);
+    stk_log_error("%s: its command (%d) runs for more than %.0f s: it is stopped", run->alarm->name,
+                  (int)run->child.group, (double)stk_child_age(&run->child) / 1000);
     stk_child_stop(&run->child, SIGTERM, ALARM_GRACE_MS);
 }
 
@@ -107,7 +108,9 @@ static void alarm_run(struct stk_master *m, struct stk_alarm *alarm, const char 
     }
     stk_list_append(&m->beside.alarm_runs, &run->link);
     m->beside.nalarm_runs++;
-    stk_timer_set(m->loop, &run->timeout, ALARM_TIMEOUT_MS);
+    /* Those before it have been told to end: the server waits for this one as well. */
+    stk_timer_set(m->loop, &run->timeout,
+                  m->beside.programs_told ? ALARM_LAST_MS : ALARM_TIMEOUT_MS);
 }
 
 /* Whether it has said the same a moment ago; notes what it says now. */

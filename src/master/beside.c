@@ -31,6 +31,7 @@ enum {
     BESIDE_LOOK_MS = 1000,
     BESIDE_NOW_MS = 1000, /* to end, when the server is to stop now */
     BESIDE_GRACE_MS = 5000,
+    BESIDE_MINUTES_MAX = 60, /* that are made up for; more of them are a clock that was set */
 };
 #define BESIDE_NO_LIMIT INT64_MAX
 
@@ -53,19 +54,28 @@ static void beside_wait_minute(struct stk_master *m)
     stk_timer_set(m->loop, &m->beside.minute, 60000 - gone);
 }
 
+/* Runs what is due in a minute since 1970. */
+static void beside_do_minute(struct stk_beside *b, time_t minute)
+{
+    time_t when = minute * 60;
+    struct tm tm;
+
+    b->minute_done = minute;
+    if (localtime_r(&when, &tm) == NULL)
+        return;
+    for (size_t i = 0; i < b->config->ncrons; i++)
+        if (stk_cron_is_due(b->crons[i].spec, &tm))
+            stk_cron_run(&b->crons[i]);
+}
+
 static void beside_on_minute(struct stk_timer *timer, void *who)
 {
     struct stk_beside *b = stk_container_of(timer, struct stk_beside, minute);
     struct stk_master *m = stk_container_of(b, struct stk_master, beside);
-    time_t now = time(NULL);
-    struct tm tm;
+    time_t minute = time(NULL) / 60;
 
-    if (now / 60 != b->minute_done && localtime_r(&now, &tm) != NULL) {
-        b->minute_done = now / 60;
-        for (size_t i = 0; i < b->config->ncrons; i++)
-            if (stk_cron_is_due(b->crons[i].spec, &tm))
-                stk_cron_run(&b->crons[i]);
-    }
+    if (minute != b->minute_done)
+        beside_do_minute(b, minute);
     beside_wait_minute(m);
 }
 
@@ -121,13 +131,16 @@ static void beside_on_touch(void *arg, const char *path)
 static int beside_watch_file(struct stk_master *m, const char *name)
 {
     STK_CLEANUP(stk_mem_freep) char *path = beside_absolute(name);
-    int r = 0;
+    int r;
 
-    if (m->beside.watch == NULL)
+    if (m->beside.watch == NULL) {
         r = stk_watch_new(m->loop, beside_on_touch, m, &m->beside.watch);
-    if (r == 0)
-        stk_watch_add_touch(m->beside.watch, path);
-    return r;
+        if (r < 0)
+            return r;
+        stk_watch_tell_each(m->beside.watch);
+    }
+    stk_watch_add_touch(m->beside.watch, path);
+    return 0;
 }
 
 static int beside_watch(struct stk_master *m)
@@ -225,17 +238,20 @@ static void beside_start_programs(struct stk_master *m)
         stk_program_start(&b->programs[i]);
 }
 
-/* `again`: another server has had the current minute. */
+/* `again`: another server has had `minute_had`. */
 static void beside_start_crons(struct stk_master *m, bool again)
 {
     struct stk_beside *b = &m->beside;
+    time_t minute = time(NULL) / 60;
 
     if (b->config == NULL || b->config->ncrons == 0 || b->crons_started || b->ending ||
         m->stopping != 0)
         return;
     b->crons_started = true;
-    if (again)
-        b->minute_done = time(NULL) / 60;
+    /* While the commands of that one have ended minutes may have passed, and nobody had them. */
+    if (again && minute - b->minute_had <= BESIDE_MINUTES_MAX)
+        for (b->minute_done = b->minute_had; b->minute_done < minute - 1;)
+            beside_do_minute(b, b->minute_done + 1);
     beside_on_minute(&b->minute, m);
 }
 
@@ -349,7 +365,9 @@ void stk_beside_take_over(struct stk_master *m)
 {
     if (!m->beside.awaits_programs)
         beside_start_programs(m);
-    /* The old server has had the current minute. */
+    /* The old server has had the minute in which it has handed over. */
+    if (m->beside.minute_had == 0)
+        m->beside.minute_had = time(NULL) / 60;
     if (!m->beside.awaits_commands)
         beside_start_crons(m, true);
 }
@@ -392,10 +410,21 @@ void stk_beside_on_reload(struct stk_master *m)
         stk_program_on_reload(&m->beside.programs[i]);
 }
 
+/* Whether a server has still to hear from the one before, for the one behind. */
+static bool beside_passes_on(const struct stk_master *m)
+{
+    const struct stk_beside *b = &m->beside;
+
+    return m->stopping < 2 &&
+           ((b->programs_end && b->awaits_programs) || (b->commands_end && b->awaits_commands));
+}
+
 bool stk_beside_holds(const struct stk_master *m)
 {
+    const struct stk_beside *b = &m->beside;
+
     return !stk_list_is_empty(&m->children) ||
-           (m->beside.config != NULL && m->beside.ending && !m->beside.programs_told);
+           (b->config != NULL && b->ending && !b->programs_told) || beside_passes_on(m);
 }
 
 void stk_beside_leave(struct stk_master *m)

@@ -71,6 +71,7 @@ struct stk_beside {
     struct stk_timer look;   /* at pidfiles and queues */
     struct stk_timer minute;
     time_t minute_done; /* that was looked at last */
+    time_t minute_had;  /* that in which another server has handed over; 0: none has yet */
     struct stk_timer hurry;
     struct stk_source lines;           /* of the log that raise alarms; fd -1: nobody looks */
     struct stk_guard_list *guard_list; /* NULL: there is none yet */

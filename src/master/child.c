@@ -264,6 +264,16 @@ void stk_child_signal(const struct stk_child *c, int sig)
     stk_log_warning("%s (%d) cannot be signalled: %m", c->name, (int)c->group);
 }
 
+static void child_clear(struct stk_child *c)
+{
+    stk_timer_stop(c->master->loop, &c->deadline);
+    child_close_output(c);
+    stk_guard_remove(c->master, c->group);
+    stk_list_remove(&c->link);
+    c->gone = c->group;
+    c->pid = c->group = 0;
+}
+
 static void child_on_deadline(struct stk_timer *timer, void *who)
 {
     struct stk_child *c = stk_container_of(timer, struct stk_child, deadline);
@@ -276,7 +286,17 @@ static void child_on_deadline(struct stk_timer *timer, void *who)
         stk_log_warning("%s: processes that it has left behind do not end: they are killed",
                         c->name);
     c->killed = true;
-    stk_child_signal(c, SIGKILL);
+    if (kill(-c->group, SIGKILL) == 0 || errno != EPERM) {
+        stk_child_signal(c, SIGKILL);
+        return;
+    }
+    stk_log_error("%s (%d) cannot be killed: it has become another user's", c->name, (int)c->group);
+    c->asked = c->killed = false;
+    /* A server that ends does not wait for it. */
+    if (c->master->beside.ending) {
+        child_clear(c);
+        c->fn(c, -1);
+    }
 }
 
 void stk_child_stop(struct stk_child *c, int sig, stk_msec grace)
@@ -292,16 +312,6 @@ void stk_child_stop(struct stk_child *c, int sig, stk_msec grace)
     if (!c->killed && (!c->asked || c->deadline.deadline > stk_loop_now(c->master->loop) + grace))
         stk_timer_set(c->master->loop, &c->deadline, grace);
     c->asked = true;
-}
-
-static void child_clear(struct stk_child *c)
-{
-    stk_timer_stop(c->master->loop, &c->deadline);
-    child_close_output(c);
-    stk_guard_remove(c->master, c->group);
-    stk_list_remove(&c->link);
-    c->gone = c->group;
-    c->pid = c->group = 0;
 }
 
 void stk_child_forget(struct stk_child *c)
@@ -338,7 +348,11 @@ static int child_pipe(struct stk_child *c, const struct stk_child_params *params
     if (params->task != NULL)
         return 0;
     if (params->outlives) {
-        *ret_output = fcntl(stk_log_fd(), F_DUPFD_CLOEXEC, 3);
+        /* Not the pipe that the master reads: that ends with it. */
+        const struct stk_master_logs *logs = &c->master->logs;
+        int fd = logs->fan != NULL && logs->err >= 0 ? logs->err : stk_log_fd();
+
+        *ret_output = fcntl(fd, F_DUPFD_CLOEXEC, 3);
         return *ret_output < 0 ? -errno : 0;
     }
     if (pipe2(fds, O_CLOEXEC) < 0)

@@ -50,13 +50,39 @@ char *stk_reap_describe(int status)
     return stk_mem_printf("was killed by signal %d%s", WTERMSIG(status), dumped);
 }
 
-void stk_reap_init(struct stk_master *m)
+typedef void (*reap_child_fn)(struct stk_master *m, pid_t pid);
+
+/* Calls a function for each child of this process. */
+static void reap_for_each(struct stk_master *m, reap_child_fn fn)
 {
-    STK_CLEANUP(stk_mem_freep) char *path = NULL;
+    STK_CLEANUP(stk_mem_freep)
+    char *path = stk_mem_printf("/proc/self/task/%d/children", (int)gettid());
     STK_CLEANUP(stk_mem_freep) char *line = NULL;
     size_t size = 0;
-    FILE *f;
+    FILE *f = fopen(path, "re");
 
+    if (f == NULL)
+        return;
+    if (getline(&line, &size, f) > 0) {
+        char *end = line;
+
+        for (long pid; (pid = strtol(end, &end, 10)) > 0;)
+            fn(m, (pid_t)pid);
+    }
+    (void)fclose(f);
+}
+
+static void reap_add_prior(struct stk_master *m, pid_t pid)
+{
+    pid_t *prior = realloc(m->prior, (m->nprior + 1) * sizeof *prior);
+
+    STK_ASSERT(prior != NULL);
+    prior[m->nprior++] = pid;
+    m->prior = prior;
+}
+
+void stk_reap_init(struct stk_master *m)
+{
     if (m->config->preload) {
         int was = 0;
 
@@ -64,22 +90,7 @@ void stk_reap_init(struct stk_master *m)
             m->subreaper_set = prctl(PR_SET_CHILD_SUBREAPER, 1) == 0;
     }
     m->reaps_strangers = m->config->preload || getpid() == 1;
-    path = stk_mem_printf("/proc/self/task/%d/children", (int)gettid());
-    f = fopen(path, "re");
-    if (f == NULL)
-        return;
-    if (getline(&line, &size, f) > 0) {
-        char *end = line;
-
-        for (long pid; (pid = strtol(end, &end, 10)) > 0;) {
-            pid_t *prior = realloc(m->prior, (m->nprior + 1) * sizeof *prior);
-
-            STK_ASSERT(prior != NULL);
-            prior[m->nprior++] = (pid_t)pid;
-            m->prior = prior;
-        }
-    }
-    (void)fclose(f);
+    reap_for_each(m, reap_add_prior);
 }
 
 static bool reap_is_prior(const struct stk_master *m, pid_t pid)
@@ -101,6 +112,18 @@ static bool reap_is_ours(struct stk_master *m, pid_t pid)
     return stk_child_is_ours(m, pid) || stk_upgrade_is_ours(m, pid);
 }
 
+static void reap_stranger(struct stk_master *m, pid_t pid)
+{
+    if (!reap_is_ours(m, pid) && !reap_is_prior(m, pid) && waitpid(pid, NULL, WNOHANG) == pid)
+        stk_log_debug("waited for process %d, which a worker left behind", (int)pid);
+}
+
+/* A child that was there before has ended, and the kernel names none behind it. */
+static void reap_behind_prior(struct stk_master *m)
+{
+    reap_for_each(m, reap_stranger);
+}
+
 static void reap_strangers(struct stk_master *m)
 {
     for (;;) {
@@ -108,8 +131,12 @@ static void reap_strangers(struct stk_master *m)
 
         if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) < 0 || info.si_pid == 0)
             return;
-        if (reap_is_ours(m, info.si_pid) || reap_is_prior(m, info.si_pid))
+        if (reap_is_ours(m, info.si_pid))
             return;
+        if (reap_is_prior(m, info.si_pid)) {
+            reap_behind_prior(m);
+            return;
+        }
         if (waitpid(info.si_pid, NULL, WNOHANG) <= 0)
             return;
         stk_log_debug("waited for process %d, which a worker left behind", (int)info.si_pid);

@@ -218,6 +218,7 @@ static void upgrade_on_hearing(struct stk_timer *timer, void *who)
     stk_log_warning("the old server (%d) does not end: its connections are not passed on any more",
                     (int)u->predecessor_pid);
     upgrade_close(u, &u->predecessor);
+    stk_beside_hear(u->master, NULL);
 }
 
 static void upgrade_tell_successor(struct stk_master *m, const char *word)

@@ -47,7 +47,8 @@ struct watch_stamp {
 struct watch_file {
     char *path;
     struct watch_stamp stamp;
-    bool swept; /* looked at once a second besides */
+    bool swept;   /* looked at once a second besides */
+    bool changed; /* and nobody was told, where each is told of */
 };
 
 struct watch_folder {
@@ -69,6 +70,7 @@ struct stk_watch {
     char *changed; /* the last one */
     bool eager;
     bool sweeps; /* a file is swept */
+    bool each;   /* is told of, and not only the last one */
 };
 
 static struct watch_stamp watch_look(const char *path)
@@ -99,6 +101,7 @@ static void watch_check_file(struct stk_watch *w, struct watch_file *file)
                            now.inode == file->stamp.inode))
         return;
     file->stamp = now;
+    file->changed = true;
     watch_changed(w, file->path);
 }
 
@@ -234,8 +237,19 @@ static void watch_on_debounce(struct stk_timer *timer, void *who)
     struct stk_watch *w = stk_container_of(timer, struct stk_watch, debounce);
     STK_CLEANUP(stk_mem_freep) char *path = stk_steal(&w->changed);
 
-    if (path != NULL)
+    if (path != NULL && !w->each)
         w->fn(w->arg, path);
+    /* What is called may add files. */
+    for (size_t i = 0; w->each && i < w->nfiles; i++) {
+        STK_CLEANUP(stk_mem_freep) char *one = NULL;
+
+        if (!w->files[i].changed)
+            continue;
+        w->files[i].changed = false;
+        one = stk_mem_strdup(w->files[i].path);
+        w->fn(w->arg, one);
+        i = (size_t)-1;
+    }
 }
 
 int stk_watch_new(struct stk_loop *loop, stk_watch_fn fn, void *arg, struct stk_watch **ret_watch)
@@ -375,6 +389,11 @@ void stk_watch_add_touch(struct stk_watch *w, char *path)
         return;
     file->swept = w->sweeps = true;
     stk_timer_set(w->loop, &w->look, WATCH_POLL_MS);
+}
+
+void stk_watch_tell_each(struct stk_watch *w)
+{
+    w->each = true;
 }
 
 void stk_watch_set_eager(struct stk_watch *w, bool eager)

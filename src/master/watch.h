@@ -30,6 +30,8 @@ void stk_watch_add_files(struct stk_watch *w, const char *text, size_t len);
 void stk_watch_add_touch(struct stk_watch *w, char *path);
 /* Adds a folder whose *.py files count while the watcher is eager. */
 void stk_watch_add_folder(struct stk_watch *w, const char *path);
+/* From now on each file of a burst is told of, in a call of its own. */
+void stk_watch_tell_each(struct stk_watch *w);
 /* Whether any *.py in the folders counts, also one that nobody has imported yet. */
 void stk_watch_set_eager(struct stk_watch *w, bool eager);
 /* How many files are watched. */

@@ -6,10 +6,12 @@ import re
 import signal
 import socket
 import subprocess
+import textwrap
 import time
 
 import pytest
 
+from tests.lib.server import Server
 from tests.lib.server import test_command as stoker_command
 
 APP = """
@@ -208,6 +210,34 @@ def test_upgrade_has_one_at_a_time(beside, tmp_path):
     assert not alive(second) and not (tmp_path / "lock").exists()
 
 
+def test_two_upgrades_have_one_at_a_time(beside, tmp_path):
+    """The third server waits for what the first has still to end, though the second has nothing to do any more."""
+    one = beside(
+        """
+        attach-daemon = "mkdir lock && echo $$ >> started; trap 'while [ ! -e go ]; do sleep 0.02; done; rmdir lock; exit' TERM; sleep 1000 & wait"
+        """,
+        check=False,
+    )
+    one.wait_lines("started", 1)
+    pidfile = tmp_path / "pid"
+    servers = [int(pidfile.read_text())]
+    try:
+        for _ in range(2):
+            os.kill(servers[-1], signal.SIGUSR2)
+            wait_until(lambda: int(pidfile.read_text() or 0) not in (0, *servers), "no upgrade")
+            servers.append(int(pidfile.read_text()))
+        for _ in range(3):
+            assert [program["state"] for program in one.status()["programs"]] == ["stopped"]
+        (tmp_path / "go").touch()
+        one.wait_lines("started", 2)
+        wait_until(lambda: not any(map(alive, servers[:-1])), "the old servers live")
+        assert "File exists" not in one.server.log()
+    finally:
+        (tmp_path / "go").touch()
+        os.kill(servers[-1], signal.SIGTERM)
+        wait_until(lambda: not alive(servers[-1]), "the new server lives")
+
+
 def test_adversity(beside, tmp_path):
     """One that cannot start, one that dies at once, one that floods, one that ignores SIGTERM."""
     (tmp_path / "here").write_text("")
@@ -370,6 +400,97 @@ def test_alarms(beside, tmp_path):
         wait_file("death", r"worker 1 \(\d+\) was killed by SIGSEGV( \(core dumped\))? after \d+\.\d s.*\n")
     assert {alarm["name"]: alarm["raised"] for alarm in one.status()["alarms"]} == {"file": 2, "line": 1, "dead": 1}
     one.server.stop()
+
+
+def test_each_file_that_is_touched_counts(beside, tmp_path):
+    one = beside("""
+        touch-exec = ["a echo one > told-a", "b echo two > told-b"]
+        """)
+    for name in ("a", "b"):
+        (tmp_path / name).touch()
+    for name in ("told-a", "told-b"):
+        wait_until((tmp_path / name).exists, lambda: one.server.report("a file is forgotten"))
+
+
+def test_alarms_do_not_hold_a_server_that_ends(beside):
+    one = beside(
+        """
+        alarm = "end cmd:touch told; exec sleep 1000"
+        alarm-log = "end program first .* has ended"
+        [[program]]
+        name = "first"
+        command = "exec sleep 1000"
+        [[program]]
+        name = "last"
+        command = "trap 'while [ ! -e told ]; do sleep 0.02; done; exit' TERM; while :; do sleep 0.02; done"
+        """,
+        check=False,
+    )
+    one.wait_pid("first")
+    one.server.send_signal(signal.SIGTERM)
+    one.server.wait()
+    one.server.wait_log(r"alarm end: its command \(\d+\) runs for more than 1 s: it is stopped")
+
+
+def test_what_outlives_the_server_does_not_write_to_it(beside, tmp_path):
+    """With loggers the log is a pipe to the master."""
+    one = beside("""
+        logger = "file:lines"
+        [[program]]
+        name = "other"
+        command = "trap 'echo on; echo on; echo > went-on; exit' USR1; while :; do sleep 0.02; done"
+        pidfile = "other.pid"
+        """)
+    path = tmp_path / "other.pid"
+    wait_until(lambda: path.exists() and path.read_text().endswith("\n"), lambda: one.server.report("it is not started"))
+    pid = int(path.read_text())
+    one.server.stop()
+    os.kill(pid, signal.SIGUSR1)
+    wait_until(lambda: not alive(pid), "it lives")
+    assert (tmp_path / "went-on").exists()
+
+
+def test_a_link_does_not_choose_who_is_signalled(beside, tmp_path):
+    """Whoever can make a pidfile can make a link to that of another program."""
+    other = subprocess.Popen(["sleep", "1000"])
+    (tmp_path / "real.pid").write_text("%d\n" % other.pid)
+    (tmp_path / "link.pid").symlink_to("real.pid")
+    one = beside("""
+        [[program]]
+        name = "other"
+        command = "exec sleep 1000"
+        pidfile = "link.pid"
+        notify = true
+        """)
+    try:
+        one.server.wait_log("program other runs already")
+        one.server.stop()
+        one.server.wait_log(r"program other \(%d\) is not signalled" % other.pid)
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_orphans_are_waited_for_behind_a_child_that_was_there_before(tmp_path):
+    """As in a container whose first command was `helper & exec stoker`: the helper stays a zombie, and no other."""
+    (tmp_path / "app.py").write_text(textwrap.dedent(APP))
+    (tmp_path / "stoker.toml").write_text("""
+attach-daemon = "while [ ! -e go ]; do sleep 0.02; done; (setsid sh -c 'echo $$ > orphan' &); exec sleep 1000"
+""")
+    command = ["sh", "-c", 'sleep 0.1 & echo $! > helper; exec "$@"', "sh", *stoker_command()]
+    server = Server("app:app", [], cwd=tmp_path, command=command)
+    server.start("/")
+    try:
+        helper = numbers(tmp_path / "helper")[0]
+        wait_until(lambda: not alive(helper), "the helper does not end")
+        (tmp_path / "go").touch()
+        wait_until(lambda: numbers(tmp_path / "orphan"), "there is no orphan")
+        orphan = numbers(tmp_path / "orphan")[0]
+        wait_until(lambda: not os.path.exists("/proc/%d" % orphan), "nobody waits for it")
+        assert os.path.exists("/proc/%d" % helper)  # whoever has started it may want to
+    finally:
+        server.stop()
 
 
 MISTAKES = """
