@@ -177,9 +177,22 @@ int stk_log_sink_open(struct stk_log_sink *ret_sink, const char *target, int das
     return 0;
 }
 
+/* Not of devices: /dev/null is everybody's. */
+static int sink_chmod(int fd, mode_t mode)
+{
+    struct stat st;
+
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    if (S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode))
+        return 0;
+    return fchmod(fd, mode) < 0 ? -errno : 0;
+}
+
 int stk_log_sink_reopen(struct stk_log_sink *sink)
 {
     STK_CLEANUP(stk_fd_closep) int fd = -1;
+    int r;
 
     if (sink->kind == STK_LOG_SINK_SYSLOG)
         return sink_connect(sink);
@@ -188,8 +201,9 @@ int stk_log_sink_reopen(struct stk_log_sink *sink)
     fd = sink_open_file(sink->path);
     if (fd < 0)
         return fd;
-    if (sink->mode != 0 && fchmod(fd, sink->mode) < 0 && errno != EPERM)
-        return -errno; /* EPERM: another user has made it again */
+    r = sink->mode != 0 ? sink_chmod(fd, sink->mode) : 0;
+    if (r < 0 && r != -EPERM) /* EPERM: another user has made it again */
+        return r;
     if (dup3(fd, sink->fd, O_CLOEXEC) < 0)
         return -errno;
     stk_log_sink_probe(sink);
@@ -201,7 +215,7 @@ int stk_log_sink_chmod(struct stk_log_sink *sink, mode_t mode)
     if (sink->kind != STK_LOG_SINK_FILE || mode == 0)
         return 0;
     sink->mode = mode;
-    return fchmod(sink->fd, mode) < 0 ? -errno : 0;
+    return sink_chmod(sink->fd, mode);
 }
 
 void stk_log_sink_close(struct stk_log_sink *sink)

@@ -229,7 +229,10 @@ static bool writer_put(struct stk_log_writer *w, char *piece, size_t len)
     size_t done = 0;
 
     if (w->out.write != NULL) {
-        writer_lose(w, w->out.write(w->out.arg, piece, len), EAGAIN);
+        uint64_t lost = w->out.write(w->out.arg, piece, len);
+
+        writer_lose(w, lost, EAGAIN);
+        w->told_dropped += lost; /* which it says itself, with the place and the reason */
         return true;
     }
     if (torn) { /* ends the line that an error has cut off */

@@ -26,7 +26,7 @@ int stk_log_writer_new(struct stk_log_writer **ret_writer, const char *name,
 /* What a writer writes to in place of a sink; used by its thread only. */
 struct stk_log_out {
     void *arg;
-    /* Writes whole lines, without waiting long. Returns how many of them were lost. */
+    /* Writes whole lines, without waiting long. Returns how many of them were lost, and says so. */
     uint64_t (*write)(void *arg, const char *lines, size_t len);
     void (*reopen)(void *arg);
     void (*free)(void *arg);

@@ -25,7 +25,7 @@ enum encode_kind {
     ENCODE_JSON,
 };
 
-enum { ENCODE_PARTS_MAX = 64, ENCODE_DATE_MAX = 128 };
+enum { ENCODE_PARTS_MAX = 64, ENCODE_DATE_MAX = 128, ENCODE_NUMBER_MAX = 24 };
 
 static const char *const encode_names[] = {
     [ENCODE_PREFIX] = "prefix", [ENCODE_SUFFIX] = "suffix", [ENCODE_NL] = "nl",
@@ -43,7 +43,8 @@ enum encode_variable {
 
 struct encode_part {
     enum encode_variable variable;
-    char *text; /* of strftime: the format */
+    char *text;    /* of strftime: the format */
+    size_t behind; /* bytes that what is behind it takes, with what values take at least */
 };
 
 struct stk_log_encoder {
@@ -76,13 +77,14 @@ static void encode_put_number(struct encode_out *out, int64_t value)
     encode_put(out, stk_span_make(text, (size_t)n));
 }
 
-/* Text that stands in a string of JSON, for that encoder. */
-static void encode_put_value(struct encode_out *out, bool json, stk_span text)
+/* Text that stands in a string of JSON, for that encoder: what is behind it must have room, or the
+ * line would be no JSON. */
+static void encode_put_value(struct encode_out *out, bool json, size_t behind, stk_span text)
 {
     if (!json)
         encode_put(out, text);
-    else if (out->end - out->at >= 16)
-        out->at = stk_access_escape(out->at, out->end - 8, text, STK_ACCESS_JSON);
+    else if ((size_t)(out->end - out->at) >= behind + 3)
+        out->at = stk_access_escape(out->at, out->end - behind, text, STK_ACCESS_JSON);
 }
 
 static int encode_refuse(char **ret_error, char *text)
@@ -145,6 +147,21 @@ static int encode_parse(struct stk_log_encoder *e, const char *text, char **ret_
     return 0;
 }
 
+/* The room that each part leaves to what is behind it. */
+static void encode_reserve(struct stk_log_encoder *e)
+{
+    size_t behind = 0;
+
+    for (size_t i = e->nparts; i-- > 0;) {
+        const struct encode_part *part = &e->parts[i];
+
+        e->parts[i].behind = behind;
+        behind += part->variable == ENCODE_TEXT       ? strlen(part->text)
+                  : part->variable == ENCODE_STRFTIME ? ENCODE_DATE_MAX
+                                                      : ENCODE_NUMBER_MAX;
+    }
+}
+
 static int encode_kind(const char *name, size_t len, char **ret_error)
 {
     for (size_t i = 0; i < STK_ARRAY_LEN(encode_names); i++)
@@ -178,6 +195,7 @@ int stk_log_encoder_new(struct stk_log_encoder **ret_encoder, const char *text, 
     e->argument = stk_mem_strdup(text[len] == ' ' ? text + len + 1 : "");
     if (e->kind == ENCODE_FORMAT || e->kind == ENCODE_JSON)
         r = encode_parse(e, e->argument, ret_error);
+    encode_reserve(e);
     if (r == 0 && strchr(e->argument, '\n') != NULL)
         r = encode_refuse(ret_error, stk_mem_strdup("a new line cannot stand in a line"));
     if (r < 0) {
@@ -215,7 +233,7 @@ static void encode_part(const struct encode_part *part, bool json, stk_span line
         encode_put(out, stk_span_str(part->text));
         break;
     case ENCODE_MSG:
-        encode_put_value(out, json, line);
+        encode_put_value(out, json, part->behind, line);
         break;
     case ENCODE_UNIX:
         encode_put_number(out, micros / 1000000);
@@ -228,7 +246,7 @@ static void encode_part(const struct encode_part *part, bool json, stk_span line
         break;
     case ENCODE_STRFTIME:
         encode_put_value(
-            out, json,
+            out, json, part->behind,
             stk_span_make(date, stk_log_date(date, sizeof date, part->text, micros / 1000000)));
         break;
     }

@@ -4,7 +4,8 @@
  *
  * Each place has a buffer for what is written at once. A place that takes nothing is waited for a
  * tenth of a second, then its lines are lost, and while it goes on taking nothing it is not waited
- * for at all: one dead reader does not hold up the others.
+ * for at all: one dead reader does not hold up the others. The master waits no longer than that in
+ * all for what it has read at once: a reader that is slow, and not dead, would hold it up for good.
  *
  * A pattern that cannot be decided within its limits (serve/regex.h) has not matched: the line goes
  * where it would go without the rule.
@@ -14,7 +15,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/mem.h"
@@ -37,6 +40,7 @@ struct fan_place {
     bool raw;   /* the raw sink, which is the fan's */
     bool open;
     bool stalled;
+    bool torn; /* its last line is cut off */
     struct stk_log_place place;
     struct stk_log_sink sink;
     uint64_t lines; /* in the buffer */
@@ -57,7 +61,9 @@ struct stk_log_fan {
     mode_t mode;
     size_t packet_max;
     bool split;
+    int patience; /* milliseconds that are left to wait for places */
     struct stk_log_sink raw_sink;
+    int out, err;          /* in the place of the standard streams; -1: they are what they are */
     struct fan_place *raw; /* the place that is written to without loggers */
     struct fan_place **places;
     size_t nplaces;
@@ -149,11 +155,36 @@ int stk_log_fan_check_route(const struct stk_config *config, const char *text, c
     return stk_log_fan_check_pattern(pattern, ret_error);
 }
 
+/* Whether a sink is the pipe that standard error is, under whatever name it was opened. */
+static bool fan_is_pipe(const struct stk_log_sink *sink)
+{
+    struct stat one, other;
+
+    return sink->type == STK_LOG_SINK_PIPE && fstat(sink->fd, &one) == 0 &&
+           fstat(STDERR_FILENO, &other) == 0 && one.st_dev == other.st_dev &&
+           one.st_ino == other.st_ino;
+}
+
+/* A place that would write to the pipe its lines come from writes to what that stream was. */
+static void fan_settle_stream(const struct stk_log_fan *fan, struct stk_log_sink *sink)
+{
+    int fd = sink->kind == STK_LOG_SINK_STREAM && sink->fd == STDERR_FILENO ? fan->err : fan->out;
+
+    if (fd < 0 || !fan_is_pipe(sink))
+        return;
+    stk_log_sink_close(sink);
+    *sink = (struct stk_log_sink){.kind = STK_LOG_SINK_STREAM, .fd = fd};
+    stk_log_sink_probe(sink);
+}
+
 static void fan_open(struct stk_log_fan *fan, struct fan_place *p)
 {
     int r = stk_log_place_open(&p->place, fan->mode, fan->packet_max, &p->sink);
 
     p->open = r == 0;
+    p->torn = false;
+    if (p->open)
+        fan_settle_stream(fan, &p->sink);
     p->sink.split = p->open && fan->split;
     if (r < 0)
         stk_log_error("%s cannot be opened, and its lines are lost until the logs are opened "
@@ -263,6 +294,7 @@ int stk_log_fan_new(struct stk_log_fan **ret_fan, const struct stk_config *confi
     struct stk_log_fan *fan = stk_new0(struct stk_log_fan);
 
     fan->kind = kind;
+    fan->out = fan->err = -1;
     fan->raw_sink = *raw;
     fan->mode = stk_log_fan_mode(config);
     fan->packet_max = (size_t)config->rsyslog_packet_size;
@@ -273,6 +305,15 @@ int stk_log_fan_new(struct stk_log_fan **ret_fan, const struct stk_config *confi
     }
     *ret_fan = fan;
     return 0;
+}
+
+void stk_log_fan_set_streams(struct stk_log_fan *fan, int out, int err)
+{
+    fan->out = out;
+    fan->err = err;
+    for (size_t i = 0; i < fan->nplaces; i++)
+        if (fan->places[i]->open)
+            fan_settle_stream(fan, &fan->places[i]->sink);
 }
 
 static void fan_free_place(struct fan_place *p)
@@ -354,26 +395,50 @@ static size_t fan_piece(const struct stk_log_sink *sink, const char *from, size_
     return nl != NULL ? (size_t)(nl - from) + 1 : max;
 }
 
-static void fan_flush(struct stk_log_fan *fan, struct fan_place *p)
+/* Waits for a place. In the master all places together, for a part of the time of one write. */
+static void fan_wait(struct stk_log_fan *fan, struct fan_place *p)
+{
+    stk_nsec begin = stk_time_mono_ns();
+
+    stk_log_sink_wait(fan_sink(fan, p), fan->patience);
+    p->stalled = true;
+    if (fan->kind == STK_LOG_FAN_MAIN) {
+        int taken = (int)((stk_time_mono_ns() - begin) / STK_NSEC_PER_MSEC) + 1;
+
+        fan->patience = taken < fan->patience ? fan->patience - taken : 0;
+    }
+}
+
+/* Writes the buffer of a place; returns how much of it was taken. */
+static size_t fan_write(struct stk_log_fan *fan, struct fan_place *p)
 {
     const struct stk_log_sink *sink = fan_sink(fan, p);
     size_t done = 0;
 
     while (done < p->len && (p->raw || p->open)) {
-        ssize_t n = stk_log_sink_write(sink, STK_LOG_INFO, p->buf + done,
-                                       fan_piece(sink, p->buf + done, p->len - done));
+        ssize_t n = p->torn ? stk_log_sink_write(sink, STK_LOG_INFO, "\n", 1)
+                            : stk_log_sink_write(sink, STK_LOG_INFO, p->buf + done,
+                                                 fan_piece(sink, p->buf + done, p->len - done));
 
         if (n > 0) {
             p->stalled = false;
-            done += (size_t)n;
-        } else if (n == -EAGAIN && !p->stalled) {
-            stk_log_sink_wait(sink, FAN_WAIT_MS);
-            p->stalled = true;
+            done += p->torn ? 0 : (size_t)n;
+            p->torn = false;
+        } else if (n == -EAGAIN && !p->stalled && fan->patience > 0) {
+            fan_wait(fan, p);
         } else {
             p->error = n < 0 ? (int)-n : EIO;
+            p->torn |= done > 0 && p->buf[done - 1] != '\n';
             break;
         }
     }
+    return done;
+}
+
+static void fan_flush(struct stk_log_fan *fan, struct fan_place *p)
+{
+    size_t done = fan_write(fan, p);
+
     for (const char *at = p->buf + done; at < p->buf + p->len; at++)
         p->lost += *at == '\n';
     if (p->raw || p->open)
@@ -465,6 +530,7 @@ uint64_t stk_log_fan_write(struct stk_log_fan *fan, const char *lines, size_t le
     struct timespec now;
     int64_t micros;
 
+    fan->patience = FAN_WAIT_MS;
     clock_gettime(CLOCK_REALTIME, &now);
     micros = (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
     while (len > 0) {
@@ -492,6 +558,8 @@ void stk_log_fan_reopen(struct stk_log_fan *fan)
     if (r < 0)
         stk_log_error("%s cannot be opened again, so the old one stays in use: %s",
                       fan->raw_sink.path, strerror(-r));
+    else
+        fan->raw->torn = false;
     for (size_t i = 0; i < fan->nplaces; i++) {
         struct fan_place *p = fan->places[i];
 
@@ -505,6 +573,8 @@ void stk_log_fan_reopen(struct stk_log_fan *fan)
         if (r < 0)
             stk_log_error("%s cannot be opened again, so the old one stays in use: %s", p->what,
                           strerror(-r));
+        else
+            p->torn = false;
     }
 }
 

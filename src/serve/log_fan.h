@@ -39,6 +39,12 @@ mode_t stk_log_fan_mode(const struct stk_config *config);
 int stk_log_fan_new(struct stk_log_fan **ret_fan, const struct stk_config *config,
                     enum stk_log_fan_kind kind, const struct stk_log_sink *raw, char **ret_error)
     STK_MUST_CHECK;
+/*
+ * What standard output and standard error were before they became the pipe whose lines are written
+ * here: places that name them are these from now on, or each line would come back. They stay the
+ * caller's.
+ */
+void stk_log_fan_set_streams(struct stk_log_fan *fan, int out, int err);
 /* Accepts NULL; returns NULL. */
 struct stk_log_fan *stk_log_fan_free(struct stk_log_fan *fan);
 /*

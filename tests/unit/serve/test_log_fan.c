@@ -4,15 +4,20 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -173,21 +178,139 @@ static void test_what_cannot_be_opened(void **state)
 static void test_long_lines(void **state)
 {
     struct stk_config config = {.logfile_chmod = -1};
-    static char line[3 * STK_LOG_FAN_LINE_MAX];
+    static char line[3 * STK_LOG_FAN_LINE_MAX], text[8 * sizeof line];
     struct stk_log_fan *fan;
     struct stat st;
+    int fd;
 
     (void)state;
     add(&config.logger, "file:long.log");
-    add(&config.log_encoder, "json ${msg}");
+    add(&config.log_encoder, "json {\"m\":\"${msg}\",\"t\":${unix},\"server\":\"here\"}");
     fan = make(&config, STK_LOG_FAN_MAIN);
     memset(line, 1, sizeof line); /* six bytes each */
     line[sizeof line - 1] = '\n';
     assert_int_equal(stk_log_fan_write(fan, line, sizeof line), 0);
     assert_int_equal(stat("long.log", &st), 0);
     assert_in_range(st.st_size, 3 * STK_LOG_FAN_LINE_MAX, 18 * STK_LOG_FAN_LINE_MAX);
+    fd = open("long.log", O_RDONLY);
+    assert_int_equal(read(fd, text, sizeof text - 1), st.st_size);
+    close(fd);
+    for (char *at = strtok(text, "\n"); at != NULL; at = strtok(NULL, "\n"))
+        assert_string_equal(at + strlen(at) - 16, "\"server\":\"here\"}"); /* cut where it may be */
     stk_log_fan_free(fan);
     clear(&config);
+}
+
+/* A disk that is full for a while: the line behind a cut one is one of its own. */
+static void test_torn_lines(void **state)
+{
+    struct stk_config config = {.logfile_chmod = -1};
+    struct rlimit all, few;
+    struct stk_log_fan *fan;
+
+    (void)state;
+    unlink("raw.log");
+    add(&config.logger, "file:torn.log");
+    fan = make(&config, STK_LOG_FAN_MAIN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &all), 0);
+    few = all;
+    few.rlim_cur = 10;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &few), 0);
+    assert_int_equal(stk_log_fan_write(fan, "first\nsecond\nthird\n", 19), 2);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &all), 0);
+    write_text(fan, "fourth\n");
+    write_text(fan, "fifth\n");
+    assert_file("torn.log", "first\nseco\nfourth\nfifth\n");
+    stk_log_fan_free(fan);
+    clear(&config);
+}
+
+static void *read_slowly(void *arg)
+{
+    char page[4096];
+
+    while (read(*(int *)arg, page, sizeof page) > 0)
+        usleep(20 * 1000);
+    return NULL;
+}
+
+/* A reader that takes a page now and then: the master's loop is not its clock. */
+static void test_slow_reader(void **state)
+{
+    struct stk_config config = {.logfile_chmod = -1};
+    static char text[60 * 1000];
+    struct stk_log_fan *fan;
+    pthread_t reader;
+    int fd;
+
+    (void)state;
+    assert_int_equal(mkfifo("slow", 0600), 0);
+    fd = open("slow", O_RDONLY | O_NONBLOCK);
+    assert_true(fd >= 0);
+    assert_true(fcntl(fd, F_SETPIPE_SZ, 4096) >= 0);
+    add(&config.logger, "file:slow");
+    fan = make(&config, STK_LOG_FAN_MAIN);
+    assert_int_equal(fcntl(fd, F_SETFL, 0), 0);
+    memset(text, 'x', sizeof text);
+    for (size_t i = 99; i < sizeof text; i += 100)
+        text[i] = '\n';
+    assert_int_equal(pthread_create(&reader, NULL, read_slowly, &fd), 0);
+    assert_true(stk_log_fan_write(fan, text, sizeof text) > 0);
+    stk_log_fan_free(fan);
+    pthread_join(reader, NULL);
+    close(fd);
+    clear(&config);
+}
+
+/* The pipe whose lines it writes has other names than that it is standard output. */
+static void test_no_line_comes_back(void **state)
+{
+    static const char *const loggers[] = {"file:/dev/stdout", "fd:2", "file:/dev/fd/2"};
+
+    (void)state;
+    for (size_t i = 0; i < STK_ARRAY_LEN(loggers); i++) {
+        struct stk_config config = {.logfile_chmod = -1};
+        int out = dup(STDOUT_FILENO), err = dup(STDERR_FILENO);
+        int to = open("stream.log", O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, 0600);
+        struct stk_log_fan *fan;
+        int fds[2], left = -1;
+
+        assert_int_equal(pipe(fds), 0);
+        assert_true(dup2(fds[1], STDOUT_FILENO) >= 0 && dup2(fds[1], STDERR_FILENO) >= 0);
+        add(&config.logger, loggers[i]);
+        fan = make(&config, STK_LOG_FAN_MAIN);
+        stk_log_fan_set_streams(fan, to, to);
+        stk_log_fan_write(fan, "once\n", 5);
+        stk_log_fan_reopen(fan);
+        stk_log_fan_write(fan, "twice\n", 6);
+        (void)ioctl(fds[0], FIONREAD, &left);
+        stk_log_fan_free(fan);
+        assert_true(dup2(out, STDOUT_FILENO) >= 0 && dup2(err, STDERR_FILENO) >= 0);
+        assert_int_equal(left, 0);
+        assert_file("stream.log", "once\ntwice\n");
+        clear(&config);
+        for (int *fd = (int[]){out, err, to, fds[0], fds[1], -1}; *fd >= 0; fd++)
+            close(*fd);
+    }
+}
+
+/* Those of a device are not the log's. */
+static void test_permissions_of_devices(void **state)
+{
+    struct stk_log_sink sink;
+    struct stat st;
+
+    (void)state;
+    if (mknod("null", S_IFCHR | 0600, makedev(1, 3)) < 0 || chmod("null", 0666) < 0)
+        skip(); /* for root only */
+    if (stk_log_sink_open(&sink, "null", STDOUT_FILENO) < 0)
+        skip(); /* nor where devices do not work */
+    assert_int_equal(stk_log_sink_chmod(&sink, 0600), 0);
+    assert_int_equal(stk_log_sink_reopen(&sink), 0);
+    assert_int_equal(stat("null", &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0666);
+    stk_log_sink_close(&sink);
 }
 
 static void test_datagrams(void **state)
@@ -388,6 +511,10 @@ int main(void)
         cmocka_unit_test(test_without_an_unnamed_logger),
         cmocka_unit_test(test_what_cannot_be_opened),
         cmocka_unit_test(test_long_lines),
+        cmocka_unit_test(test_torn_lines),
+        cmocka_unit_test(test_slow_reader),
+        cmocka_unit_test(test_no_line_comes_back),
+        cmocka_unit_test(test_permissions_of_devices),
         cmocka_unit_test(test_datagrams),
         cmocka_unit_test(test_pieces),
         cmocka_unit_test(test_mistakes),
