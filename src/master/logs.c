@@ -3,8 +3,9 @@
  *
  * With loggers, routes or encoders (serve/log_fan.h) the error log of all processes is one pipe,
  * and what they print goes there too. The master reads it in its loop, applies the rules and
- * writes. It does not use a thread: the master forks, and a thread might hold a lock at that
- * moment. What is written is whole lines of at most PIPE_BUF bytes, or what an application prints.
+ * writes. It does not use a thread (but for the time of a hook): the master forks, and a thread
+ * might hold a lock at that moment. What is written is whole lines of at most PIPE_BUF bytes, or
+ * what an application prints.
  *
  * A file that is too large is renamed and opened again as after a rotation by others: every process
  * that writes to it goes on in the old file until it has heard of that, so no line is lost.
@@ -12,14 +13,21 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "base/assert.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -31,11 +39,13 @@
 enum {
     LOGS_PIPE = 1024 * 1024,
     LOGS_READ = 64 * 1024,
-    LOGS_TURN = 16, /* reads in one turn of the loop */
+    LOGS_PUMP_MAX = 64 * 1024 * 1024,
+    LOGS_TURN = 16, /* reads in one turn of the loop, at most */
     LOGS_LOOK_MS = 1000,
     LOGS_NAMES = 100, /* tried for a renamed file */
 };
 #define LOGS_COMPLAIN_EVERY (60 * STK_NSEC_PER_SEC)
+#define LOGS_TURN_NS        (50 * STK_NSEC_PER_MSEC) /* a turn ends behind it */
 
 /* Passes on whole lines; `end`: what is left as well. */
 static void logs_pass(struct stk_master_logs *l, bool end)
@@ -52,20 +62,100 @@ static void logs_pass(struct stk_master_logs *l, bool end)
     l->len -= len;
 }
 
-/* Reads what is there, at most `times` pieces of it. */
-static void logs_read(struct stk_master_logs *l, int times)
+/* Reads a piece; returns its bytes, or what read says. */
+static ssize_t logs_read(struct stk_master_logs *l, int fd, size_t len)
 {
-    ssize_t n;
+    ssize_t n = read(fd, l->buf + l->len, len < LOGS_READ ? len : LOGS_READ);
 
-    while (times-- > 0 && (n = read(l->source.fd, l->buf + l->len, LOGS_READ)) > 0) {
+    if (n > 0) {
         l->len += (size_t)n;
         logs_pass(l, false);
     }
+    return n;
 }
 
 static void logs_on_pipe(struct stk_source *src, uint32_t events, void *who)
 {
-    logs_read(stk_container_of(src, struct stk_master_logs, source), LOGS_TURN);
+    struct stk_master_logs *l = stk_container_of(src, struct stk_master_logs, source);
+    stk_nsec begin = stk_time_mono_ns();
+
+    for (int i = 0; i < LOGS_TURN && logs_read(l, src->fd, LOGS_READ) > 0; i++)
+        if (stk_time_mono_ns() - begin > LOGS_TURN_NS)
+            break;
+}
+
+/* What is there now, and no more: whoever is left behind may write for ever. */
+static void logs_read_rest(struct stk_master_logs *l)
+{
+    int left = 0;
+    ssize_t n = 1;
+
+    if (ioctl(l->source.fd, FIONREAD, &left) < 0)
+        left = LOGS_PIPE;
+    for (; left > 0 && n > 0; left -= (int)n)
+        n = logs_read(l, l->source.fd, (size_t)left);
+    logs_pass(l, true);
+}
+
+/*
+ * While a hook runs in this process nobody reads the pipe, and what the hook prints, or a program
+ * that it waits for, could fill it: the master would wait for itself. So a thread keeps it in a
+ * file in memory meanwhile. It takes no lock and no memory, for a hook may fork.
+ */
+static void *logs_pump(void *arg)
+{
+    const struct stk_master_logs *l = arg;
+    struct pollfd fds[] = {{.fd = l->pump_stop, .events = POLLIN},
+                           {.fd = l->source.fd, .events = POLLIN}};
+    size_t kept = 0;
+    char buf[16 * 1024];
+
+    for (;;) {
+        ssize_t n;
+
+        if (poll(fds, STK_ARRAY_LEN(fds), -1) < 0)
+            continue; /* for want of memory: all signals are blocked */
+        if (fds[0].revents != 0)
+            return NULL;
+        n = read(l->source.fd, buf, sizeof buf);
+        if (n > 0 && kept < LOGS_PUMP_MAX && stk_fd_write_all(l->pump_to, buf, (size_t)n) == 0)
+            kept += (size_t)n; /* else it is lost */
+    }
+}
+
+void stk_logs_lend(struct stk_master *m)
+{
+    struct stk_master_logs *l = &m->logs;
+    sigset_t all, old;
+    int r;
+
+    if (l->fan == NULL || l->pump_to >= 0)
+        return;
+    l->pump_to = memfd_create("stoker log", MFD_CLOEXEC);
+    l->pump_stop = eventfd(0, EFD_CLOEXEC);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    r = l->pump_to < 0 || l->pump_stop < 0 ? -1 : pthread_create(&l->pump, NULL, logs_pump, l);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (r == 0)
+        return;
+    stk_fd_close(&l->pump_to); /* the pipe has to do */
+    stk_fd_close(&l->pump_stop);
+}
+
+void stk_logs_return(struct stk_master *m)
+{
+    struct stk_master_logs *l = &m->logs;
+
+    if (l->fan == NULL || l->pump_to < 0)
+        return;
+    STK_ASSERT(eventfd_write(l->pump_stop, 1) == 0);
+    pthread_join(l->pump, NULL);
+    if (lseek(l->pump_to, 0, SEEK_SET) == 0)
+        while (logs_read(l, l->pump_to, LOGS_READ) > 0)
+            continue;
+    stk_fd_close(&l->pump_to);
+    stk_fd_close(&l->pump_stop);
 }
 
 /* Standard output and error as they were. */
@@ -118,8 +208,10 @@ static int logs_collect(struct stk_master *m)
     l->buf = stk_new0_array(char, 2 * LOGS_READ);
     raw = logs_take_sink(l);
     r = stk_log_fan_new(&l->fan, m->config, STK_LOG_FAN_MAIN, &raw, &error);
-    if (r == 0)
+    if (r == 0) {
+        stk_log_fan_set_streams(l->fan, l->out, l->err);
         return stk_loop_add(m->loop, &l->source, EPOLLIN);
+    }
     logs_restore_streams(l);
     stk_log_error("logs: %s", error);
     return r;
@@ -208,10 +300,11 @@ static bool logs_rotate_file(struct stk_master *m, const char *path, const char 
         return true;
     }
     now = stk_time_mono_ns();
-    if (m->logs.complained == 0 || now - m->logs.complained > LOGS_COMPLAIN_EVERY)
-        stk_log_error("%s is too large and cannot be renamed%s%s: %s", path,
-                      backup != NULL ? " to " : "", backup != NULL ? backup : "", strerror(-r));
+    if (m->logs.complained != 0 && now - m->logs.complained < LOGS_COMPLAIN_EVERY)
+        return false;
     m->logs.complained = now;
+    stk_log_error("%s is too large and cannot be renamed%s%s: %s", path,
+                  backup != NULL ? " to " : "", backup != NULL ? backup : "", strerror(-r));
     return false;
 }
 
@@ -254,8 +347,14 @@ static bool logs_rotate(struct stk_master *m, bool force)
     return renamed;
 }
 
+/*
+ * Only the server rotates, and not one that has been replaced, or that is to replace it: processes
+ * of the other would go on in the file that was renamed, whatever its size.
+ */
 void stk_logs_rotate(struct stk_master *m)
 {
+    if (!stk_upgrade_is_server(m))
+        return;
     if (logs_rotate(m, true))
         stk_master_reopen_logs(m);
     else
@@ -266,7 +365,7 @@ static void logs_on_look(struct stk_timer *timer, void *who)
 {
     struct stk_master *m = stk_container_of(timer, struct stk_master, logs.look);
 
-    if (logs_rotate(m, false))
+    if (stk_upgrade_is_server(m) && logs_rotate(m, false))
         stk_master_reopen_logs(m);
     stk_timer_set(m->loop, timer, LOGS_LOOK_MS);
 }
@@ -288,7 +387,7 @@ int stk_logs_begin(struct stk_master *m)
     int r = 0;
 
     m->logs.out = m->logs.err = -1;
-    m->logs.source.fd = -1;
+    m->logs.source.fd = m->logs.pump_to = m->logs.pump_stop = -1;
     stk_timer_init(&m->logs.look, logs_on_look);
     if (stk_log_fan_is_wanted(m->config, STK_LOG_FAN_MAIN))
         r = logs_collect(m);
@@ -313,13 +412,17 @@ void stk_logs_restore(struct stk_master *m)
 
 void stk_logs_leave(struct stk_master *m)
 {
-    if (m->logs.fan == NULL)
+    struct stk_master_logs *l = &m->logs;
+
+    if (l->watch != NULL)
+        stk_watch_close(l->watch);
+    if (l->fan == NULL)
         return;
-    stk_fd_close(&m->logs.source.fd);
-    stk_fd_close(&m->logs.out);
-    stk_fd_close(&m->logs.err);
-    if (m->logs.watch != NULL)
-        stk_watch_close(m->logs.watch);
+    l->fan = stk_log_fan_free(l->fan); /* its files are not to be held by who does not write them */
+    free(stk_steal(&l->buf));
+    stk_fd_close(&l->source.fd);
+    stk_fd_close(&l->out);
+    stk_fd_close(&l->err);
 }
 
 void stk_logs_end(struct stk_master *m)
@@ -333,8 +436,7 @@ void stk_logs_end(struct stk_master *m)
 
         logs_restore_streams(l); /* from here on nobody of ours writes to the pipe */
         stk_loop_del(m->loop, &l->source);
-        logs_read(l, INT_MAX);
-        logs_pass(l, true);
+        logs_read_rest(l);
         raw = stk_log_fan_release(l->fan);
         if (raw.kind == STK_LOG_SINK_STREAM && (raw.fd == l->out || raw.fd == l->err))
             raw.fd = raw.fd == l->out ? STDOUT_FILENO : STDERR_FILENO;

@@ -81,8 +81,11 @@ void stk_master_tell(struct stk_master *m, enum stk_master_event event, unsigned
 {
     int code = 0;
 
-    if (m->params->on_event != NULL)
+    if (m->params->on_event != NULL) {
+        stk_logs_lend(m);
         code = m->params->on_event(m->params->on_event_arg, event, number, pid);
+        stk_logs_return(m);
+    }
     if (code != 0 && event == STK_MASTER_EVENT_START)
         stk_master_fail(m, code);
 }
@@ -155,10 +158,8 @@ void stk_master_reopen_logs(struct stk_master *m)
     stk_log_reopen();
     stk_logs_reopen(m);
     stk_list_for_each (it, &m->procs) {
-        struct stk_proc *p = stk_container_of(it, struct stk_proc, link);
-
-        if (p->state >= STK_PROC_STARTING)
-            stk_proc_send(p, STK_MESSAGE_REOPEN, 0, 0);
+        /* One that a template is to fork yet has its files as they are open there. */
+        stk_proc_send(stk_container_of(it, struct stk_proc, link), STK_MESSAGE_REOPEN, 0, 0);
     }
     stk_log_info("the log files are opened again");
 }

@@ -22,6 +22,7 @@
  */
 #pragma once
 
+#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -126,6 +127,8 @@ struct stk_master_logs {
     int out, err;             /* the standard streams as they were */
     char *buf;
     size_t len;
+    pthread_t pump; /* reads while a hook runs, to pump_to (-1: it does not), until pump_stop */
+    int pump_to, pump_stop;
     struct stk_watch *watch; /* of files that are touched; NULL: there are none */
     struct stk_timer look;   /* at the sizes of files */
     stk_nsec complained;
@@ -226,6 +229,10 @@ void stk_logs_reopen(struct stk_master *m);
 void stk_logs_rotate(struct stk_master *m);
 /* In a child that is to be another program: its standard streams are those that we were given. */
 void stk_logs_restore(struct stk_master *m);
+/* From here on somebody may print whatever he likes in this process, and nobody is in the loop. */
+void stk_logs_lend(struct stk_master *m);
+/* He is through. */
+void stk_logs_return(struct stk_master *m);
 /* In a child: closes what is the master's. */
 void stk_logs_leave(struct stk_master *m);
 /* Writes what is left, and has the log as it was before. Harmless twice. */

@@ -62,6 +62,8 @@ int stk_upgrade_start(struct stk_master *m) STK_MUST_CHECK;
 void stk_upgrade_on_done(struct stk_master *m, stk_upgrade_fn fn, void *arg);
 /* Whether this server has taken over from another and that one has not let go yet. */
 bool stk_upgrade_is_waiting(const struct stk_master *m);
+/* Whether this is the server: it has no successor that is, and none before it that is still. */
+bool stk_upgrade_is_server(const struct stk_master *m);
 /* All workers serve: a successor says so. */
 void stk_upgrade_on_ready(struct stk_master *m);
 /* As the new server: the application could not be loaded; `text` is what was logged about it. */

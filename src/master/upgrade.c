@@ -648,6 +648,7 @@ static void upgrade_take_over(struct stk_upgrade *u, bool handed)
         stk_pidfile_hand_over(&m->pidfile, getpid());
     }
     stk_beside_take_over(m);
+    stk_master_reopen_logs(m); /* who renamed them meanwhile has told the old server */
     if (u->told)
         stk_notify_ready(m);
     if (u->wanted) {
@@ -687,6 +688,11 @@ static void upgrade_on_predecessor(struct stk_source *src, uint32_t events, void
     stk_beside_hear(m, NULL);
     if (u->waiting && m->stopping == 0)
         upgrade_take_over(u, false);
+}
+
+bool stk_upgrade_is_server(const struct stk_master *m)
+{
+    return m->upgrade == NULL || (m->upgrade->state != UPGRADE_HANDED && !m->upgrade->waiting);
 }
 
 bool stk_upgrade_is_waiting(const struct stk_master *m)
