@@ -241,7 +241,8 @@ static void standby_doze(struct stk_lead *lead, struct standby_view *view, uint6
         int asleep = STK_LEAD_ASLEEP;
 
         view->dozing = false;
-        (void)atomic_compare_exchange_strong(&lead->watch, &asleep, STK_LEAD_TICKING);
+        if (atomic_compare_exchange_strong(&lead->watch, &asleep, STK_LEAD_TICKING))
+            standby_set_tick(lead, STK_LEAD_TICK_MIN_NS); /* a look `again` was a single tick */
         return;
     }
     stk_lead_set_timer(lead, view->again, 0);

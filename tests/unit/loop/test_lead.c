@@ -54,6 +54,7 @@ struct world {
     unsigned sleep_one_in; /* a service that sleeps; 0: none */
     unsigned spin_one_in;  /* one that computes for some milliseconds */
     atomic_int looks;      /* of the stand-by */
+    atomic_bool rouses;    /* it is roused within one */
     bool pending;
     long ticks; /* of a timer in the loop; of the owner */
     struct stk_timer timer;
@@ -79,6 +80,8 @@ static bool world_on_tick(void *arg)
 {
     struct world *w = arg;
 
+    if (atomic_exchange(&w->rouses, false))
+        stk_lead_rouse(w->lead);
     atomic_fetch_add(&w->looks, 1);
     return w->pending;
 }
@@ -468,6 +471,39 @@ static void a_bell_of_another_loop(void **state)
     world_close(&w);
 }
 
+static void wait_for_looks(struct world *w, int more)
+{
+    int until = atomic_load(&w->looks) + more;
+
+    while (atomic_load(&w->looks) < until)
+        nap_us(50);
+}
+
+/* The stand-by looks now and then at another event loop that does not wait: a rouse between two
+ * steps of such a look is not its last one. */
+static void a_rouse_within_a_look(void **state)
+{
+    struct world w = {0};
+    struct stk_lead_thread *t;
+
+    world_open(&w, 1, true, 1, 0);
+    assert_int_equal(stk_lead_host(w.lead), 0);
+    t = stk_lead_thread_get(w.lead, 0);
+    world_lock(&w, t);
+    stk_lead_hosted_begin(t);
+    for (int i = 0; i < 10; i++) {
+        assert_true(stk_lead_hosted_turn(t));
+        wait_for_looks(&w, 4);
+        atomic_store(&w.rouses, true);
+        while (atomic_load(&w.rouses))
+            nap_us(50);
+        wait_for_looks(&w, 2);
+    }
+    stk_lead_hosted_end(t);
+    world_unlock(&w, t);
+    world_close(&w);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -481,6 +517,7 @@ int main(void)
         cmocka_unit_test(a_rouse_is_heard),
         cmocka_unit_test(stops_end),
         cmocka_unit_test(a_bell_of_another_loop),
+        cmocka_unit_test(a_rouse_within_a_look),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
