@@ -98,6 +98,8 @@ def test_messages(server):
         (frame(CLOSE, b"\x03"), 1002),
         (frame(CLOSE, b"\x0b\xb8"), 3000),
     ],
+    # Named, as the mask of a frame is another one each time.
+    ids=["text", "unmasked", "reserved", "continued", "opcode", "ping", "large", "close", "own"],
 )
 def test_what_is_wrong_closes_it(server, data, code):
     with WebSocket(server) as ws:
