@@ -165,7 +165,10 @@ int64_t stk_cache_keys(const struct stk_cache *c, char **ret_keys, size_t *ret_l
  * number of entries freed; *hand is 0 behind a round, and when there is nothing to do.
  */
 uint64_t stk_cache_sweep(const struct stk_cache *c, uint64_t *hand, uint64_t budget);
-/* Begins to write a store to the disk, every store_sync seconds; call it about once a second. */
-void stk_cache_sync(struct stk_cache *c);
+/*
+ * Begins to write a store to the disk, every store_sync seconds; call it about once a second. True:
+ * there is more to write, and it is to be called again soon.
+ */
+bool stk_cache_sync(struct stk_cache *c);
 /* True at most every ten seconds in all processes together: somebody may say that it is full. */
 bool stk_cache_say_full(const struct stk_cache *c);

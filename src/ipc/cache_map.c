@@ -25,10 +25,12 @@
 #include "base/assert.h"
 #include "base/fd.h"
 #include "base/mem.h"
+#include "base/utf8.h"
 
 #define MAP_ITEMS_MAX  (UINT64_C(1) << 28)
 #define MAP_BLOCKS_MAX (UINT64_C(1) << 31)
 #define MAP_SIZE_MAX   (UINT64_C(1) << 42)
+#define MAP_SYNC_PIECE (8 << 20)
 
 static int map_fail(char **ret_error, int r, char *text)
 {
@@ -44,8 +46,11 @@ static size_t map_round(size_t size, size_t to)
 /* The name goes into logs, metrics and file names of others. */
 static bool map_is_name(const char *name)
 {
+    struct stk_utf8 u = {0};
     size_t len = strlen(name);
 
+    if (!stk_utf8_feed(&u, name, len) || !stk_utf8_is_whole(&u))
+        return false;
     for (size_t i = 0; i < len; i++)
         if ((unsigned char)name[i] <= ' ' || strchr("\"\\@=,;\x7f", name[i]) != NULL)
             return false;
@@ -498,13 +503,19 @@ uint64_t stk_cache_max(const struct stk_cache *c)
     return c->max;
 }
 
-void stk_cache_sync(struct stk_cache *c)
+bool stk_cache_sync(struct stk_cache *c)
 {
     uint64_t now = (uint64_t)stk_time_mono_coarse_ms() / 1000;
 
-    if (c->fds.store < 0 || c->store_sync == 0 || now - c->synced < c->store_sync)
-        return;
-    c->synced = now;
-    /* Writing begins, and nobody waits for it; what the kernel cannot do so, it does by itself. */
-    (void)sync_file_range(c->fds.store, 0, 0, SYNC_FILE_RANGE_WRITE);
+    if (c->fds.store < 0 || c->store_sync == 0 ||
+        (c->sync_at == 0 && now - c->synced < c->store_sync))
+        return false;
+    if (c->sync_at == 0)
+        c->synced = now;
+    /* Writing begins, and nobody waits for its end. To begin with all at once takes long, too. */
+    (void)sync_file_range(c->fds.store, (off_t)c->sync_at, MAP_SYNC_PIECE, SYNC_FILE_RANGE_WRITE);
+    c->sync_at += MAP_SYNC_PIECE;
+    if (c->sync_at >= c->store_size)
+        c->sync_at = 0;
+    return c->sync_at != 0;
 }

@@ -116,7 +116,8 @@ struct stk_cache {
     bool bitmap, purge_lru, no_expire, clear_on_full, ignore_full, stored, last_modified;
     int64_t math_initial;
     uint64_t store_sync;
-    uint64_t synced; /* when, in seconds of the monotonic clock */
+    uint64_t synced;  /* when, in seconds of the monotonic clock */
+    uint64_t sync_at; /* how far that has come; 0: it is through */
 
     struct cache_control *control;
     _Atomic uint32_t *buckets;

@@ -340,8 +340,7 @@ bool stk_caches_tick(struct stk_caches *caches)
         if (freed > 0)
             stk_log_debug("cache %s: %llu expired entries freed", stk_cache_name(caches->items[i]),
                           (unsigned long long)freed);
-        stk_cache_sync(caches->items[i]);
-        more = more || caches->hands[i] != 0;
+        more = stk_cache_sync(caches->items[i]) || more || caches->hands[i] != 0;
     }
     return more;
 }

@@ -54,8 +54,8 @@ struct stk_caches *stk_caches_free(struct stk_caches *caches);
 void stk_caches_leave(struct stk_caches *caches);
 /* One line for each, for the banner. */
 void stk_caches_log(const struct stk_caches *caches);
-/* Sweeps a part of what has expired, and has stores written; waits for nobody. True: there is more
- * to sweep. */
+/* Sweeps a part of what has expired, and has a part of stores written; waits for nobody. True:
+ * there is more to do. */
 bool stk_caches_tick(struct stk_caches *caches);
 /*
  * By name; NULL or "" is the first. NULL: there is none of that name, or `caches` is NULL.

@@ -205,6 +205,22 @@ static void test_beside(void **state)
     stk_cache_free(old);
 }
 
+/* A large store is written in pieces, so that the master has time for others between them. */
+static void test_sync(void **state)
+{
+    struct stk_cache_params p = {
+        .store = path, .items = 5, .blocksize = 4 << 20, .keysize = 8, .store_sync = UINT64_MAX};
+    struct stk_cache *c;
+
+    assert_int_equal(make(p, NULL, 0, &c), 0);
+    assert_false(stk_cache_sync(c)); /* not the time */
+    c->store_sync = 1;
+    assert_true(stk_cache_sync(c));
+    assert_true(stk_cache_sync(c));
+    assert_false(stk_cache_sync(c));
+    stk_cache_free(c);
+}
+
 /* The old server ends in the midst of a sweep: the new one meets the rest. */
 static void test_half_swept(void **state)
 {
@@ -241,6 +257,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_begun, setup, teardown),
         cmocka_unit_test_setup_teardown(test_holes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_beside, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_sync, setup, teardown),
         cmocka_unit_test(test_half_swept),
     };
 

@@ -85,6 +85,7 @@ static void test_mistakes(void **state)
     refuse("name=a b,items=5", "name");
     refuse("name=\"a\",items=5", "name");
     refuse("name=a@b,items=5", "name");
+    refuse("name=a\xff,items=5", "name"); /* metrics and Python have UTF-8 only */
     refuse("name=a,item=5", "item is not known");
     refuse("name=a,items=5,udp=1.2.3.4:5", "not shared between machines");
 }
