@@ -36,6 +36,7 @@ static struct {
     _Atomic int tee;                             /* -1: none */
     _Atomic uint64_t dropped;                    /* lines, since the last report */
     void (*watch)(const char *text, size_t len); /* or NULL */
+    int out, err;     /* what the standard streams were; -1: nothing is kept */
     bool captures;    /* standard output and error go where the lines go */
     const char *date; /* NULL: the usual one */
     char process[32];
@@ -43,6 +44,8 @@ static struct {
     .sink = {.kind = STK_LOG_SINK_STREAM, .type = STK_LOG_SINK_OTHER, .fd = STDERR_FILENO},
     .level = STK_LOG_INFO,
     .tee = -1,
+    .out = -1,
+    .err = -1,
     .process = "stoker",
 };
 
@@ -103,6 +106,23 @@ void stk_log_divert(struct stk_log_sink *ret_sink)
 void stk_log_restore(const struct stk_log_sink *sink)
 {
     log_state.sink = *sink;
+}
+
+void stk_log_keep_streams(int out, int err)
+{
+    stk_fd_close(&log_state.out);
+    stk_fd_close(&log_state.err);
+    log_state.out = out;
+    log_state.err = err;
+}
+
+void stk_log_fall_back(void)
+{
+    if ((log_state.out >= 0 && dup2(log_state.out, STDOUT_FILENO) < 0) ||
+        (log_state.err >= 0 && dup2(log_state.err, STDERR_FILENO) < 0)) {
+        /* Nobody hears of it. */
+    }
+    stk_log_keep_streams(-1, -1);
 }
 
 int stk_log_chmod(mode_t mode)

@@ -45,6 +45,13 @@ void stk_log_capture(void);
  */
 void stk_log_divert(struct stk_log_sink *ret_sink);
 void stk_log_restore(const struct stk_log_sink *sink);
+/*
+ * Whoever reads the standard streams may end before this process does. Keeps the descriptors that
+ * they were before that, which are its own from now on.
+ */
+void stk_log_keep_streams(int out, int err);
+/* He has ended: the standard streams are what was kept, if anything was. */
+void stk_log_fall_back(void);
 /* The permissions of the file, whenever it is opened; 0: as it is made. 0 or a negative errno. */
 int stk_log_chmod(mode_t mode) STK_MUST_CHECK;
 /* How lines begin, as strftime (base/log_date.h); the text stays the caller's. NULL: date, time and

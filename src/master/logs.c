@@ -421,8 +421,9 @@ void stk_logs_leave(struct stk_master *m)
     l->fan = stk_log_fan_free(l->fan); /* its files are not to be held by who does not write them */
     free(stk_steal(&l->buf));
     stk_fd_close(&l->source.fd);
-    stk_fd_close(&l->out);
-    stk_fd_close(&l->err);
+    /* Should the master be killed, what is printed to its pipe would fail, and requests with it. */
+    stk_log_keep_streams(l->out, l->err);
+    l->out = l->err = -1;
 }
 
 void stk_logs_end(struct stk_master *m)

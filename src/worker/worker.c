@@ -339,6 +339,7 @@ static void worker_on_channel(struct stk_source *src, uint32_t events, void *who
     if (r == -EAGAIN)
         return;
     stk_loop_del(w->loop, src);
+    stk_log_fall_back();
     if (!atomic_load(&w->server->draining)) {
         stk_log_error("the master is gone: finishing what was begun");
         worker_drain(w, w->config->graceful_timeout, STK_CHANNEL_DRAIN_LAST);

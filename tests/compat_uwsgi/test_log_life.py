@@ -43,6 +43,33 @@ def test_collected(serve, tmp_path):
     assert "the last line" in (tmp_path / "kept.log").read_text()
 
 
+LATE = (
+    GATE
+    + """
+def app(environ, start_response):
+    print("begun", flush=True)
+    wait_at_gate()
+    print("printed late", flush=True)
+    start_response("200 OK", [])
+    return [b"x"]
+"""
+)
+
+
+def test_the_master_is_killed(serve, tmp_path):
+    """What is printed is then for where it would go without it, and no request fails for it."""
+    with Gate(tmp_path) as gate:
+        server = serve(LATE, "--logger", "file:all.log", "--access-log", "off", "-w1", check=False)
+        with server.connect() as conn:
+            conn.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            until(tmp_path / "all.log", "begun", 20)
+            server.process.kill()
+            server.wait_log("the master is gone")
+            gate.let_go()
+            assert conn.read_response().status == 200
+    server.wait_log("printed late", out=True)
+
+
 LOADING = (
     GATE
     + """
