@@ -24,6 +24,7 @@
 #include "base/title.h"
 #include "ipc/channel.h"
 #include "ipc/scoreboard.h"
+#include "ipc/transfer.h"
 #include "master/control.h"
 #include "master/master_priv.h"
 #include "master/watch.h"
@@ -110,6 +111,7 @@ void stk_spawn_run_task(struct stk_master *m, const char *name, const char *task
 {
     spawn_setup(m, -1, name, true);
     stk_listen_set_close(&m->listeners);
+    m->transfer = stk_transfer_free(m->transfer);
     _exit(m->params->task_main(m->params->task_arg, task));
 }
 

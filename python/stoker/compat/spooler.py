@@ -240,12 +240,14 @@ class Spooler:
         names = {one.path for one in entries}
         self.later = {path: when for path, when in self.later.items() if path in names}
         self.kept &= names
+        # Once only: behind this the number may be that of another file.
+        fatal, self.fatal = self.fatal, 0
+        self.spool.note_task(self.number, 0)
         for one in entries:
             if self.ending:
                 return 0
-            if one.inode == self.fatal:
+            if one.inode == fatal:
                 self.later[one.path] = time.monotonic() + max(frequency, 1)
-                self.fatal = 0
             if one.path in self.kept:
                 self._remove(one.path)
                 continue
