@@ -191,6 +191,17 @@ void stk_lead_mind(struct stk_lead *lead, bool on)
         stk_lead_rouse(lead);
 }
 
+/* A stand-by that waits may be about to ask for a batch when another thread becomes the owner. */
+static inline int lead_batch(struct stk_lead *lead)
+{
+    return atomic_load_explicit(&lead->batch, memory_order_relaxed);
+}
+
+static inline void lead_set_batch(struct stk_lead *lead, int n)
+{
+    atomic_store_explicit(&lead->batch, n, memory_order_relaxed);
+}
+
 void stk_lead_note_call(struct stk_lead *lead)
 {
     stk_msec before = lead->loop->now;
@@ -198,7 +209,7 @@ void stk_lead_note_call(struct stk_lead *lead)
     stk_loop_refresh(lead->loop);
     if (lead->loop->now != before) /* the clock is coarse: not every long call is seen */
         lead->singly = LEAD_SINGLY;
-    lead->batch = lead->singly > 0 ? 1 : STK_LOOP_BATCH;
+    lead_set_batch(lead, lead->singly > 0 ? 1 : STK_LOOP_BATCH);
     if (lead->singly > 0)
         lead->singly--;
 }
@@ -222,23 +233,22 @@ struct stk_lead_thread *stk_lead_standby(struct stk_lead *lead)
 
 int stk_lead_wait(struct stk_lead *lead, struct epoll_event *events, stk_nsec timeout)
 {
-    int n;
+    int n, most = lead_batch(lead);
 
     if (timeout > 0 && timeout < STK_NSEC_PER_SEC / 100) {
 #ifdef SYS_epoll_pwait2
         struct timespec ts = {.tv_nsec = (long)timeout};
 
-        n = (int)syscall(SYS_epoll_pwait2, lead->loop->epfd, events, lead->batch, &ts, NULL,
+        n = (int)syscall(SYS_epoll_pwait2, lead->loop->epfd, events, most, &ts, NULL,
                          sizeof(sigset_t));
         if (n >= 0 || errno == EINTR)
             return n < 0 ? 0 : n; /* else the kernel, or a filter of system calls, lacks it */
 #endif
-        n = stk_sys_epoll_wait(lead->loop->epfd, events, lead->batch, 1);
+        n = stk_sys_epoll_wait(lead->loop->epfd, events, most, 1);
     } else {
         stk_nsec ms = timeout < 0 ? -1 : (timeout + STK_NSEC_PER_MSEC - 1) / STK_NSEC_PER_MSEC;
 
-        n = stk_sys_epoll_wait(lead->loop->epfd, events, lead->batch,
-                               ms > INT_MAX ? INT_MAX : (int)ms);
+        n = stk_sys_epoll_wait(lead->loop->epfd, events, most, ms > INT_MAX ? INT_MAX : (int)ms);
     }
     STK_ASSERT(n >= 0 || errno == EINTR);
     return n < 0 ? 0 : n;
@@ -276,7 +286,7 @@ static bool lead_dispatch_hosted(struct stk_lead_thread *t, struct epoll_event *
         /* An event that has not called the application was short; and while calls are, the exact
          * clock costs a hundredth of one. */
         if (i % LEAD_HOSTED_SHORT != 0 &&
-            (t->word == word || (stk_likely(lead->batch == STK_LOOP_BATCH) &&
+            (t->word == word || (stk_likely(lead_batch(lead) == STK_LOOP_BATCH) &&
                                  stk_likely(stk_time_mono_coarse_ms() == coarse))))
             continue;
         if (stk_time_mono_ns() > until)
@@ -285,10 +295,13 @@ static bool lead_dispatch_hosted(struct stk_lead_thread *t, struct epoll_event *
         lead_put_off(lead);
     }
     if (stk_unlikely(i < n)) {
-        lead->batch = i;
-        h->own_ready = true; /* its event may be among the rest */
-    } else if (stk_unlikely(lead->batch < STK_LOOP_BATCH)) {
-        lead->batch = lead->batch * 2 < STK_LOOP_BATCH ? lead->batch * 2 : STK_LOOP_BATCH;
+        lead_set_batch(lead, i);
+        if (!t->standby)
+            h->own_ready = true; /* its event may be among the rest */
+    } else if (stk_unlikely(lead_batch(lead) < STK_LOOP_BATCH)) {
+        int more = lead_batch(lead) * 2;
+
+        lead_set_batch(lead, more < STK_LOOP_BATCH ? more : STK_LOOP_BATCH);
     }
     return true;
 }
@@ -503,7 +516,7 @@ int stk_lead_new(struct stk_lead **ret_lead, const struct stk_lead_params *param
     lead->shares = params->shares;
     lead_set_share(lead, &params->share);
     lead->timerfd = -1;
-    lead->batch = STK_LOOP_BATCH;
+    lead_set_batch(lead, STK_LOOP_BATCH);
     lead->threads = stk_new0_array(struct stk_lead_thread, params->threads);
     for (unsigned i = 0; i < params->threads; i++) {
         lead->threads[i].lead = lead;

@@ -90,7 +90,7 @@ struct stk_lead {
     stk_nsec put_off_at;    /* of the leader */
     _Atomic long tick_ns;   /* between ticks; 0: there are none */
     stk_nsec sampled_at;    /* of the stand-by: when the CPU clocks were looked at */
-    int batch;              /* events taken from the kernel at once */
+    _Atomic int batch;      /* events taken from the kernel at once; by the owner */
     int singly;             /* calls after which it is one */
     stk_msec arm_ms;        /* the millisecond of the last burst, and how many it had */
     unsigned arms;
