@@ -47,13 +47,20 @@ static enum uroute_next do_goto(struct uroute_run *run, const struct uroute_rule
     return UROUTE_NEXT;
 }
 
+/* One line, whatever a client has put into its path: the log escapes all other controls. */
 static enum uroute_next do_log(struct uroute_run *run, const struct uroute_rule *rule)
 {
+    struct stk_utext_out line = {.buf = run->t->texts[1], .cap = STK_UTEXT_MAX};
     stk_span text;
 
     if (run->state->again && run->chain == UROUTE_REQUEST)
         return UROUTE_NEXT;
-    if (!stk_uroute_fill(run, rule->arg, 0, &text))
+    line.full = !stk_uroute_fill(run, rule->arg, 0, &text);
+    for (size_t i = 0; !line.full && i < text.len; i++)
+        stk_utext_put(&line,
+                      text.ptr[i] == '\n' ? STK_SPAN_LIT("\\x0a") : stk_span_make(text.ptr + i, 1));
+    text = stk_span_make(line.buf, line.len);
+    if (line.full)
         text = STK_SPAN_LIT("(a line of a rule is too long)");
     stk_log_bytes(STK_LOG_INFO, text.ptr, text.len);
     return UROUTE_NEXT;

@@ -8,7 +8,7 @@ import textwrap
 import tracemalloc
 
 from tests.compat_uwsgi.test_as_uwsgi import Theirs
-from tests.compat_uwsgi.test_routing import ASYNC, ours_in, write
+from tests.compat_uwsgi.test_routing import ASYNC, basic, ours_in, write
 from tests.lib.websocket import CONT, TEXT, frame
 
 EDGES = r"""
@@ -71,6 +71,38 @@ def test_the_end_of_a_detached_request(tmp_path):
         before = server.log().count("over 200")
         assert server.get("/" + "%41" * 2500).status == 200
         server.wait_log("(?s)" + "over 200.*" * (before + 1))
+
+
+WHO = r"""
+    route = ^/user setuser:bob
+    route = ^/auth basicauth:r,joe:pw
+    route = ^/line log:line ${PATH_INFO} end
+    route = ^/who addvar:FOO=${PATH_INFO}
+"""
+
+
+def test_who_is_in_the_log(tmp_path, uwsgi):
+    """The user of a rule, and not whom a client says to be; and one line of what a rule logs."""
+    found = []
+    for name in ("theirs", "ours"):
+        place = tmp_path / name
+        write(place, WHO)
+        text = (place / "u.ini").read_text().replace("log-format = ", "log-format = XX %(user) %(var.REMOTE_USER) %(var.FOO) ")
+        (place / "u.ini").write_text(text)
+        server = Theirs(uwsgi, place, ["--plugin", "router_basicauth"]) if name == "theirs" else ours_in(place)
+        try:
+            server.start("/")
+            for target in ("/user", "/auth", "/who", "/end"):
+                assert server.get(target, headers=[basic("joe:pw")]).status == 200
+            server.wait_log("GET /end", out=name == "ours")
+            found.append([line for line in (server.stdout() + server.log()).splitlines() if line.startswith("XX")])
+            if name == "ours":
+                assert server.get("/line%0aforged").status == 200
+                server.wait_log(r"line /line\\x0aforged end\n")
+        finally:
+            server.kill()
+    assert found[0] == found[1]
+    assert [line.split()[1] for line in found[1][-4:]] == ["bob", "joe", "-", "-"]
 
 
 def packet(variables):

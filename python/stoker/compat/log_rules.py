@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 FIELDS = {
     "uri": "{target}",
     "method": "{method}",
-    "user": "{user}",
+    "user": "{var:REMOTE_USER}",  # of a rule or a front end; {user} is whom a client says to be
     "addr": "{addr}",
     "host": "{host}",
     "proto": "{protocol}",
@@ -56,7 +56,6 @@ FIELDS = {
     "var.CONTENT_LENGTH": "{header:content-length}",
     "var.CONTENT_TYPE": "{header:content-type}",
     "var.REMOTE_ADDR": "{addr}",
-    "var.REMOTE_USER": "{user}",
     "var.REQUEST_METHOD": "{method}",
     "var.REQUEST_URI": "{target}",
     "var.SERVER_PROTOCOL": "{protocol}",
