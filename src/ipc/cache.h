@@ -101,14 +101,19 @@ enum stk_cache_math { STK_CACHE_ADD, STK_CACHE_SUB, STK_CACHE_MUL, STK_CACHE_DIV
 int stk_cache_check(struct stk_cache_params *params, char **ret_error) STK_MUST_CHECK;
 /*
  * Makes it, or takes what another server of the same kind had: one of `old`, whose descriptors it
- * takes and sets to -1. Where one of `old` is of another kind and has the same store, that is
- * replaced, with the entries if sizes and version are the same. 0, or a negative errno with a
+ * takes and sets to -1. Where one of `old` is of another kind and has the same store, it begins one
+ * beside that, with the entries if sizes and version are the same. 0, or a negative errno with a
  * sentence (free it).
  */
 int stk_cache_new(const struct stk_cache_params *params, struct stk_cache_fds *old, size_t nold,
                   struct stk_cache **ret_cache, char **ret_error) STK_MUST_CHECK;
 /* Unmaps it for this process. Accepts NULL; returns NULL. */
 struct stk_cache *stk_cache_free(struct stk_cache *c);
+/*
+ * The server before this one has gone: the store that was begun beside its own takes the place of
+ * that. Until then an end leaves the old one as it was. 0 or a negative errno.
+ */
+int stk_cache_take_place(struct stk_cache *c) STK_MUST_CHECK;
 /* In a child: closes the descriptors, which only the master needs. */
 void stk_cache_leave(struct stk_cache *c);
 /* Its descriptors, which stay its own. */

@@ -306,13 +306,13 @@ static int map_copy_store(const struct stk_cache *c, int to, int from)
 }
 
 /*
- * A new file, with the same entries if it can have them, in the place of one that the server before
- * this one uses still, which is one of `old`. -EBUSY: it is used by somebody else.
+ * A new file beside one that the server before this one uses still, which is one of `old`, with the
+ * same entries if it can have them. -EBUSY: it is used by somebody else.
  */
 static int map_replace_store(struct stk_cache *c, const char *path, const struct stat *used,
                              const struct stk_cache_fds *old, size_t nold)
 {
-    STK_CLEANUP(stk_mem_freep) char *other = stk_mem_printf("%s.%d", path, (int)getpid());
+    STK_CLEANUP(stk_mem_freep) char *beside = stk_mem_printf("%s.%d", path, (int)getpid());
     struct stat st;
     size_t i = 0;
     int r;
@@ -322,9 +322,11 @@ static int map_replace_store(struct stk_cache *c, const char *path, const struct
         i++;
     if (i == nold)
         return -EBUSY;
-    c->fds.store = open(other, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    c->fds.store = open(beside, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (c->fds.store < 0)
         return -errno;
+    c->beside = stk_steal(&beside);
+    c->place = stk_mem_strdup(path);
     c->origin = map_look_at_store(c, old[i].store, used->st_size) == STK_CACHE_RESTORED
                     ? STK_CACHE_RESTORED
                     : STK_CACHE_EMPTIED;
@@ -334,10 +336,6 @@ static int map_replace_store(struct stk_cache *c, const char *path, const struct
                                             : map_init_store(c, c->fds.store);
     if (r == 0)
         r = -posix_fallocate(c->fds.store, 0, (off_t)c->store_size);
-    if (r == 0 && rename(other, path) < 0)
-        r = -errno;
-    if (r < 0)
-        (void)unlink(other);
     return r;
 }
 
@@ -471,13 +469,26 @@ struct stk_cache *stk_cache_free(struct stk_cache *c)
         STK_ASSERT(munmap(c->control, c->control_size) == 0);
         STK_ASSERT(munmap(c->head, c->store_size) == 0);
     }
+    if (c->beside != NULL)
+        (void)unlink(c->beside); /* the server before this one goes on */
     stk_cache_leave(c);
     free(c);
     return NULL;
 }
 
+int stk_cache_take_place(struct stk_cache *c)
+{
+    int r = c->beside != NULL && rename(c->beside, c->place) < 0 ? -errno : 0;
+
+    if (r == 0)
+        free(stk_steal(&c->beside));
+    return r;
+}
+
 void stk_cache_leave(struct stk_cache *c)
 {
+    free(stk_steal(&c->beside));
+    free(stk_steal(&c->place));
     stk_fd_close(&c->fds.memory);
     stk_fd_close(&c->fds.store);
 }

@@ -128,6 +128,7 @@ struct stk_cache {
     char *keys;
     char *data;
     struct cache_head *head;
+    char *beside, *place; /* files: of the store, until it is in the place of the old server's */
     size_t control_size, store_size;
     struct stk_cache_fds fds;
     enum stk_cache_origin origin;

@@ -40,6 +40,7 @@
 #include "master/handoff.h"
 #include "master/master_priv.h"
 #include "master/startup.h"
+#include "services/caches.h"
 
 enum {
     UPGRADE_MESSAGE_MAX = 512,
@@ -648,6 +649,7 @@ static void upgrade_take_over(struct stk_upgrade *u, bool handed)
         stk_pidfile_hand_over(&m->pidfile, getpid());
     }
     stk_beside_take_over(m);
+    stk_caches_take_place(m->caches);
     stk_master_reopen_logs(m); /* who renamed them meanwhile has told the old server */
     if (u->told)
         stk_notify_ready(m);

@@ -295,6 +295,17 @@ struct stk_caches *stk_caches_free(struct stk_caches *caches)
     return NULL;
 }
 
+void stk_caches_take_place(struct stk_caches *caches)
+{
+    for (size_t i = 0; caches != NULL && i < caches->n; i++) {
+        int r = stk_cache_take_place(caches->items[i]);
+
+        if (r < 0)
+            stk_log_error("cache %s: its store cannot take the place of the old server's: %s",
+                          stk_cache_name(caches->items[i]), strerror(-r));
+    }
+}
+
 void stk_caches_leave(struct stk_caches *caches)
 {
     for (size_t i = 0; caches != NULL && i < caches->n; i++)

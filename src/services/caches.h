@@ -50,6 +50,9 @@ int stk_caches_new(const struct stk_config *config, const struct stk_caches_star
                    struct stk_caches **ret_caches) STK_MUST_CHECK;
 /* Accepts NULL; returns NULL. */
 struct stk_caches *stk_caches_free(struct stk_caches *caches);
+/* After an upgrade: stores that were begun beside the old server's take their place. Accepts NULL.
+ */
+void stk_caches_take_place(struct stk_caches *caches);
 /* In a child: closes their descriptors. Accepts NULL. */
 void stk_caches_leave(struct stk_caches *caches);
 /* One line for each, for the banner. */

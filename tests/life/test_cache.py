@@ -92,12 +92,19 @@ def test_entries_outlive_processes(cached, tmp_path):
 
 
 def test_an_upgrade_to_other_sizes(cached, tmp_path):
-    """The store is in use by the old server: the new one begins anew beside it."""
+    """The store is in use by the old server: the new one begins anew beside it, and takes its place when that goes."""
     (tmp_path / "stoker.toml").write_text('cache = ["name=x,items=10,store=x.cache", "name=same,items=10"]\n')
     ask, server = cached(caches=[])
     assert ask("cache.set('a', b'1'), cache.set('b', b'2', 0, 'same')") == (True, True)
     (tmp_path / "stoker.toml").write_text('cache = ["name=x,items=11,store=x.cache", "name=same,items=10"]\n')
     old = server.pid
+    store = os.stat(tmp_path / "x.cache").st_ino
+    code = (tmp_path / "app.py").read_text()
+    (tmp_path / "app.py").write_text("raise ValueError('no')")
+    server.send_signal(signal.SIGUSR2)
+    server.wait_log("the upgrade failed, .* this server goes on")
+    assert os.stat(tmp_path / "x.cache").st_ino == store
+    (tmp_path / "app.py").write_text(code)
     server.send_signal(signal.SIGUSR2)
     wait_until(lambda: not alive(old), "the old server stays", server)
     assert ask("cache.get('a'), cache.get('b', 'same')") == (None, b"2")
@@ -105,6 +112,9 @@ def test_an_upgrade_to_other_sizes(cached, tmp_path):
     last = master(tmp_path)
     os.kill(last, signal.SIGTERM)
     wait_until(lambda: not alive(last), "the new server does not end", server, 45)
+    ask, server = cached(caches=[])
+    assert ask("cache.get('a'), cache.get('c')") == (None, b"3")
+    assert [path.name for path in tmp_path.glob("x.cache*")] == ["x.cache"]
 
 
 def test_expiry_and_eviction(serve):

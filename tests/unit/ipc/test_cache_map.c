@@ -191,6 +191,14 @@ static void test_beside(void **state)
     assert_true(has(c, "a"));
     assert_int_equal(put(c, "b", 0), 0);
     assert_false(has(old, "b"));
+    stk_cache_free(c); /* the upgrade is off: the old server and its store go on */
+    assert_int_equal(stat(path, &after), 0);
+    assert_int_equal(before.st_ino, after.st_ino);
+    assert_int_equal(make(p, &fds, 1, &c), 0);
+    assert_false(has(c, "b"));
+    assert_int_equal(put(c, "b", 0), 0);
+    assert_int_equal(stk_cache_take_place(c), 0);
+    assert_int_equal(stk_cache_take_place(c), 0);
     assert_int_equal(stat(path, &after), 0);
     assert_int_not_equal(before.st_ino, after.st_ino);
     stk_cache_free(old);
@@ -203,6 +211,10 @@ static void test_beside(void **state)
     assert_false(has(c, "a"));
     stk_cache_free(c);
     stk_cache_free(old);
+    assert_int_equal(make((struct stk_cache_params){.store = path, .items = 20}, NULL, 0, &c), 0);
+    assert_int_equal(origin(c), STK_CACHE_RESTORED);
+    assert_true(has(c, "a") && has(c, "b"));
+    stk_cache_free(c);
 }
 
 /* A large store is written in pieces, so that the master has time for others between them. */
