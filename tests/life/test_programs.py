@@ -214,7 +214,9 @@ def test_two_upgrades_have_one_at_a_time(beside, tmp_path):
     """The third server waits for what the first has still to end, though the second has nothing to do any more."""
     one = beside(
         """
-        attach-daemon = "mkdir lock && echo $$ >> started; trap 'while [ ! -e go ]; do sleep 0.02; done; rmdir lock; exit' TERM; sleep 1000 & wait"
+        [[program]]
+        command = "mkdir lock && echo $$ >> started; trap 'while [ ! -e go ]; do sleep 0.02; done; rmdir lock; exit' TERM; sleep 1000 & wait"
+        grace = 1000
         """,
         check=False,
     )
