@@ -95,11 +95,21 @@ static bool set_method(struct uroute_run *run, stk_span method)
     return head != NULL && set_part(run, method, &head->method_off, &head->method_len);
 }
 
+/* Controls are escaped: no other target has any, and logs show targets. */
 static bool set_uri(struct uroute_run *run, stk_span uri)
 {
+    struct stk_utext_out out = {.buf = run->t->texts[1], .cap = STK_UTEXT_MAX};
     struct stk_head *head = stk_uroute_own(run);
 
-    if (head == NULL)
+    for (size_t i = 0; i < uri.len; i++) {
+        unsigned char c = (unsigned char)uri.ptr[i];
+        const char hex[3] = {'%', "0123456789ABCDEF"[c >> 4], "0123456789ABCDEF"[c & 15]};
+
+        stk_utext_put(&out,
+                      c < ' ' || c == 0x7f ? stk_span_make(hex, 3) : stk_span_make(uri.ptr + i, 1));
+    }
+    uri = stk_span_make(out.buf, out.len);
+    if (head == NULL || out.full)
         return false;
     if (!head->path_apart && !set_path(run, run->state->path))
         return false;

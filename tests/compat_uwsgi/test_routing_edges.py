@@ -78,6 +78,7 @@ WHO = r"""
     route = ^/auth basicauth:r,joe:pw
     route = ^/line log:line ${PATH_INFO} end
     route = ^/who addvar:FOO=${PATH_INFO}
+    route = ^/line seturi:${PATH_INFO}?a b
 """
 
 
@@ -97,7 +98,7 @@ def test_who_is_in_the_log(tmp_path, uwsgi):
             server.wait_log("GET /end", out=name == "ours")
             found.append([line for line in (server.stdout() + server.log()).splitlines() if line.startswith("XX")])
             if name == "ours":
-                assert server.get("/line%0aforged").status == 200
+                assert server.get("/line%0aforged").json()["REQUEST_URI"] == "/line%0Aforged?a b"
                 server.wait_log(r"line /line\\x0aforged end\n")
         finally:
             server.kill()
