@@ -283,11 +283,12 @@ static bool lead_dispatch_hosted(struct stk_lead_thread *t, struct epoll_event *
         stk_loop_dispatch(&events[i++], t);
         if (!t->own)
             return false;
-        /* An event that has not called the application was short; and while calls are, the exact
-         * clock costs a hundredth of one. */
+        /* An event that has not called the application was short, as a rule (a message that is
+         * inflated, or a handshake of TLS, is not); and while calls are, the exact clock costs a
+         * hundredth of one. */
         if (i % LEAD_HOSTED_SHORT != 0 &&
-            (t->word == word || (stk_likely(lead_batch(lead) == STK_LOOP_BATCH) &&
-                                 stk_likely(stk_time_mono_coarse_ms() == coarse))))
+            (t->word == word || stk_likely(lead_batch(lead) == STK_LOOP_BATCH)) &&
+            stk_likely(stk_time_mono_coarse_ms() == coarse))
             continue;
         if (stk_time_mono_ns() > until)
             break;

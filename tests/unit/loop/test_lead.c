@@ -504,6 +504,38 @@ static void a_rouse_within_a_look(void **state)
     world_close(&w);
 }
 
+/* Longer than a tick of the kernel's coarse clock, and without a call of the application. */
+static void long_event(struct stk_source *src, uint32_t events, void *who)
+{
+    struct peer *p = stk_container_of(src, struct peer, src);
+
+    stk_loop_del(p->w->loop, src);
+    nap_us(12000);
+    atomic_fetch_add(&p->w->served, 1);
+}
+
+/* An event loop that hosts ours gets its turn behind an event that took long, whatever that did. */
+static void long_events_come_one_by_one(void **state)
+{
+    struct world w = {0};
+    struct stk_lead_thread *t;
+
+    world_open(&w, 1, false, 4, 1);
+    for (unsigned i = 0; i < w.npeers; i++)
+        w.peers[i].src.fn = long_event;
+    assert_int_equal(stk_lead_host(w.lead), 0);
+    t = stk_lead_thread_get(w.lead, 0);
+    world_lock(&w, t);
+    stk_lead_hosted_begin(t);
+    for (int i = 1; i <= 4; i++) {
+        assert_true(stk_lead_hosted_turn(t));
+        assert_int_equal(atomic_load(&w.served), i);
+    }
+    stk_lead_hosted_end(t);
+    world_unlock(&w, t);
+    world_close(&w);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -518,6 +550,7 @@ int main(void)
         cmocka_unit_test(stops_end),
         cmocka_unit_test(a_bell_of_another_loop),
         cmocka_unit_test(a_rouse_within_a_look),
+        cmocka_unit_test(long_events_come_one_by_one),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
