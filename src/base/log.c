@@ -15,6 +15,7 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -96,16 +97,23 @@ int stk_log_open(const char *target)
     return 0;
 }
 
-void stk_log_divert(struct stk_log_sink *ret_sink)
+void stk_log_divert(struct stk_log_sink *ret_sink, int fd)
 {
     *ret_sink = log_state.sink;
-    log_state.sink = (struct stk_log_sink){.kind = STK_LOG_SINK_STREAM, .fd = STDERR_FILENO};
+    log_state.sink =
+        (struct stk_log_sink){.kind = STK_LOG_SINK_STREAM, .fd = fd >= 0 ? fd : STDERR_FILENO};
     stk_log_sink_probe(&log_state.sink);
 }
 
 void stk_log_restore(const struct stk_log_sink *sink)
 {
     log_state.sink = *sink;
+}
+
+/* Whether lines go to a descriptor that stands for standard error. */
+static bool log_is_diverted(void)
+{
+    return log_state.sink.kind == STK_LOG_SINK_STREAM && log_state.sink.fd > STDERR_FILENO;
 }
 
 void stk_log_keep_streams(int out, int err)
@@ -119,7 +127,8 @@ void stk_log_keep_streams(int out, int err)
 void stk_log_fall_back(void)
 {
     if ((log_state.out >= 0 && dup2(log_state.out, STDOUT_FILENO) < 0) ||
-        (log_state.err >= 0 && dup2(log_state.err, STDERR_FILENO) < 0)) {
+        (log_state.err >= 0 && dup2(log_state.err, STDERR_FILENO) < 0) ||
+        (log_is_diverted() && dup3(STDERR_FILENO, log_state.sink.fd, O_CLOEXEC) < 0)) {
         /* Nobody hears of it. */
     }
     stk_log_keep_streams(-1, -1);
@@ -194,7 +203,8 @@ void stk_log_plain(const char *text)
 
 int stk_log_fd(void)
 {
-    return log_state.sink.kind == STK_LOG_SINK_SYSLOG ? STDERR_FILENO : log_state.sink.fd;
+    return log_state.sink.kind == STK_LOG_SINK_SYSLOG || log_is_diverted() ? STDERR_FILENO
+                                                                           : log_state.sink.fd;
 }
 
 void stk_log_set_process(const char *name)

@@ -41,9 +41,11 @@ void stk_log_reopen(void);
 void stk_log_capture(void);
 /*
  * Lines go to standard error from now on, which is a pipe to somebody who knows where they belong.
- * The sink that they went to is the caller's until he gives it back.
+ * `fd` is that pipe once more, without waiting (-1: there is none), and stays the caller's: where
+ * the reader is this process, a write to standard error that waits would wait for ever. The sink
+ * that lines went to is the caller's until he gives it back.
  */
-void stk_log_divert(struct stk_log_sink *ret_sink);
+void stk_log_divert(struct stk_log_sink *ret_sink, int fd);
 void stk_log_restore(const struct stk_log_sink *sink);
 /*
  * Whoever reads the standard streams may end before this process does. Keeps the descriptors that
@@ -59,7 +61,7 @@ int stk_log_chmod(mode_t mode) STK_MUST_CHECK;
 void stk_log_set_date(const char *format);
 /* Whether lines go to a file that was opened by its path. */
 bool stk_log_is_file(void);
-/* The descriptor that lines are written to. */
+/* The descriptor that lines are written to, which may wait. */
 int stk_log_fd(void);
 /* The word between brackets that names this process: "master", "worker 1". At most 31 bytes. */
 void stk_log_set_process(const char *name);

@@ -169,6 +169,7 @@ static void logs_restore_streams(struct stk_master_logs *l)
 /* Makes the pipe that everybody's standard output and error are from now on. */
 static int logs_make_pipe(struct stk_master_logs *l)
 {
+    char path[64];
     int fds[2];
     int r = 0;
 
@@ -177,6 +178,9 @@ static int logs_make_pipe(struct stk_master_logs *l)
     if (pipe2(fds, O_CLOEXEC) < 0)
         return -errno;
     (void)fcntl(fds[1], F_SETPIPE_SZ, LOGS_PIPE); /* else 64 KiB have to do */
+    /* For what the server logs: a write of the master's must not wait for the master. */
+    (void)snprintf(path, sizeof path, "/proc/self/fd/%d", fds[1]);
+    l->own = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
     if (fcntl(fds[0], F_SETFL, O_NONBLOCK) < 0 || dup2(fds[1], STDOUT_FILENO) < 0 ||
         dup2(fds[1], STDERR_FILENO) < 0)
         r = -errno;
@@ -190,7 +194,7 @@ static struct stk_log_sink logs_take_sink(const struct stk_master_logs *l)
 {
     struct stk_log_sink sink;
 
-    stk_log_divert(&sink);
+    stk_log_divert(&sink, l->own);
     if (sink.kind == STK_LOG_SINK_STREAM)
         sink.fd = sink.fd == STDOUT_FILENO ? l->out : sink.fd == STDERR_FILENO ? l->err : sink.fd;
     return sink;
@@ -213,6 +217,7 @@ static int logs_collect(struct stk_master *m)
         return stk_loop_add(m->loop, &l->source, EPOLLIN);
     }
     logs_restore_streams(l);
+    stk_log_divert(&raw, -1);
     stk_log_error("logs: %s", error);
     return r;
 }
@@ -386,7 +391,7 @@ int stk_logs_begin(struct stk_master *m)
 {
     int r = 0;
 
-    m->logs.out = m->logs.err = -1;
+    m->logs.out = m->logs.err = m->logs.own = -1;
     m->logs.source.fd = m->logs.pump_to = m->logs.pump_stop = -1;
     stk_timer_init(&m->logs.look, logs_on_look);
     if (stk_log_fan_is_wanted(m->config, STK_LOG_FAN_MAIN))
@@ -445,6 +450,7 @@ void stk_logs_end(struct stk_master *m)
         l->fan = NULL;
     }
     stk_fd_close(&l->source.fd);
+    stk_fd_close(&l->own);
     stk_fd_close(&l->out);
     stk_fd_close(&l->err);
     free(stk_steal(&l->buf));

@@ -125,6 +125,7 @@ struct stk_master_logs {
     struct stk_log_fan *fan;  /* NULL: all processes write by themselves */
     struct stk_source source; /* the end of the pipe that is read */
     int out, err;             /* the standard streams as they were */
+    int own;                  /* the end of the pipe for what the server logs; -1: standard error */
     char *buf;
     size_t len;
     pthread_t pump; /* reads while a hook runs, to pump_to (-1: it does not), until pump_stop */

@@ -24,6 +24,17 @@ def links(pid):
     return [os.readlink(os.path.join(folder, fd)) for fd in os.listdir(folder) if os.path.lexists(os.path.join(folder, fd))]
 
 
+def ways(pid):
+    """What a process writes to, and whether it waits there."""
+    found = {}
+    for fd in os.listdir("/proc/%d/fd" % pid):
+        with open("/proc/%d/fdinfo/%s" % (pid, fd)) as file:
+            flags = int(file.read().split("flags:")[1].split()[0], 8)
+        if flags & os.O_ACCMODE == os.O_WRONLY:
+            found.setdefault(os.readlink("/proc/%d/fd/%s" % (pid, fd)), set()).add(bool(flags & os.O_NONBLOCK))
+    return found
+
+
 def test_collected(serve, tmp_path):
     """Lines leave once where a logger is standard output, and a hook may print more than the pipe holds."""
     (tmp_path / "u.ini").write_text(
@@ -36,6 +47,8 @@ def test_collected(serve, tmp_path):
     worker = int(server.get("/once").text)
     found = links(worker)
     assert not [link for link in found if "kept.log" in link or "inotify" in link], found
+    pipe = os.readlink("/proc/%d/fd/2" % worker)
+    assert ways(server.process.pid)[pipe] == {True, False}  # the master must not wait for itself
     server.stop()
     text = server.stdout()
     assert text.count("printed /once") == 1 and ">printed /once\n" in text and ">>" not in text
