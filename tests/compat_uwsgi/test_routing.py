@@ -30,7 +30,7 @@ RULES = r"""
     route = ^/return return:404
     route = ^/status-only break-with-status:503
     route = ^/rewr/(.*) rewrite:/w/$1?a=b
-    route = ^/plain/(.*) rewrite:/w/%41$1
+    route = ^/plain/(.*) rewrite:/w/%%41$1
     route = ^/stop/(.*) rewrite-last:/w/$1
     route = ^/w/ addheader:X-W: got ${PATH_INFO}
     route = ^/grp/(\w+)/(\w+) addheader:X-G: $2-$1-$3-$$-$x-${qs[a]}-${qs[n]}-${cookie[c]}-${HTTP_X_FOO}-$

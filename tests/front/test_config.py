@@ -264,13 +264,13 @@ def test_config_names_the_file(stoker, tmp_path):
         ),
         (
             "[limits]\nthreads = 1",
-            "stoker.toml:1: unknown table 'limits'; only [env], [mount], [[route]] and "
-            "[[header]] are tables; options stand at the top of the file",
+            "stoker.toml:1: unknown table 'limits'; only [env], [mount], [[route]], "
+            "[[header]], [[program]] and [[cron]] are tables; options stand at the top of the file",
         ),
         (
             "[enw]\nA = 1",
-            "stoker.toml:1: unknown table 'enw'; did you mean [env]? only [env], [mount], [[route]] "
-            "and [[header]] are tables; options stand at the top of the file",
+            "stoker.toml:1: unknown table 'enw'; did you mean [env]? only [env], [mount], [[route]], "
+            "[[header]], [[program]] and [[cron]] are tables; options stand at the top of the file",
         ),
         (
             "[tool.stoker]\nthreads = 1",

@@ -112,7 +112,7 @@ def test_families_are_those_of_the_document(serve):
     text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text("utf-8")
     rows = "".join(line for line in text.splitlines() if line.startswith("| `stoker_"))
     documented = set(re.findall(r"`(stoker_\w+)", rows))
-    m = scrape(serve(APP, "--metrics", "/metrics"))
+    m = scrape(serve(APP, "--metrics", "/metrics", "--cache", "name=a,items=10"))
     assert documented == {line.split()[2] for line in m.text.splitlines() if line.startswith("# TYPE")}
 
 
