@@ -268,7 +268,7 @@ static bool beside_has_programs(const struct stk_master *m)
     const struct stk_beside *b = &m->beside;
 
     for (size_t i = 0; b->config != NULL && i < b->config->nprograms; i++)
-        if (stk_child_is_there(&b->programs[i].child))
+        if (stk_child_is_there(&b->programs[i].child) || b->programs[i].leaving > 0)
             return true;
     return false;
 }
@@ -334,6 +334,10 @@ void stk_beside_hand_over(struct stk_master *m, stk_beside_say_fn say)
 {
     struct stk_beside *b = &m->beside;
 
+    if (b->config != NULL) {
+        beside_end(m);
+        beside_stop_programs(m, BESIDE_NO_LIMIT, true);
+    }
     /* Also what the server before this one has still to end. */
     b->programs_end = b->awaits_programs || beside_has_programs(m);
     b->commands_end = b->awaits_commands || beside_has_crons(m);
@@ -341,10 +345,6 @@ void stk_beside_hand_over(struct stk_master *m, stk_beside_say_fn say)
         say(m, BESIDE_PROGRAMS_END);
     if (b->commands_end)
         say(m, BESIDE_COMMANDS_END);
-    if (b->config == NULL)
-        return;
-    beside_end(m);
-    beside_stop_programs(m, BESIDE_NO_LIMIT, true);
 }
 
 void stk_beside_tell(struct stk_master *m, stk_beside_say_fn say)
@@ -423,7 +423,7 @@ bool stk_beside_holds(const struct stk_master *m)
 {
     const struct stk_beside *b = &m->beside;
 
-    return !stk_list_is_empty(&m->children) ||
+    return !stk_list_is_empty(&m->children) || beside_has_programs(m) ||
            (b->config != NULL && b->ending && !b->programs_told) || beside_passes_on(m);
 }
 

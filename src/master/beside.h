@@ -37,6 +37,7 @@ struct stk_program {
     pid_t found;        /* by its pidfile, and no child of ours; 0: none */
     stk_nsec since;     /* when it was started or found */
     stk_nsec expecting; /* since when the pidfile is waited for; 0: it is not */
+    stk_nsec leaving;   /* the same, for the server that follows */
 };
 
 /* A command of a cron. */

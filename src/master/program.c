@@ -178,6 +178,10 @@ static void program_on_gone(struct stk_child *c, int status)
 
     if (c->master->beside.ending) {
         stk_log_info("%s (%d) has ended: it %s", p->name, (int)pid, how);
+        if (p->leaving > 0 && clean)
+            stk_program_look(p);
+        else
+            p->leaving = 0;
     } else if (p->restart) {
         stk_log_info("%s (%d) %s, as it was told to: it is started again", p->name, (int)pid, how);
         p->backoff = 0;
@@ -196,12 +200,24 @@ static void program_on_gone(struct stk_child *c, int status)
     }
 }
 
+static void program_let_go(struct stk_program *p)
+{
+    stk_child_forget(&p->child);
+    p->found = 0;
+    p->expecting = p->leaving = 0;
+}
+
 void stk_program_look(struct stk_program *p)
 {
     const struct stk_program_spec *spec = p->spec;
     stk_nsec now = stk_time_mono_ns();
     pid_t pid;
 
+    if (p->leaving > 0) {
+        if (program_find(p, NULL) > 0 || now - p->leaving >= spec->pidfile_wait * STK_NSEC_PER_MSEC)
+            program_let_go(p);
+        return;
+    }
     if (spec->pidfile == NULL || p->child.master->beside.ending || p->waits ||
         stk_child_is_there(&p->child) || (p->found == 0 && p->expecting == 0))
         return;
@@ -266,9 +282,11 @@ void stk_program_stop(struct stk_program *p, stk_msec most, bool upgraded)
         stk_log_info("%s (%d) is told that the server ends", p->name, (int)program_own(p));
         program_signal(p, p->spec->stop_signal);
     }
-    stk_child_forget(&p->child);
-    p->found = 0;
-    p->expecting = 0;
+    /* The server that follows would not find it yet, and start another one. */
+    if (upgraded && p->spec->background && (p->child.pid > 0 || p->expecting > 0))
+        p->leaving = stk_time_mono_ns();
+    else
+        program_let_go(p);
 }
 
 void stk_program_restart(struct stk_program *p, const char *why)

@@ -315,6 +315,38 @@ def test_pidfile(beside, tmp_path):
         os.kill(own, signal.SIGKILL)
 
 
+def test_upgrade_while_it_goes_into_the_background(beside, tmp_path):
+    """The new server does not start a second one before the first has written its pidfile."""
+    one = beside(
+        """
+        [[program]]
+        name = "leaver"
+        command = "while [ ! -e go ]; do sleep 0.02; done; (sleep 1000 > /dev/null 2>&1 & echo $! > leaver.pid; echo $! >> started)"
+        pidfile = "leaver.pid"
+        pidfile-wait = 60
+        background = true
+        notify = true
+        """,
+        check=False,
+    )
+    old = one.server.pid
+    os.kill(old, signal.SIGUSR2)
+    one.server.wait_log("this server has taken over from process %d" % old)
+    new = int((tmp_path / "pid").read_text())
+    try:
+        assert one.status()["programs"][0]["state"] == "stopped"
+        (tmp_path / "go").touch()
+        one.server.wait_log(r"program leaver runs already: it is process \d+ of leaver.pid")
+        wait_until(lambda: not alive(old), "the old server lives")
+        leavers = numbers(tmp_path / "started")
+        assert len(leavers) == 1 and alive(leavers[0])
+    finally:
+        (tmp_path / "go").touch()
+        os.kill(new, signal.SIGTERM)
+        wait_until(lambda: not alive(new), "the new server lives")
+    wait_until(lambda: not alive(leavers[0]), "it was not told")
+
+
 def test_server_stops_with_what_is_vital(beside):
     one = beside("""
         [[program]]
