@@ -126,7 +126,8 @@ def test_lives_with_its_server(beside, tmp_path):
     assert os.readlink("/proc/%d/fd/0" % talker) == "/dev/null"
     with open("/proc/%d/status" % talker) as file:
         masks = dict(line.split(":\t") for line in file if line.startswith("Sig"))
-    assert int(masks["SigBlk"], 16) == 0 and int(masks["SigIgn"], 16) == 0
+    # 32 and 33 are the C library's own, and no program can set them: they stay as the tests began with them.
+    assert int(masks["SigBlk"], 16) == 0 and int(masks["SigIgn"], 16) & ~(3 << 31) == 0
 
     # A reload leaves the one alone, and restarts the other.
     one.server.send_signal(signal.SIGHUP)
