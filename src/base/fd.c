@@ -134,3 +134,19 @@ int stk_fd_tempfile(const char *dir, int *ret_fd)
     *ret_fd = fd;
     return 0;
 }
+
+bool stk_fd_read_whole(int fd, char *buf, uint64_t size)
+{
+    uint64_t done = 0;
+
+    while (done < size) {
+        ssize_t n = pread(fd, buf + done, (size_t)(size - done), (off_t)done);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return false;
+        done += (uint64_t)n;
+    }
+    return true;
+}

@@ -3,6 +3,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/macros.h"
 
@@ -45,3 +46,7 @@ int stk_fd_write_all(int fd, const void *data, size_t len) STK_MUST_CHECK;
  * and writing (O_TMPFILE where the file system has it). Returns 0 and *ret_fd, or a negative errno.
  */
 int stk_fd_tempfile(const char *dir, int *ret_fd) STK_MUST_CHECK;
+
+/* Reads the first `size` bytes of a file into buf. False: there are not so many, or it cannot be
+ * read. */
+bool stk_fd_read_whole(int fd, char *buf, uint64_t size);

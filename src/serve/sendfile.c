@@ -374,23 +374,6 @@ static void sendfile_unlock(struct stk_serve_request *rq, bool unlock)
         server->host_ops->lock(server->host, rq->t->lead_thread->host_thread);
 }
 
-/* Reads a small file whole; false: it has changed meanwhile, or cannot be read. */
-static bool sendfile_read_small(int fd, char *buf, uint64_t size)
-{
-    uint64_t done = 0;
-
-    while (done < size) {
-        ssize_t n = pread(fd, buf + done, (size_t)(size - done), (off_t)done);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return false;
-        done += (uint64_t)n;
-    }
-    return true;
-}
-
 static const char *sendfile_reason(int error, unsigned *ret_status)
 {
     *ret_status = 404;
@@ -484,7 +467,7 @@ static int sendfile_send(const struct stk_sendfile *sf, struct stk_serve_request
     if (file.etag.len == 0 && !whole)
         file.etag = stk_span_make(etag, stk_static_etag(etag, st, ""));
     if (file.size <= SENDFILE_SMALL && !rq->base.head->is_head &&
-        sendfile_read_small(fd, small, file.size))
+        stk_fd_read_whole(fd, small, file.size))
         file.data = small;
     return stk_static_send(rq, &file);
 }

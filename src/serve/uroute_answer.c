@@ -191,22 +191,6 @@ static int answer_open(struct uroute_run *run, const struct stk_utext *text, stk
     return fd;
 }
 
-static bool answer_read(int fd, char *buf, uint64_t size)
-{
-    uint64_t done = 0;
-
-    while (done < size) {
-        ssize_t n = pread(fd, buf + done, (size_t)(size - done), (off_t)done);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return false;
-        done += (uint64_t)n;
-    }
-    return true;
-}
-
 static enum uroute_next answer_missing(struct uroute_run *run, const struct uroute_rule *rule,
                                        int error)
 {
@@ -236,7 +220,7 @@ static enum uroute_next answer_static(struct uroute_run *run, const struct urout
     file.modified = st.st_mtime <= time(NULL) ? st.st_mtime : -1;
     file.etag = stk_span_make(etag, stk_static_etag(etag, &st, ""));
     file.type = stk_static_type(run->all->server->statics, path);
-    if (file.size <= sizeof small && answer_read(fd, small, file.size))
+    if (file.size <= sizeof small && stk_fd_read_whole(fd, small, file.size))
         file.data = small;
     (void)stk_static_send(run->rq, &file);
     return UROUTE_ANSWERED;

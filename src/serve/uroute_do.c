@@ -12,7 +12,7 @@
 #include "serve/uroute_priv.h"
 #include "wire/http_date.h"
 
-static long long do_number(stk_span text)
+long long stk_uroute_number(stk_span text)
 {
     char number[24];
 
@@ -36,7 +36,7 @@ static enum uroute_next do_goto(struct uroute_run *run, const struct uroute_rule
         if (list->rules[i].label != NULL && stk_span_eq(stk_span_str(list->rules[i].label), label))
             place = (long long)i;
     if (place == 0)
-        place = do_number(label);
+        place = stk_uroute_number(label);
     if (place <= (long long)run->at) {
         stk_log_error("uwsgi-route: goto:%.*s leads to no rule that follows: the connection is "
                       "closed",
@@ -118,12 +118,12 @@ static enum uroute_next do_expires(struct uroute_run *run, const struct uroute_r
     } else if (rule->keys[UROUTE_KEY_UNIX] != NULL) {
         if (!stk_uroute_fill(run, rule->keys[UROUTE_KEY_UNIX], 0, &text))
             return stk_uroute_refuse(run, 500, "");
-        seconds = do_number(text);
+        seconds = stk_uroute_number(text);
     }
     if (rule->keys[UROUTE_KEY_VALUE] != NULL) {
         if (!stk_uroute_fill(run, rule->keys[UROUTE_KEY_VALUE], 0, &text))
             return stk_uroute_refuse(run, 500, "");
-        if (__builtin_add_overflow(seconds, do_number(text), &seconds))
+        if (__builtin_add_overflow(seconds, stk_uroute_number(text), &seconds))
             seconds = 0;
     }
     if (seconds < 0 || seconds > 253402300799LL) /* the end of the year 9999 */
@@ -141,7 +141,7 @@ static enum uroute_next do_clear(struct uroute_run *run, const struct uroute_rul
 
     if (!stk_uroute_fill(run, rule->arg, 0, &text))
         return stk_uroute_refuse(run, 414, "");
-    status = do_number(stk_span_make(text.ptr, text.len < 3 ? text.len : 3));
+    status = stk_uroute_number(stk_span_make(text.ptr, text.len < 3 ? text.len : 3));
     if (status < 200 || status > 599)
         return UROUTE_CLOSE;
     state->status = (unsigned)status;

@@ -118,6 +118,8 @@ enum uroute_next stk_uroute_set(struct uroute_run *run, const struct uroute_rule
 enum uroute_next stk_uroute_answer(struct uroute_run *run, const struct uroute_rule *rule);
 /* The answer that send and clearheaders have put together. */
 enum uroute_next stk_uroute_gathered(struct uroute_run *run);
+/* The decimal number that a text begins with; 0: it is none, or too long for one. */
+long long stk_uroute_number(stk_span text);
 /* A plain answer of a status. */
 enum uroute_next stk_uroute_refuse(struct uroute_run *run, unsigned status, const char *text);
 

@@ -248,17 +248,6 @@ static enum uroute_next set_rewritten(struct uroute_run *run, const struct urout
     return rule->variant ? UROUTE_CONTINUE : UROUTE_NEXT;
 }
 
-static long long set_number(stk_span text)
-{
-    char number[24];
-
-    if (text.len >= sizeof number)
-        return 0;
-    memcpy(number, text.ptr, text.len);
-    number[text.len] = '\0';
-    return strtoll(number, NULL, 10);
-}
-
 /* A variable becomes another number; a request without it is not served. */
 static enum uroute_next set_computed(struct uroute_run *run, const struct uroute_rule *rule)
 {
@@ -271,11 +260,11 @@ static enum uroute_next set_computed(struct uroute_run *run, const struct uroute
     stk_uroute_value(run, stk_span_str(rule->key), &name);
     if (name.full || name.len == 0)
         return UROUTE_CLOSE;
-    a = set_number(stk_span_make(name.buf, name.len));
+    a = stk_uroute_number(stk_span_make(name.buf, name.len));
     if (rule->arg != NULL) {
         if (!stk_uroute_fill(run, rule->arg, 0, &text))
             return stk_uroute_refuse(run, 414, "");
-        b = set_number(text);
+        b = stk_uroute_number(text);
     }
     if (rule->variant == '/')
         result = b == 0 || (b == -1 && a == INT64_MIN) ? 0 : a / b;
