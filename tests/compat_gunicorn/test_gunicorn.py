@@ -17,13 +17,18 @@ gunicorn = pytest.importorskip("gunicorn.config")
 APP = """
     import json, os, sys
 
+    def umask():
+        found = os.umask(0)
+        os.umask(found)  # the next request of this worker sees it, too
+        return found
+
     def app(environ, start_response):
         body = json.dumps({
             "path": environ["PATH_INFO"], "script": environ["SCRIPT_NAME"], "query": environ["QUERY_STRING"],
             "scheme": environ["wsgi.url_scheme"], "addr": environ.get("REMOTE_ADDR", ""),
             "cwd": os.getcwd(), "path0": [p for p in sys.path if p.endswith("lib")],
             "env": {k: v for k, v in os.environ.items() if k.startswith("TEST_")},
-            "umask": oct(os.umask(0)), "uid": os.getuid(),
+            "umask": oct(umask()), "uid": os.getuid(),
             "body": environ["wsgi.input"].read().decode(),
         }).encode()
         start_response("200 OK", [("Content-Type", "application/json"), ("X-One", "1")])
