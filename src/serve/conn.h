@@ -123,7 +123,7 @@ static inline bool stk_conn_is_single(const struct stk_conn *conn)
 /* Puts it into the epoll set. 0 or a negative errno. */
 static inline int stk_conn_listen(struct stk_conn *conn, uint32_t events)
 {
-    conn->fresh = false;
+    __atomic_store_n(&conn->fresh, false, __ATOMIC_RELAXED); /* several may do so at once */
     return stk_loop_add(conn->server->loop, &conn->src, events);
 }
 

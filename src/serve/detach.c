@@ -177,7 +177,7 @@ struct stk_request *stk_detach(struct stk_request *req)
     conn->detached = d;
     stk_list_append(&det->all, &d->link);
     stk_detach_count(det, 1);
-    conn->fresh = false;
+    __atomic_store_n(&conn->fresh, false, __ATOMIC_RELAXED); /* several may do so at once */
     stk_detach_occupy(det, d, true);
     word = atomic_fetch_or(&conn->word, STK_CONN_DETACHED);
     if (stk_unlikely(fate != STK_FATE_NONE)) { /* it was answered in its first step */

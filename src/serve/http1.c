@@ -309,7 +309,7 @@ static enum http1_step http1_post(const struct stk_serve_request *rq,
 {
     struct stk_conn *conn = rq->conn;
 
-    conn->fresh = false;
+    __atomic_store_n(&conn->fresh, false, __ATOMIC_RELAXED); /* several may do so at once */
     conn->job.loop = stk_detach_is_async(conn->server, rq->base.app);
     conn->job.gated = true;
     stk_conn_begin_request(conn);

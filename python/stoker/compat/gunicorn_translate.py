@@ -205,8 +205,9 @@ def _limit_request_field_size(config: Config, value: Value) -> dict:
     return {"limit-request-head": str(min(number, 1 << 20))}
 
 
-def _umask(config: Config, value: Value) -> dict:
-    return {"umask": "%03o" % int(str(value.value))} if value.file else {}
+def _socket_mode(config: Config, value: Value) -> dict:
+    # Gunicorn has it for the files of unix sockets, and not for what the application writes.
+    return {"socket-mode": "%03o" % (0o777 & ~int(str(value.value)))} if value.file else {}
 
 
 def _pythonpath(config: Config, value: Value) -> dict:
